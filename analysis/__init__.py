@@ -1,0 +1,1 @@
+"""Judge runs: turn records into numbers, decisions and verdicts."""

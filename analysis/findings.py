@@ -1,0 +1,95 @@
+"""Findings: every number, decision and verdict that the write-up prints."""
+
+import dataclasses
+import json
+
+from analysis import provenance, tables, wording
+from analysis.load import StudyRecords
+from analysis.metrics import METRICS
+from analysis.rows import (
+    ArmRow,
+    ContrastRow,
+    CostRow,
+    DataRow,
+    FigureFile,
+    Findings,
+    Metric,
+    Sample,
+    SearchRow,
+    Summary,
+)
+from study.errors import RecordError
+
+__all__ = [
+    "ArmRow",
+    "ContrastRow",
+    "CostRow",
+    "DataRow",
+    "FigureFile",
+    "Findings",
+    "Metric",
+    "Sample",
+    "SearchRow",
+    "Summary",
+    "build_findings",
+    "to_json",
+]
+
+
+def build_findings(records: StudyRecords, *, origin: str) -> Findings:
+    """Judge a study's records.
+
+    Args:
+        records: what ``load_study`` read.
+        origin: where they come from and why, for the report's first page.
+
+    Raises:
+        RecordError: the recipes do not share a primary metric.
+    """
+    primary = _primary_metric(records)
+    arms = tables.arm_rows(records)
+    contrasts = tables.contrast_rows(records)
+    searches = tables.search_rows(records)
+    reported = {name for arm in arms for name in arm.scores}
+    return Findings(
+        answer=wording.answer(contrasts, arms, primary),
+        primary_metric=primary,
+        metrics={name: metric for name, metric in METRICS.items() if name in reported},
+        recipes=provenance.descriptions(records),
+        arms=arms,
+        contrasts=contrasts,
+        searches=searches,
+        costs=tables.cost_rows(records),
+        samples=tables.sample_rows(records),
+        data=tables.data_rows(records),
+        failed_runs=wording.failed_runs(records),
+        cannot_conclude=wording.cannot_conclude(records, arms, contrasts),
+        deviations=provenance.deviations(records),
+        environment=provenance.environment(records),
+        digests=provenance.run_digests(records),
+        configurations=provenance.configurations(records),
+        signature=provenance.signature(records),
+        origin=origin,
+        commands=provenance.commands(records),
+        search_remarks=wording.search_remarks(records, searches),
+    )
+
+
+def to_json(findings: Findings) -> str:
+    """Write findings as JSON at full precision; refuses values that are not finite."""
+    tree = dataclasses.asdict(findings)
+    return json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _primary_metric(records: StudyRecords) -> str:
+    named = {
+        recipe: str(records.of(recipe)[0].config["recipe"]["evaluation"]["primary_metric"])
+        for recipe in records.recipes
+    }
+    if len(set(named.values())) > 1:
+        listed = ", ".join(f"{recipe} by {metric}" for recipe, metric in named.items())
+        raise RecordError(
+            f"the recipes are judged by different primary metrics ({listed}); "
+            "keep them in separate folders and name one with --runs"
+        )
+    return next(iter(named.values()))

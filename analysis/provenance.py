@@ -1,0 +1,186 @@
+"""Where findings come from: signature, commands, environment, departures."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from analysis.records import RunRecord, StudyRecords
+from study.config import digest, load_recipe, recipe_names, to_dict
+
+
+def signature(records: StudyRecords) -> str:
+    """Name models, data, budgets, configurations and code of all runs in one line."""
+    first = [records.of(recipe)[0] for recipe in records.recipes]
+    fields = {
+        "model": [run.config["recipe"]["model"]["name"] for run in first],
+        "data": [run.record["data"]["test"]["fingerprint"][:8] for run in first],
+        "trials": [str(len(search.trials)) for search in records.searches] or ["0"],
+        "seeds": [str(_n_seeds(records, recipe)) for recipe in records.recipes],
+        "digest": [digest(sorted(str(run.record["digest"]) for run in records.runs))[:12]],
+        "git": [str(run.record["git"])[:12] for run in records.runs],
+    }
+    return "|".join(f"{name}:{'+'.join(dict.fromkeys(values))}" for name, values in fields.items())
+
+
+def commands(records: StudyRecords) -> tuple[str, ...]:
+    """List the commands that make these records and this report again."""
+    lines: dict[str, list[str]] = {}
+    for recipe in records.recipes:
+        for command, options in _commands_of(records, recipe):
+            lines.setdefault(f"study {command}{{recipes}}{options}", []).append(recipe)
+    ordered = sorted(lines.items(), key=lambda item: not item[0].startswith("study search"))
+    study = [
+        line.format(recipes="".join(f" --recipe {_shipped(recipe)}" for recipe in recipes))
+        for line, recipes in ordered
+    ]
+    return (*study, "python -m paper.build")
+
+
+def environment(records: StudyRecords) -> dict[str, str]:
+    """Collect versions and devices; where runs differ, all of them."""
+    names = sorted({name for run in records.runs for name in run.record["versions"]})
+    found = {
+        name: [str(run.record["versions"].get(name, "none")) for run in records.runs]
+        for name in names
+    }
+    found["device"] = [str(run.record["device"]) for run in records.runs]
+    return {name: " / ".join(sorted(set(values))) for name, values in found.items()}
+
+
+def run_digests(records: StudyRecords) -> tuple[dict[str, object], ...]:
+    """List what names every run."""
+    names = ("status", "digest", "git", "finished_at")
+    return tuple(
+        {"recipe": run.recipe, "arm": run.arm, "seed": run.seed}
+        | {name: run.record[name] for name in names}
+        for run in records.runs
+    )
+
+
+def descriptions(records: StudyRecords) -> dict[str, str]:
+    """Describe every recipe: a shipped one in its own words."""
+    return {
+        recipe: load_recipe(recipe).description
+        if recipe in recipe_names()
+        else _description(records.of(recipe)[0])
+        for recipe in records.recipes
+    }
+
+
+def configurations(records: StudyRecords) -> dict[str, dict[str, object]]:
+    """Return the resolved sections that all arms of a recipe share."""
+    parts = ("model", "adapter", "data", "training", "evaluation")
+    return {
+        recipe: {part: records.of(recipe)[0].config["recipe"][part] for part in parts}
+        for recipe in records.recipes
+    }
+
+
+def deviations(records: StudyRecords) -> tuple[str, ...]:
+    """List the departures from the sources that these runs were made with."""
+    recipes = [records.of(recipe)[0].config["recipe"] for recipe in records.recipes]
+    objectives = {search.best["objective"] for search in records.searches if search.best}
+    sentences = [
+        "Learning rate and settings are tuned for SFT too; the sources tune one arm or none.",
+        (
+            "All arms see the same pairs for the same number of updates; the paper trains SFT for "
+            "one epoch and ORPO for up to ten."
+        ),
+        (
+            "ORPO starts from the base model; the code published with the article on Llama-3.2-1B "
+            "starts it from the SFT model by default."
+        ),
+        (
+            "The margin is not multiplied by β, unlike TRL's reward margins, because β differs "
+            "between tuned settings."
+        ),
+        (
+            "The loss is normalised over all tokens of an update, so it does not change with the "
+            "size of micro-batches; TRL's ORPO takes the mean of their means."
+        ),
+        "Dropout is the same in every arm; TRL's ORPO sets all of it to zero.",
+        (
+            "ROUGE compares the answer alone with the chosen answer, over all prompts that were "
+            "answered, decoded greedily with the chat template; the article on Llama-3.2-1B scores "
+            "prompt and answer together and divides by prompts that it did not score."
+        ),
+        (
+            "Chat tokens that are added to a base model are trained; the articles leave them as "
+            "they were initialised."
+        ),
+    ]
+    if objectives:
+        sentences.append(
+            f"The search optimises {', '.join(sorted(objectives))} on validation pairs, the same "
+            "for every arm and free of β; an evaluation loss that contains β would reward small "
+            "values of β."
+        )
+    over = {recipe["training"]["nll_over"] for recipe in recipes}
+    if "response" in over:
+        sentences.append(
+            "The NLL covers the answer alone, in every arm; TRL and the paper's code cover the "
+            "prompt too in ORPO."
+        )
+    if "prompt_and_response" in over:
+        sentences.append(
+            "The NLL covers prompt and answer, in every arm, as in TRL's ORPO; TRL's SFT leaves "
+            "the prompt out."
+        )
+    if any(str(recipe["model"]["name"]).startswith("toy:") for recipe in recipes):
+        sentences.append(
+            "The embedded study trains tiny models on a toy language in place of the sources' "
+            "models and data."
+        )
+    return tuple(sentences)
+
+
+def _n_seeds(records: StudyRecords, recipe: str) -> int:
+    return len({run.seed for run in records.of(recipe) if run.arm != "base"})
+
+
+def _commands_of(records: StudyRecords, recipe: str) -> list[tuple[str, str]]:
+    shared = records.of(recipe)[0].config["recipe"]
+    found = []
+    searches = [search for search in records.searches if search.recipe == recipe]
+    if searches:
+        trials = max(len(search.trials) for search in searches)
+        seed, searched = searches[0].config["seed"], searches[0].config["recipe"]
+        found.append(("search", f" --trials {trials}{_seed(seed)}{_overrides(recipe, searched)}"))
+    seeds = sorted({run.seed for run in records.of(recipe) if run.arm != "base"})
+    if seeds:
+        n, seed = len(seeds), seeds[0] - 1
+        found.append(("compare", f" --seeds {n}{_seed(seed)}{_overrides(recipe, shared)}"))
+    return found
+
+
+def _seed(seed: int) -> str:
+    return f" --seed {seed}" if seed else ""
+
+
+def _shipped(recipe: str) -> str:
+    return recipe if recipe in recipe_names() else f"{recipe}.toml"
+
+
+def _overrides(recipe: str, used: Mapping[str, Any]) -> str:
+    """Return ``--set`` for the plain fields that depart from the shipped recipe."""
+    if recipe not in recipe_names():
+        return ""
+    shipped = to_dict(load_recipe(recipe))
+    changed = [
+        f"{section}.{field}={_toml(value)}"
+        for section, part in used.items()
+        if isinstance(part, Mapping)
+        for field, value in part.items()
+        if field not in ("space", "published") and shipped[section].get(field) != value
+    ]
+    return "".join(f" --set {shlex.quote(assignment)}" for assignment in changed)
+
+
+def _toml(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def _description(run: RunRecord) -> str:
+    recipe = run.config["recipe"]
+    return f"{recipe['model']['name']} on {recipe['data']['name']}"

@@ -1,0 +1,181 @@
+"""The frozen rows that findings consist of: plain values, no behaviour."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One score of a run and how it is printed."""
+
+    name: str
+    label: str
+    unit: str
+    higher_is_better: bool | None
+    """None where neither direction is better (response length)."""
+    digits: int
+    meaning: str
+    """One plain sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """A metric over the seeds of one arm."""
+
+    mean: float
+    sd: float | None
+    """Sample standard deviation; None with fewer than two seeds."""
+    by_seed: Mapping[int, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmRow:
+    """One arm of one recipe: settings, where they came from, scores."""
+
+    recipe: str
+    arm: str
+    settings: Mapping[str, float]
+    tuned: bool
+    n_seeds: int
+    n_diverged: int
+    scores: Mapping[str, Summary]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastRow:
+    """One comparison of two arms of one recipe in one metric."""
+
+    recipe: str
+    metric: str
+    baseline: str
+    treatment: str
+    estimate: float
+    """Treatment minus baseline, in the metric's unit."""
+    low: float | None
+    high: float | None
+    """Bounds of the 95 % interval; None where no test could run."""
+    p_value: float | None
+    df: float | None
+    """Degrees of freedom of the seeds' part of the test."""
+    test: str
+    """Name of the test, or the reason why none could run."""
+    n_baseline: int
+    n_treatment: int
+    n_examples: int
+    verdict: str
+    """``better``, ``worse``, ``higher``, ``lower``, ``inconclusive`` or ``not tested``."""
+    null_hypothesis: str = ""
+    """What the test assumes until the data speak against it, in words."""
+    test_set_low: float | None = None
+    test_set_high: float | None = None
+    test_set_p_value: float | None = None
+    """The same test about these held-out pairs alone: over seeds only."""
+    shares: Mapping[str, float] | None = None
+    """Shares of the estimate's variance: ``seed``, ``prompt``, ``residual``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRow:
+    """What the search of one arm of one recipe showed."""
+
+    recipe: str
+    arm: str
+    objective: str
+    direction: str
+    n_trials: int
+    n_pruned: int
+    n_diverged: int
+    settings: Mapping[str, float]
+    trial_value: float
+    value: float
+    optimism: float
+    space: Mapping[str, tuple[float, float]]
+    published: tuple[Mapping[str, object], ...]
+    """Published settings that were tried: source, settings, value (or None), state."""
+    at_edge: tuple[str, ...]
+    """Hyperparameters whose best value lies at the edge of the space."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostRow:
+    """What one arm of one recipe cost per run, as means over seeds."""
+
+    recipe: str
+    arm: str
+    train_s: float
+    evaluate_s: float
+    train_tokens: float
+    tokens_per_s: float | None
+    peak_memory_bytes: float
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One test prompt with every arm's answer, side by side."""
+
+    recipe: str
+    example_id: str
+    prompt: str
+    reference: str
+    answers: Mapping[str, str]
+    """Arm -> generated text of its first seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRow:
+    """The data of one recipe: source, sizes and fingerprints of its splits."""
+
+    recipe: str
+    source: str
+    splits: Mapping[str, tuple[int, str]]
+    """Split -> (pairs, fingerprint)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureFile:
+    """One drawn figure: its name, caption and what it shows in words."""
+
+    name: str
+    """File stem; the build draws ``<name>.svg``, ``<name>.pdf`` and ``<name>.png``."""
+    caption: str
+    alt: str
+    section: str
+    """``search``, ``curves``, ``results`` or ``cost``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """Everything that the write-up prints; templates add words only."""
+
+    answer: str
+    """The answer in one sentence, with effect, interval and n."""
+    primary_metric: str
+    metrics: Mapping[str, Metric]
+    recipes: Mapping[str, str]
+    """Recipe -> description."""
+    arms: tuple[ArmRow, ...]
+    contrasts: tuple[ContrastRow, ...]
+    searches: tuple[SearchRow, ...]
+    costs: tuple[CostRow, ...]
+    samples: tuple[Sample, ...]
+    data: tuple[DataRow, ...]
+    failed_runs: tuple[str, ...]
+    """One sentence per diverged or missing run."""
+    cannot_conclude: tuple[str, ...]
+    """One sentence per thing that these runs do not show."""
+    deviations: tuple[str, ...]
+    """One sentence per departure from a source."""
+    environment: Mapping[str, str]
+    digests: tuple[Mapping[str, object], ...]
+    """Per run: recipe, arm, seed, status, digest, git, finished_at."""
+    configurations: Mapping[str, Mapping[str, object]]
+    """Recipe -> its resolved training, adapter and model sections."""
+    signature: str
+    """Provenance: ``model:…|data:…|trials:…|seeds:…|digest:…|git:…``."""
+    origin: str
+    """``local`` or ``published``, and in words why."""
+    commands: tuple[str, ...]
+    """Commands that make these records and this report again."""
+    search_remarks: tuple[str, ...] = ()
+    """One sentence per thing to know about the searches: budgets, edges, luck."""

@@ -1,0 +1,90 @@
+"""What can be done with this project: `nox --list`.
+
+Sessions that need torch share one environment, `.nox/study`, because it is
+large; it is brought up to date whenever pyproject.toml or constraints.txt
+change.
+"""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5.1"
+# Not uv: pip alone reads a user's pip configuration, such as local torch wheels.
+nox.options.default_venv_backend = "virtualenv"
+nox.options.sessions = ["lint", "types", "tests"]
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+CONSTRAINTS = "constraints.txt"
+ENVIRONMENT = Path(".nox/study").resolve()
+PUBLISH = """
+from pathlib import Path
+from study.records import publish
+
+copied = publish(Path("runs/local"), Path("runs/published"))
+print(f"{len(copied)} files copied to runs/published")
+"""
+
+
+@nox.session(reuse_venv=True)
+def lint(session: nox.Session) -> None:
+    """Check style and formatting with ruff; `nox -s lint -- --fix` mends."""
+    session.install("--quiet", "-c", CONSTRAINTS, *nox.project.dependency_groups(PROJECT, "lint"))
+    fix = "--fix" in session.posargs
+    session.run("ruff", "check", "--output-format=concise", *(["--fix"] if fix else []))
+    session.run("ruff", "format", *([] if fix else ["--check"]))
+
+
+@nox.session(python=False)
+def types(session: nox.Session) -> None:
+    """Check types with mypy."""
+    _run(session, "mypy", *session.posargs)
+
+
+@nox.session(python=False)
+def tests(session: nox.Session) -> None:
+    """Run the tests; what follows `--` goes to pytest."""
+    _run(session, "pytest", *session.posargs)
+
+
+@nox.session(python=False)
+def report(session: nox.Session) -> None:
+    """Write paper/build/report.html, .tex and .pdf from finished runs."""
+    _run(session, "python", "-m", "paper.build", *session.posargs)
+
+
+@nox.session(python=False)
+def demo(session: nox.Session) -> None:
+    """Search, compare and write up the embedded study on a small budget."""
+    tiny = ("--recipe", "tiny-smollm2", "--recipe", "tiny-llama", "--runs", "runs/demo")
+    _run(session, "study", "search", *tiny, "--trials", "4")
+    _run(session, "study", "compare", *tiny, "--seeds", "3")
+    _run(session, "python", "-m", "paper.build", "--runs", "runs/demo", "--out", "paper/build/demo")
+
+
+@nox.session(python=False)
+def publish(session: nox.Session) -> None:
+    """Copy the finished records of runs/local to runs/published."""
+    _run(session, "python", "-c", PUBLISH)
+
+
+def _run(session: nox.Session, program: str, *arguments: str) -> None:
+    """Run a program of the shared environment."""
+    session.run(str(_programs(session) / program), *arguments, external=True)
+
+
+def _programs(session: nox.Session) -> Path:
+    """Return the shared environment's programs, made or brought up to date."""
+    programs = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
+    wanted = b"".join(Path(name).read_bytes() for name in ("pyproject.toml", CONSTRAINTS))
+    stamp, content = ENVIRONMENT / "installed", hashlib.sha256(wanted).hexdigest()
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != content:
+        install = (str(programs / "python"), "-m", "pip", "install", "--quiet", "-c", CONSTRAINTS)
+        groups = nox.project.dependency_groups(PROJECT, "test", "types")
+        session.run(sys.executable, "-m", "virtualenv", str(ENVIRONMENT), external=True)
+        session.run(*install, "-e", ".[tracking]", *groups, external=True)
+        stamp.write_text(content, encoding="utf-8")
+    return programs

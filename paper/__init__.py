@@ -1,0 +1,1 @@
+"""Tell the judgement: render findings as HTML, LaTeX and PDF."""

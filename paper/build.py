@@ -1,0 +1,174 @@
+"""Build the report from records: ``python -m paper.build``. Never trains."""
+
+# Heavy imports stand inside functions so that ``--help`` answers at once.
+# ruff: noqa: PLC0415
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from analysis.findings import FigureFile, Findings
+
+LOCAL, PUBLISHED, OUT = Path("runs/local"), Path("runs/published"), Path("paper/build")
+TEX_TIMEOUT_S = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildResult:
+    """The files of a report, and what it says."""
+
+    answer: str
+    origin: str
+    html: Path
+    tex: Path
+    findings: Path
+    pdf: Path | None
+    """None where no PDF could be made."""
+    hint: str | None
+    """Why there is no PDF and what to do about it."""
+
+
+@click.command()
+@click.option(
+    "--runs",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help=f"Folder of records.  [default: {LOCAL} if a comparison is complete there, "
+    f"else {PUBLISHED}]",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=OUT,
+    show_default=True,
+    help="Folder that the report is written to.",
+)
+def main(runs: Path | None, out: Path) -> None:
+    """Write report.html, report.tex, findings.json and, with TeX, report.pdf."""
+    from analysis.load import RecordError
+
+    try:
+        result = build(runs, out)
+    except RecordError as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(
+            f"cannot write the report ({error}); name another folder with --out"
+        ) from error
+    click.echo(f"records: {result.origin}")
+    for path in filter(None, (result.tex, result.findings, result.pdf)):
+        click.echo(path)
+    if result.hint:
+        click.echo(result.hint)
+    click.echo(result.answer)
+    click.echo(result.html)
+
+
+def build(runs: Path | None, out: Path) -> BuildResult:
+    """Judge the records in ``runs`` and write the report to ``out``.
+
+    Args:
+        runs: folder of records; None chooses between local and published ones.
+        out: folder that the report is written to, made where it is missing.
+
+    Raises:
+        RecordError: the records are missing, damaged or do not fit together.
+    """
+    from analysis.figures import draw_all
+    from analysis.findings import build_findings
+    from analysis.load import load_study
+
+    folder, origin = choose_runs(runs, local=LOCAL, published=PUBLISHED)
+    records = load_study(folder)
+    findings = build_findings(records, origin=origin)
+    figures = draw_all(records, findings, out / "figures")
+    return write_report(findings, figures, out)
+
+
+def choose_runs(runs: Path | None, *, local: Path, published: Path) -> tuple[Path, str]:
+    """Choose the folder of records and say in words why it was chosen."""
+    from analysis.load import is_complete
+
+    if runs is not None:
+        return runs, f"{runs.as_posix()} (named on the command line)"
+    if is_complete(local):
+        return local, f"local, {local.as_posix()} (a comparison is finished there)"
+    return published, (
+        f"published, {published.as_posix()} (no comparison is finished in {local.as_posix()})"
+    )
+
+
+def write_report(findings: "Findings", figures: Sequence["FigureFile"], out: Path) -> BuildResult:
+    """Write the report's files; the figures are already in ``out/figures``."""
+    from analysis.findings import to_json
+    from paper.prose import BIBLIOGRAPHY
+    from paper.render import render_html, render_tex
+
+    out.mkdir(parents=True, exist_ok=True)
+    images = {
+        figure.name: (out / "figures" / f"{figure.name}.svg").read_bytes() for figure in figures
+    }
+    html = _write(out / "report.html", render_html(findings, figures, images))
+    tex = _write(out / "report.tex", render_tex(findings, figures))
+    judged = _write(out / "findings.json", to_json(findings))
+    shutil.copyfile(BIBLIOGRAPHY, out / BIBLIOGRAPHY.name)
+    pdf, hint = compile_pdf(tex)
+    return BuildResult(
+        answer=findings.answer,
+        origin=findings.origin,
+        html=html,
+        tex=tex,
+        findings=judged,
+        pdf=pdf,
+        hint=hint,
+    )
+
+
+def compile_pdf(tex: Path) -> tuple[Path | None, str | None]:
+    """Compile a LaTeX file beside itself; return the PDF, or a hint and no PDF.
+
+    The document holds text that models wrote, so that TeX may run no command
+    and open no file outside its folder.
+    """
+    pdf = tex.with_suffix(".pdf")
+    pdf.unlink(missing_ok=True)
+    if shutil.which("latexmk") is None or shutil.which("pdflatex") is None:
+        return None, (
+            "no report.pdf: latexmk or pdflatex is missing; on Debian install latexmk "
+            "texlive-latex-recommended texlive-fonts-recommended lmodern"
+        )
+    command = (
+        "latexmk", "-norc", "-g", "-pdf", "-interaction=nonstopmode", "-halt-on-error",
+        "-latexoption=-no-shell-escape", tex.name,
+    )  # fmt: skip
+    limits = {"openin_any": "p", "openout_any": "p", "shell_escape": "f"}
+    try:
+        subprocess.run(  # noqa: S603 (a fixed command and our own file name)
+            command,
+            cwd=tex.parent,
+            env=os.environ | limits,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=True,
+            timeout=TEX_TIMEOUT_S,
+        )
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        pdf.unlink(missing_ok=True)
+        return None, f"no report.pdf: LaTeX failed; {tex.with_suffix('.log')} says where"
+    return pdf, None
+
+
+def _write(path: Path, text: str) -> Path:
+    r"""Write UTF-8; half a surrogate pair becomes ``\udXXX``, as JSON wants it."""
+    path.write_bytes(text.encode("utf-8", errors="backslashreplace"))
+    return path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+"""Turn findings into one HTML page and one LaTeX document.
+
+Pure functions: what they need comes in, text goes out. The templates hold
+words; numbers get their printed form from the filters below, the same ones
+for both formats.
+"""
+
+import base64
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from analysis.findings import ContrastRow, FigureFile, Findings, Metric
+from paper.escape import generated_html, generated_tex, printable, tex
+from paper.prose import FOLDER, Reference, prose_html, prose_tex, read_references, read_text
+
+MISSING = "–"
+
+
+def render_html(
+    findings: Findings, figures: Sequence[FigureFile], images: Mapping[str, bytes]
+) -> str:
+    """Render the report as one HTML file that loads nothing.
+
+    Args:
+        findings: what the report says.
+        figures: the figures, in the order in which they appear.
+        images: the SVG file of each figure, by the figure's name.
+    """
+    references = read_references()
+    environment = html_environment(references)
+    page = environment.get_template("report.html").render(
+        findings=findings,
+        figures=figures,
+        images={name: data_uri(content) for name, content in images.items()},
+        references=references,
+    )
+    return printable(page)
+
+
+def render_tex(findings: Findings, figures: Sequence[FigureFile]) -> str:
+    """Render the report as LaTeX; it expects ``figures/<name>.pdf`` beside it."""
+    return tex_environment().get_template("report.tex").render(findings=findings, figures=figures)
+
+
+def html_environment(references: Sequence[Reference]) -> jinja2.Environment:
+    """Build the environment that escapes for HTML."""
+    environment = _environment()
+    environment.filters |= {"generated": generated_html}
+    environment.globals["prose"] = lambda name: prose_html(read_text(name), references)
+    return environment
+
+
+def tex_environment() -> jinja2.Environment:
+    """Build the environment that escapes for LaTeX.
+
+    Values pass ``finalize``, which escapes all but ``Markup``; autoescape stays
+    on so that macros return ``Markup`` and are not escaped a second time.
+    """
+    environment = _environment(
+        finalize=lambda value: value if isinstance(value, Markup) else tex(value),
+        block_start_string="((*",
+        block_end_string="*))",
+        variable_start_string="(((",
+        variable_end_string=")))",
+        comment_start_string="((=",
+        comment_end_string="=))",
+    )
+    environment.filters |= {"generated": generated_tex}
+    environment.globals["prose"] = lambda name: prose_tex(read_text(name))
+    return environment
+
+
+def data_uri(svg: bytes) -> str:
+    """Return an SVG file as a ``data:`` address; scripts in it never run."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode('ascii')}"
+
+
+def number(value: float | None, digits: int) -> str:
+    """Print a number with fixed digits and a real minus sign."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    rounded = round(value, digits) + 0.0
+    return f"{rounded:.{digits}f}".replace("-", "−")
+
+
+def signed(value: float | None, digits: int) -> str:
+    """Print an effect: a number whose sign is always shown, zero excepted."""
+    text = number(value, digits)
+    return f"+{text}" if value is not None and round(value, digits) > 0 else text
+
+
+def interval(low: float | None, high: float | None, digits: int) -> str:
+    """Print the bounds of an interval, or a dash where there is none."""
+    if low is None or high is None:
+        return MISSING
+    return f"[{number(low, digits)}, {number(high, digits)}]"
+
+
+def mean_sd(mean: float, sd: float | None, digits: int) -> str:
+    """Print ``mean ± sd``, or the mean alone where one run has no spread."""
+    return number(mean, digits) if sd is None else f"{number(mean, digits)} ± {number(sd, digits)}"
+
+
+def p_value(value: float | None) -> str:
+    """Print a p-value as ``p = 0.012``, ``p < 0.001`` or ``p > 0.999``, unbroken."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    text = "< 0.001" if value < 0.001 else "> 0.999" if value > 0.999 else f"= {value:.3f}"
+    return f"p {text}".replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def setting(value: float | None) -> str:
+    """Print a hyperparameter: ``3e-3`` below 0.01, else decimals, 3 figures."""
+    if value is None:
+        return MISSING
+    if value == 0 or 0.01 <= abs(value) < 10_000:
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    mantissa, _, exponent = f"{value:.2e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def settings(values: Mapping[str, float]) -> str:
+    """Print settings as ``learning rate 3e-3, β 0.1``."""
+    return ", ".join(f"{setting_name(name)} {setting(value)}" for name, value in values.items())
+
+
+def setting_name(name: str) -> str:
+    """Print the name of a hyperparameter in words."""
+    return {"beta": "β"}.get(name, name.replace("_", " "))
+
+
+def arm_name(arm: str) -> str:
+    """Print the name of an arm: ``Base``, ``SFT``, ``ORPO``."""
+    return "Base" if arm == "base" else arm.upper()
+
+
+def count(value: float | None) -> str:
+    """Print a count with thousands separated."""
+    return MISSING if value is None else f"{value:,.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Print seconds as ``8.2 s``, ``4 min 10 s`` or ``2 h 5 min``."""
+    if seconds is None:
+        return MISSING
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def memory(size: float | None) -> str:
+    """Print bytes in MiB or GiB."""
+    if size is None:
+        return MISSING
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def raw(value: float) -> str:
+    """Print a raw value with six significant figures."""
+    return f"{value:.6g}".replace("-", "−") if "e" not in f"{value:.6g}" else f"{value:.6g}"
+
+
+def raw_values(by_seed: Mapping[int, float]) -> str:
+    """Print every seed with its value: ``1: 0.8125 · 2: 0.8203``."""
+    return " · ".join(f"{seed}: {raw(value)}" for seed, value in sorted(by_seed.items()))
+
+
+def short(digest: object) -> str:
+    """Print the first sixteen characters of a digest."""
+    return str(digest)[:16]
+
+
+def flat(section: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
+    """List a configuration as (dotted name, value as TOML writes it)."""
+    rows: list[tuple[str, str]] = []
+    for name, value in section.items():
+        if isinstance(value, Mapping):
+            rows += flat(value, f"{prefix}{name}.")
+        else:
+            rows.append((f"{prefix}{name}", json.dumps(value, ensure_ascii=False, default=str)))
+    return rows
+
+
+def pairs_of_arms(
+    contrasts: Iterable[ContrastRow],
+) -> list[tuple[tuple[str, str], list[ContrastRow]]]:
+    """Group contrasts by (baseline, treatment) in order of appearance."""
+    return _grouped(contrasts, lambda row: (row.baseline, row.treatment))
+
+
+def by_hypothesis(
+    rows: Iterable[ContrastRow],
+) -> list[tuple[tuple[str, str], list[ContrastRow]]]:
+    """Group contrasts by (null hypothesis, test) in order of appearance."""
+    return _grouped(rows, lambda row: (row.null_hypothesis, row.test))
+
+
+def arrow(metric: Metric) -> str:
+    """Say by an arrow which direction of a metric is better."""
+    sign = {True: "↑", False: "↓", None: ""}[metric.higher_is_better]
+    return f"\N{NO-BREAK SPACE}{sign}" if sign else ""
+
+
+def with_unit(metric: Metric) -> str:
+    """Print a metric's label with its unit, if it has one."""
+    return f"{metric.label} ({metric.unit})" if metric.unit else metric.label
+
+
+FILTERS: Mapping[str, Callable[..., object]] = {
+    function.__name__: function
+    for function in (
+        number, signed, interval, mean_sd, p_value, setting, settings, setting_name, arm_name,
+        count, duration, memory, raw, raw_values, short, flat, pairs_of_arms,
+        by_hypothesis, arrow, with_unit,
+    )
+}  # fmt: skip
+
+
+def _grouped(
+    rows: Iterable[ContrastRow], key: Callable[[ContrastRow], tuple[str, str]]
+) -> list[tuple[tuple[str, str], list[ContrastRow]]]:
+    groups: dict[tuple[str, str], list[ContrastRow]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return list(groups.items())
+
+
+def _environment(**options: Any) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER / "templates"),
+        undefined=jinja2.StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        **options,
+    )
+    environment.filters |= FILTERS
+    return environment

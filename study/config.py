@@ -1,0 +1,473 @@
+"""Recipes: frozen descriptions of a study, read from complete TOML files.
+
+A recipe has no defaults and inherits nothing: every field stands in its file.
+Only overrides (``--set section.field=value``) change it, and they become part
+of the digest that names its runs.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from study.errors import ConfigError
+
+ARM_SETTINGS: Mapping[str, tuple[str, ...]] = types.MappingProxyType(
+    {"base": (), "sft": ("learning_rate",), "orpo": ("learning_rate", "beta")}
+)
+"""Every arm with the hyperparameters that its loss takes; ``base`` never trains."""
+
+SCHEMA = 1
+"""Version of the records' layout, part of every digest."""
+
+Settings = Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The base model and how it is loaded."""
+
+    name: str
+    """Hub id, local folder in the Hub's layout, or ``toy:smollm2`` / ``toy:llama``."""
+    revision: str
+    """Git revision on the Hub; ignored for local folders."""
+    dtype: Literal["auto", "float32", "bfloat16"]
+    """``auto`` is bfloat16 on CUDA devices that have it, else float32."""
+    quantization: Literal["none", "nf4"]
+    """``nf4`` is bitsandbytes' 4-bit NormalFloat with double quantisation."""
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"]
+    """``auto`` is FlashAttention 2 where it is installed and the device allows."""
+    trust_remote_code: bool
+    """Run Python code shipped with the model; off unless asked for by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterConfig:
+    """The low-rank adapter; every arm trains the same one."""
+
+    kind: Literal["lora", "dora", "rslora"]
+    rank: int
+    alpha: int
+    dropout: float
+    """Dropout probability before the adapter's first matrix."""
+    target_modules: tuple[str, ...]
+    """Names of the linear layers that get an adapter."""
+
+    def __post_init__(self) -> None:
+        """Refuse ranks and probabilities that mean nothing."""
+        for field in ("rank", "alpha"):
+            value = getattr(self, field)
+            _require(value > 0, f"adapter.{field} is {value}; it must be at least 1")
+        _require(0 <= self.dropout < 1, f"adapter.dropout is {self.dropout}; it must be in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Preference pairs: where they come from and how they are split."""
+
+    name: str
+    """Hub dataset id, local file or folder, or ``toy``."""
+    revision: str
+    """Git revision on the Hub; ignored for local files."""
+    split: str
+    """Split to read from a Hub dataset or a folder of splits, e.g. ``train``."""
+    train_pairs: int
+    """Pairs used for training; 0 means all that the split leaves."""
+    validation_pairs: int
+    """Pairs that the search scores its trials on."""
+    test_pairs: int
+    """Pairs that ``study compare`` alone opens."""
+    max_prompt_tokens: int
+    """A longer prompt loses its oldest tokens."""
+    max_length_tokens: int
+    """Prompt and answer together; a longer answer is cut at its end."""
+    seed: int
+    """Seed of the split by prompt cluster."""
+    max_dropped_share: float
+    """More than this share of unusable rows is an error."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that leave nothing to train or score."""
+        _require(self.train_pairs >= 0, "data.train_pairs must be 0 (all) or more")
+        for field in ("validation_pairs", "test_pairs"):
+            _require(getattr(self, field) > 0, f"data.{field} must be at least 1")
+        _require(
+            0 < self.max_prompt_tokens < self.max_length_tokens,
+            f"data.max_prompt_tokens ({self.max_prompt_tokens}) must be positive and below "
+            f"data.max_length_tokens ({self.max_length_tokens})",
+        )
+        _require(0 <= self.max_dropped_share <= 1, "data.max_dropped_share must be in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The one training loop that all arms share."""
+
+    max_steps: int
+    """Updates of the weights."""
+    batch_pairs: int
+    """Pairs per update, over all devices and micro-batches."""
+    accumulation_steps: int
+    """Micro-batches per update; changes memory, never the gradient."""
+    warmup_steps: int
+    schedule: Literal["linear", "cosine", "constant_with_warmup", "inverse_sqrt"]
+    optimizer: Literal["adamw_torch", "adamw_torch_fused", "paged_adamw_8bit"]
+    weight_decay: float
+    max_grad_norm: float
+    """Gradients are clipped to this Euclidean norm."""
+    nll_over: Literal["prompt_and_response", "response"]
+    """Tokens that the NLL term covers, in every arm alike."""
+    gradient_checkpointing: bool
+    log_every_steps: int
+    validate_every_steps: int
+    """Steps between scorings of validation pairs (curves and pruning)."""
+    checkpoint_every_steps: int
+    """Steps between checkpoints to resume from; 0 writes none."""
+    threads: int
+    """CPU threads of one run; 0 leaves PyTorch's own choice."""
+
+    def __post_init__(self) -> None:
+        """Refuse step counts that cannot be carried out."""
+        for field in (
+            "max_steps",
+            "batch_pairs",
+            "accumulation_steps",
+            "log_every_steps",
+            "validate_every_steps",
+        ):
+            value = getattr(self, field)
+            _require(value > 0, f"training.{field} is {value}; it must be at least 1")
+        for field in ("warmup_steps", "weight_decay", "checkpoint_every_steps", "threads"):
+            value = getattr(self, field)
+            _require(value >= 0, f"training.{field} is {value}; it must be 0 or more")
+        _require(self.max_grad_norm > 0, "training.max_grad_norm must be positive")
+        _require(
+            self.warmup_steps <= self.max_steps,
+            f"training.warmup_steps ({self.warmup_steps}) is beyond training.max_steps "
+            f"({self.max_steps})",
+        )
+        _require(
+            self.batch_pairs % self.accumulation_steps == 0,
+            f"training.batch_pairs ({self.batch_pairs}) must be a multiple of "
+            f"training.accumulation_steps ({self.accumulation_steps})",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How held-out pairs are scored."""
+
+    primary_metric: Literal["accuracy", "margin", "nll", "log_odds", "rougeL", "exact_match"]
+    """The one metric that the answer in one sentence rests on."""
+    generated_answers: int
+    """Test prompts answered by generation; 0 generates none."""
+    max_new_tokens: int
+    batch_pairs: int
+    """Pairs or prompts per forward pass; changes speed, never scores."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts that score nothing."""
+        _require(
+            self.generated_answers >= 0, "evaluation.generated_answers must be 0 (none) or more"
+        )
+        for field in ("max_new_tokens", "batch_pairs"):
+            value = getattr(self, field)
+            _require(value > 0, f"evaluation.{field} is {value}; it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedSetting:
+    """Hyperparameters that a source used; tried first where the space holds them."""
+
+    arm: Literal["sft", "orpo"]
+    source: str
+    settings: Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """What ``study search`` tries and what it minimises or maximises."""
+
+    trials: int
+    """Finished trials per arm, in total over all starts of the command."""
+    objective: Literal["nll+lor", "nll", "accuracy", "margin", "rougeL"]
+    pruning: Literal["median", "none"]
+    confirm_top: int
+    """Best settings that are trained again with fresh seeds."""
+    confirm_seeds: int
+    space: Mapping[str, Mapping[str, tuple[float, float]]]
+    """Arm -> hyperparameter -> bounds of its log-uniform range."""
+    published: tuple[PublishedSetting, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse spaces that no arm can be searched in."""
+        for field in ("trials", "confirm_top", "confirm_seeds"):
+            value = getattr(self, field)
+            _require(value > 0, f"search.{field} is {value}; it must be at least 1")
+        for arm, space in self.space.items():
+            _check_arm_settings(f"search.space.{arm}", arm, space)
+            for name, (low, high) in space.items():
+                _require(
+                    0 < low < high,
+                    f"search.space.{arm}.{name} is [{low}, {high}]; "
+                    "bounds must be positive and in increasing order",
+                )
+        for published in self.published:
+            _check_arm_settings("search.published", published.arm, published.settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One complete description of a study of one base model."""
+
+    name: str
+    """File-system name of the recipe's folder under ``runs/``."""
+    description: str
+    model: ModelConfig
+    adapter: AdapterConfig
+    data: DataConfig
+    training: TrainingConfig
+    evaluation: EvaluationConfig
+    search: SearchConfig
+    arms: Mapping[str, Settings]
+    """Arm -> the settings it is trained with where no search has frozen any."""
+
+    def __post_init__(self) -> None:
+        """Refuse names that are not a plain folder name, and unknown arms."""
+        plain = self.name.replace("-", "").replace("_", "").replace(".", "")
+        _require(
+            plain.isalnum() and plain.isascii() and self.name[0] != ".",
+            f"recipe name {self.name!r} must be letters, digits, '-', '_' and '.' only",
+        )
+        for arm, settings in self.arms.items():
+            _check_arm_settings(f"arms.{arm}", arm, settings)
+
+    def override(self, assignments: Iterable[str]) -> Self:
+        """Return a copy with ``section.field=value`` assignments applied.
+
+        Values are read as TOML; what is not TOML is taken as text.
+
+        Raises:
+            ConfigError: an assignment has no ``=``, or names an unknown field.
+        """
+        tree = to_dict(self)
+        for assignment in assignments:
+            _assign(tree, assignment)
+        return typing.cast(Self, from_dict(tree))
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Read a shipped recipe by its name, or a TOML file by its path.
+
+    Raises:
+        ConfigError: no such recipe, broken TOML, or unknown, missing or
+            mistyped fields; the message names the field and what it takes.
+    """
+    if name_or_path.endswith(".toml"):
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise ConfigError(f"there is no recipe file {path}")
+        return _parse(path.read_text(encoding="utf-8"), str(path))
+    known = recipe_names()
+    if name_or_path not in known:
+        raise ConfigError(
+            f"there is no recipe {name_or_path!r}{_nearest(name_or_path, known)}; "
+            f"shipped recipes are {', '.join(known)}; a file of yours must end in .toml"
+        )
+    text = _recipe_folder().joinpath(f"{name_or_path}.toml").read_text(encoding="utf-8")
+    return _parse(text, name_or_path)
+
+
+def recipe_names() -> list[str]:
+    """List the shipped recipes in alphabetical order."""
+    return sorted(
+        entry.name.removesuffix(".toml")
+        for entry in _recipe_folder().iterdir()
+        if entry.name.endswith(".toml")
+    )
+
+
+def from_dict(tree: Mapping[str, Any]) -> Recipe:
+    """Build a recipe from plain data, refusing what a recipe does not have.
+
+    Raises:
+        ConfigError: unknown, missing or mistyped fields.
+    """
+    return typing.cast(Recipe, _build(Recipe, tree, ""))
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Turn a recipe or a part of it into plain, JSON-ready data."""
+    return typing.cast(dict[str, Any], json.loads(canonical_json(dataclasses.asdict(config))))
+
+
+def canonical_json(value: Any) -> str:
+    """Write plain data as JSON that is equal whenever the data are equal.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of the canonical JSON of plain data, in hex."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def run_config(recipe: Recipe, *, arm: str, settings: Settings, seed: int) -> dict[str, Any]:
+    """Describe one run completely; its digest names the run.
+
+    Search space, description and the other arms' settings are left out: they
+    do not change what this run computes.
+
+    Raises:
+        ConfigError: ``settings`` are not exactly those that the arm takes.
+    """
+    _check_arm_settings(f"settings of {arm}", arm, settings)
+    tree = to_dict(recipe)
+    parts = ("name", "model", "adapter", "data", "training", "evaluation")
+    return {
+        "schema": SCHEMA,
+        "arm": arm,
+        "settings": dict(settings),
+        "seed": seed,
+        "recipe": {part: tree[part] for part in parts},
+    }
+
+
+def search_config(recipe: Recipe, *, arm: str, seed: int) -> dict[str, Any]:
+    """Describe one arm's search completely, except for its number of trials."""
+    tree = to_dict(recipe)
+    search = {key: value for key, value in tree["search"].items() if key != "trials"}
+    search["space"] = tree["search"]["space"][arm]
+    parts = ("name", "model", "adapter", "data", "training", "evaluation")
+    return {
+        "schema": SCHEMA,
+        "arm": arm,
+        "seed": seed,
+        "recipe": {part: tree[part] for part in parts} | {"search": search},
+    }
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """List the fields in which two pieces of plain data differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            line
+            for key in sorted(old.keys() | new.keys())
+            for line in differences(
+                old.get(key, "(absent)"), new.get(key, "(absent)"), f"{path}.{key}".lstrip(".")
+            )
+        ]
+    return [] if old == new else [f"{path}: {old!r} in the records, {new!r} asked for"]
+
+
+def _recipe_folder() -> Any:
+    return resources.files("study").joinpath("recipes")
+
+
+def _parse(text: str, origin: str) -> Recipe:
+    try:
+        return from_dict(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, ConfigError) as error:
+        raise ConfigError(f"recipe {origin}: {error}") from error
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _check_arm_settings(where: str, arm: str, settings: Mapping[str, Any]) -> None:
+    _require(
+        arm in ARM_SETTINGS,
+        f"{where}: there is no arm {arm!r}{_nearest(arm, ARM_SETTINGS)}; "
+        f"arms are {', '.join(ARM_SETTINGS)}",
+    )
+    _require(
+        set(settings) == set(ARM_SETTINGS[arm]),
+        f"{where} has {sorted(settings)}; {arm} takes {sorted(ARM_SETTINGS[arm])}",
+    )
+    for name, value in settings.items():
+        _require(
+            not isinstance(value, float | int) or (math.isfinite(value) and value > 0),
+            f"{where}.{name} is {value}; it must be positive and finite",
+        )
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _assign(tree: dict[str, Any], assignment: str) -> None:
+    path, equals, text = assignment.partition("=")
+    _require(bool(equals), f"--set {assignment!r} has no '='; write section.field=value")
+    *sections, field = path.strip().split(".")
+    for section in sections:
+        _require(
+            isinstance(tree.get(section), dict),
+            f"--set {path}: there is no section {section!r}{_nearest(section, tree)}",
+        )
+        tree = tree[section]
+    _require(field in tree, f"--set {path}: there is no field {field!r}{_nearest(field, tree)}")
+    try:
+        tree[field] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        tree[field] = text
+
+
+def _build(kind: Any, value: Any, path: str) -> Any:
+    """Turn plain data into ``kind``, or say which field does not fit."""
+    if dataclasses.is_dataclass(kind):
+        return _build_dataclass(kind, value, path)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        _require(value in arguments, f"{path} is {value!r}; it must be one of {list(arguments)}")
+        return value
+    if origin is tuple:
+        return _build_tuple(arguments, value, path)
+    if origin is not None:  # a Mapping
+        _require(isinstance(value, dict), f"{path} is {value!r}; it must be a table")
+        return {key: _build(arguments[1], item, f"{path}.{key}") for key, item in value.items()}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    _require(type(value) is kind, f"{path} is {value!r}; it must be of type {kind.__name__}")
+    return value
+
+
+def _build_dataclass(kind: Any, value: Any, path: str) -> Any:
+    _require(isinstance(value, dict), f"{path or 'a recipe'} must be a table, not {value!r}")
+    hints = typing.get_type_hints(kind)
+    for key in value:
+        _require(key in hints, f"unknown key {f'{path}.{key}'.lstrip('.')!r}{_nearest(key, hints)}")
+    missing = [f"{path}.{key}".lstrip(".") for key in hints if key not in value]
+    _require(not missing, f"missing {', '.join(missing)}; a recipe is complete")
+    return kind(
+        **{
+            key: _build(hint, value[key], f"{path}.{key}".lstrip("."))
+            for key, hint in hints.items()
+        }
+    )
+
+
+def _build_tuple(arguments: tuple[Any, ...], value: Any, path: str) -> tuple[Any, ...]:
+    _require(isinstance(value, list), f"{path} is {value!r}; it must be a list")
+    kinds = (arguments[0],) * len(value) if arguments[-1] is Ellipsis else arguments
+    _require(len(value) == len(kinds), f"{path} is {value!r}; it must have {len(kinds)} entries")
+    return tuple(
+        _build(kind, item, f"{path}[{index}]")
+        for index, (kind, item) in enumerate(zip(kinds, value, strict=True))
+    )

@@ -1,0 +1,387 @@
+"""One forward pass for every arm: each distinct token of a pair is computed once.
+
+A batch is one row of T tokens: for each pair the prompt, the chosen answer and,
+where the loss needs it, the rejected answer, whose position ids continue from
+the prompt. Linear layers see the row; only attention knows about sequences: it
+gathers them into right-padded causal rows, a few groups of similar length, and
+runs the ordinary fused kernel. The vocabulary projection runs only where a
+label is, in chunks, and never keeps logits.
+
+Shapes: T tokens of a batch, N labels, B pairs, H hidden size, V vocabulary,
+A attention heads, D head size.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from study.errors import ModelError
+from study.losses import PairLogps
+from study.tokens import Encoded
+
+ATTENTION = "study_packed"
+"""Name under which the packed attention is registered with transformers."""
+
+LOGITS_PER_CHUNK = 2**26
+"""Elements of one chunk of float32 logits: 256 MiB."""
+
+PADDING_SHARE = 0.2
+"""A group of rows is closed before padding would exceed this share of it."""
+
+
+class Head(NamedTuple):
+    """The output projection with what a model does to its logits."""
+
+    weight: Tensor  # (V, H), frozen
+    bias: Tensor | None  # (V,)
+    trained_ids: Tensor | None  # (M,) tokens whose rows are trained
+    trained_rows: Tensor | None  # (M, H)
+    scale: float
+    softcap: float | None
+
+
+def pack(pairs: Sequence[Encoded], *, rejected: bool, prompt_nll: bool) -> dict[str, Any]:
+    """Lay out pairs as one row of distinct tokens, with labels and attention rows.
+
+    Args:
+        pairs: Encoded pairs, B of them.
+        rejected: Include the rejected answers, sharing each prompt.
+        prompt_nll: Put labels on the prompt's tokens too.
+
+    Returns:
+        Tensors by name, ready for `pair_logps`: ``input_ids`` and
+        ``position_ids`` (1, T); ``label_at``, ``labels`` and ``label_of`` (N,);
+        ``counts`` (3, B), the labels of prompt, chosen and rejected; the
+        attention rows; ``has_rejected`` and ``n_tokens`` as plain values.
+    """
+    ids: list[int] = []
+    positions: list[int] = []
+    sequences: list[list[int]] = []
+    label_at: list[int] = []
+    labels: list[int] = []
+    label_of: list[int] = []
+    n_sides = 3 if rejected else 2
+    for number, pair in enumerate(pairs):
+        prompt = _place(ids, positions, pair.prompt_ids, 0)
+        if prompt_nll:
+            label_at += prompt[:-1]
+            labels += pair.prompt_ids[1:]
+            label_of += [number] * (len(prompt) - 1)
+        answers = (pair.chosen_ids, pair.rejected_ids)[: n_sides - 1]
+        for side, answer_ids in enumerate(answers, start=1):
+            answer = _place(ids, positions, answer_ids, len(prompt))
+            sequences.append([*prompt, *answer])
+            label_at += [prompt[-1], *answer[:-1]]
+            labels += answer_ids
+            label_of += [side * len(pairs) + number] * len(answer)
+    row_index, n_rows, row_place = _group_rows(sequences, len(ids))
+    label_of_tensor = torch.tensor(label_of)
+    counts = torch.bincount(label_of_tensor, minlength=3 * len(pairs)).view(3, -1)
+    return {
+        "input_ids": torch.tensor([ids]),
+        "position_ids": torch.tensor([positions]),
+        "label_at": torch.tensor(label_at),
+        "labels": torch.tensor(labels),
+        "label_of": label_of_tensor,
+        "counts": counts,
+        "row_index": row_index,
+        "n_rows": n_rows,
+        "row_place": row_place,
+        "has_rejected": rejected,
+        "n_tokens": len(ids),
+    }
+
+
+def pair_logps(model: nn.Module, batch: dict[str, Any]) -> PairLogps:
+    """Return the log-probabilities of a packed batch, differentiable.
+
+    Args:
+        model: A causal language model prepared by `install`, or its PEFT or
+            distributed wrapping, called as such so that their hooks run.
+        batch: What `pack` returned, on the model's device.
+    """
+    logps = model(packed=batch)
+    counts = batch["counts"]
+    sums = torch.zeros(counts.numel(), dtype=logps.dtype, device=logps.device)
+    prompt, chosen, rejected = sums.index_add(0, batch["label_of"], logps).view(counts.shape)
+    if batch["has_rejected"]:
+        return PairLogps(prompt, counts[0], chosen, counts[1], rejected, counts[2])
+    return PairLogps(prompt, counts[0], chosen, counts[1])
+
+
+def install(causal: Any) -> None:
+    """Teach a causal language model, in place, to take packed batches.
+
+    ``model(packed=batch)`` returns the labels' log-probabilities (N,); every
+    other call, generation among them, goes where it went before.
+    """
+    original = causal.forward
+
+    @functools.wraps(original)
+    def forward(*args: Any, packed: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+        if packed is None:
+            return original(*args, **kwargs)
+        return _packed_forward(causal, packed)
+
+    causal.forward = forward
+    causal.set_attn_implementation(ATTENTION)
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,  # (1, A, T, D)
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    rows: tuple[list[Tensor], list[int], Tensor] | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attend within sequences that share prompts; plain SDPA without ``rows``.
+
+    Returns:
+        The attention's output (1, T, A, D) and None for the weights.
+
+    Raises:
+        ModelError: the architecture's attention is not causal attention over
+            the whole sequence (a sliding window shorter than a row, soft
+            capping, attention sinks).
+    """
+    if rows is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    index, n_rows, place = rows
+    _refuse_other_attention(max(len(i) // n for i, n in zip(index, n_rows, strict=True)), kwargs)
+    grouped = query.shape[1] != key.shape[1]
+    by_token = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]  # (T, A, D)
+    attended = []
+    for group, n in zip(index, n_rows, strict=True):
+        q, k, v = (_gather(tensor, group, n) for tensor in by_token)
+        out = F.scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=grouped
+        )
+        attended.append(out.transpose(1, 2).flatten(0, 1))  # (R * L, A, D)
+    return torch.cat(attended).index_select(0, place)[None], None
+
+
+def label_logps(head: Head, hidden: Tensor, labels: Tensor) -> Tensor:
+    """Return log-probabilities of labels, (N,), without keeping any logits.
+
+    Args:
+        head: Output projection.
+        hidden: Hidden states that predict the labels, (N, H).
+        labels: Token ids, (N,).
+    """
+    with torch.autocast(hidden.device.type, enabled=False):
+        hidden = hidden.to(head.weight.dtype)
+        apply = cast(Callable[..., Tensor], _LabelLogps.apply)
+        return apply(hidden, head.trained_rows, head, labels)
+
+
+class _LabelLogps(torch.autograd.Function):
+    """Log-softmax at the labels, with its gradient worked out while logits are at hand.
+
+    d logp_n / d logits_n = onehot(label_n) - softmax(logits_n). Multiplied by
+    the frozen weight in the forward pass it is (N, H); only rows of the weight
+    that are trained need their columns of it, (N, M), until the backward pass.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, _trained_rows: Tensor | None, head: Head, labels: Tensor
+    ) -> Tensor:
+        needs_grad = any(ctx.needs_input_grad[:2])
+        logps, slopes, columns = [], [], []
+        step = max(1, LOGITS_PER_CHUNK // len(head.weight))
+        for h, y in zip(hidden.split(step), labels.split(step), strict=True):
+            logits, capped = _logits(head, h)
+            normaliser = logits.logsumexp(-1, keepdim=True)
+            logps.append(logits.gather(1, y[:, None])[:, 0] - normaliser[:, 0])
+            if needs_grad:
+                slope = _slope(head, logits, normaliser, y, capped)
+                slopes.append(_times_weight(head, slope))
+                if head.trained_ids is not None:
+                    columns.append(slope[:, head.trained_ids])
+        if needs_grad:
+            trained = [hidden, torch.cat(columns)] if columns else []
+            ctx.save_for_backward(torch.cat(slopes), *trained)
+            ctx.hidden_dtype = hidden.dtype
+        return torch.cat(logps)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        slope, *trained = ctx.saved_tensors
+        grad_hidden = grad_rows = None
+        if ctx.needs_input_grad[0]:
+            grad_hidden = (grad[:, None] * slope).to(ctx.hidden_dtype)
+        if ctx.needs_input_grad[1]:
+            hidden, columns = trained
+            grad_rows = (columns * grad[:, None]).to(hidden.dtype).T @ hidden
+        return grad_hidden, grad_rows, None, None
+
+
+def _logits(head: Head, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return logits (n, V) in at least float32, and tanh of the capped ones."""
+    logits = F.linear(hidden, head.weight, head.bias)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if head.trained_ids is not None and head.trained_rows is not None:
+        trained = F.linear(hidden, head.trained_rows.to(hidden.dtype))
+        logits[:, head.trained_ids] = trained.to(logits.dtype)
+    logits *= head.scale
+    if head.softcap is None:
+        return logits, None
+    capped = torch.tanh(logits / head.softcap)
+    return capped * head.softcap, capped
+
+
+def _slope(
+    head: Head, logits: Tensor, normaliser: Tensor, labels: Tensor, capped: Tensor | None
+) -> Tensor:
+    """Return d logp / d (hidden @ weight.T), (n, V), overwriting the logits."""
+    slope = logits.sub_(normaliser).exp_().neg_()
+    slope[torch.arange(len(labels), device=labels.device), labels] += 1
+    if capped is not None:
+        slope *= 1 - capped**2
+    return slope.mul_(head.scale)
+
+
+def _times_weight(head: Head, slope: Tensor) -> Tensor:
+    """Return slope @ effective weight, (n, H)."""
+    if head.trained_ids is None or head.trained_rows is None:
+        return slope.to(head.weight.dtype) @ head.weight
+    trained = slope[:, head.trained_ids].to(head.weight.dtype)
+    frozen = slope.index_fill(1, head.trained_ids, 0).to(head.weight.dtype)
+    return frozen @ head.weight + trained @ head.trained_rows.to(head.weight.dtype)
+
+
+def _packed_forward(causal: Any, batch: dict[str, Any]) -> Tensor:
+    hidden = causal.get_decoder()(
+        inputs_embeds=_embed(causal.get_input_embeddings(), batch["input_ids"]),
+        position_ids=batch["position_ids"],
+        attention_mask=batch["input_ids"].new_zeros(1, 1, 1, 1),  # 4-D masks are left alone
+        use_cache=False,
+        rows=(batch["row_index"], batch["n_rows"], batch["row_place"]),
+    ).last_hidden_state[0]
+    return label_logps(_head(causal), hidden[batch["label_at"]], batch["labels"])
+
+
+def _head(causal: Any) -> Head:
+    """Read the output projection, PEFT's trained rows included."""
+    layer, config = causal.get_output_embeddings(), causal.config.get_text_config()
+    layer, trained_ids, trained_rows = _trained_tokens(layer)
+    if type(layer) is not nn.Linear:
+        raise ModelError(
+            f"the output layer is a {type(layer).__name__}; this engine takes a plain linear one. "
+            "Leave it out of adapter.target_modules and of the quantisation"
+        )
+    return Head(
+        weight=layer.weight,
+        bias=layer.bias,
+        trained_ids=trained_ids,
+        trained_rows=trained_rows,
+        scale=_logit_scale(config),
+        softcap=getattr(config, "final_logit_softcapping", None),
+    )
+
+
+def _logit_scale(config: Any) -> float:
+    """Return what a model multiplies its logits by; Granite divides instead."""
+    divisor = getattr(config, "logits_scaling", None) or 1.0
+    return float(getattr(config, "logit_scale", None) or 1.0) / divisor
+
+
+def _embed(layer: Any, input_ids: Tensor) -> Tensor:
+    """Embed tokens; trained rows replace frozen ones without copying the matrix."""
+    base, trained_ids, trained_rows = _trained_tokens(layer)
+    if trained_ids is None or trained_rows is None or type(base) is not nn.Embedding:
+        return cast(Tensor, layer(input_ids))
+    hits = input_ids[..., None] == trained_ids  # (1, T, M)
+    rows = hits.to(trained_rows.dtype) @ trained_rows
+    return torch.where(hits.any(-1, keepdim=True), rows.to(base.weight.dtype), base(input_ids))
+
+
+def _trained_tokens(layer: Any) -> tuple[Any, Tensor | None, Tensor | None]:
+    """Return a layer's base with the ids and rows that PEFT trains in it."""
+    adapter = getattr(layer, "token_adapter", None)
+    if adapter is None or adapter.disable_adapters or not adapter.active_adapters:
+        return getattr(adapter, "base_layer", layer), None, None
+    (name,) = adapter.active_adapters
+    rows = adapter.trainable_tokens_delta[name]
+    return adapter.base_layer, torch.tensor(adapter.token_indices[name], device=rows.device), rows
+
+
+def _refuse_other_attention(length: int, kwargs: dict[str, Any]) -> None:
+    window = kwargs.get("sliding_window")
+    if kwargs.get("softcap") or kwargs.get("s_aux") is not None or (window and window < length):
+        raise ModelError(
+            "this architecture's attention (sliding window, soft capping or sinks) is not causal "
+            f"attention over {length} tokens; shorten data.max_length_tokens below its window or "
+            "choose another base model"
+        )
+
+
+def _gather(by_token: Tensor, index: Tensor, n_rows: int) -> Tensor:
+    """Return (R, A, L, D) rows of a (T, A, D) tensor."""
+    rows = by_token.index_select(0, index)
+    return rows.view(n_rows, -1, *rows.shape[1:]).transpose(1, 2)
+
+
+def _place(ids: list[int], positions: list[int], new: Sequence[int], start: int) -> list[int]:
+    """Append tokens to the packed row and return where they went."""
+    first = len(ids)
+    ids += new
+    positions += range(start, start + len(new))
+    return list(range(first, len(ids)))
+
+
+def _group_rows(
+    sequences: list[list[int]], n_tokens: int
+) -> tuple[list[Tensor], list[int], Tensor]:
+    """Group sequences of similar length into padded rows.
+
+    Returns:
+        Per group the positions it gathers (R * L,), padding repeating a row's
+        last token, and R; then, for each token, where the concatenated groups
+        hold its output, (T,).
+    """
+    index, n_rows = [], []
+    place = torch.empty(n_tokens, dtype=torch.long)
+    offset = 0
+    for group in _similar(sorted(sequences, key=len, reverse=True)):
+        length = len(group[0])
+        rows = torch.tensor([row + row[-1:] * (length - len(row)) for row in group])
+        for number, row in enumerate(group):
+            start = offset + number * length
+            place[row] = torch.arange(start, start + len(row))
+        index.append(rows.flatten())
+        n_rows.append(len(group))
+        offset += rows.numel()
+    return index, n_rows, place
+
+
+def _similar(sequences: list[list[int]]) -> list[list[list[int]]]:
+    """Cut a list that falls in length so that padding stays below its share."""
+    groups: list[list[list[int]]] = []
+    for sequence in sequences:
+        group = groups[-1] if groups else []
+        padded = (len(group) + 1) * len(group[0]) if group else 0
+        real = sum(map(len, group)) + len(sequence)
+        if group and real >= (1 - PADDING_SHARE) * padded:
+            group.append(sequence)
+        else:
+            groups.append([sequence])
+    return groups
+
+
+AttentionInterface.register(ATTENTION, packed_attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)

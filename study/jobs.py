@@ -1,0 +1,278 @@
+"""Independent jobs in worker processes, with progress and clean ends.
+
+The parent never imports torch: every worker starts fresh (``spawn``), sets its
+threads and its GPU first, and keeps the base model of its recipe from one job
+to the next. Each worker talks over a pipe of its own, so one that is killed
+cannot block the others.
+"""
+
+import errno
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from study.config import Recipe
+from study.devices import Slot
+from study.environment import quieten
+from study.errors import RecordError, StudyError
+from study.progress import Display, open_display
+
+Report = Callable[[float, float, str], None]
+"""``report(done, total, note)``: how far a job is, e.g. ``(12, 40, "step 60/160")``."""
+
+OpenWorkbench = Callable[[Recipe, str, Report], Any]
+"""``open_workbench(recipe, device, report)``, called once per recipe and worker."""
+
+MENDABLE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EISDIR,
+)
+"""System errors that a user can do something about."""
+
+STOP_GRACE_S = 5.0
+"""Time that a stopped worker has to end by itself before it is killed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One piece of work on one recipe, for any worker."""
+
+    name: str
+    recipe: Recipe
+    work: Callable[[Any, Report], Any]
+    """Called with the recipe's workbench and a report; must be picklable."""
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    *,
+    slots: Sequence[Slot],
+    quiet: bool = False,
+    open_workbench: OpenWorkbench | None = None,
+) -> list[Any]:
+    """Run jobs in worker processes and return their results in the jobs' order.
+
+    A failed job does not stop the others: what they finish is kept.
+
+    Raises:
+        StudyError: the first one that a job raised, or a worker died.
+        RuntimeError: a job failed in a way no user can mend; with its traceback.
+        KeyboardInterrupt: SIGINT or SIGTERM; all workers have ended.
+    """
+    workers = [_Worker(slot, open_workbench or _open_workbench) for slot in slots[: len(jobs)]]
+    pending = list(range(len(jobs)))
+    results: dict[int, Any] = {}
+    failures: list[Exception] = []
+    with _terminable(), open_display([job.name for job in jobs], quiet=quiet) as display:
+        try:
+            while pending or any(worker.job is not None for worker in workers):
+                _hand_out(jobs, pending, workers, display)
+                for worker in _ready(workers):
+                    _receive(jobs, worker, display, results, failures)
+        finally:
+            _stop(workers)
+    if failures:
+        raise failures[0]
+    return [results[index] for index in range(len(jobs))]
+
+
+class _Worker:
+    """The parent's side of one worker process; started when first needed."""
+
+    def __init__(self, slot: Slot, open_workbench: OpenWorkbench) -> None:
+        self.slot = slot
+        self.job: int | None = None
+        self.recipe: Recipe | None = None
+        self.process: multiprocessing.process.BaseProcess | None = None
+        self._open_workbench = open_workbench
+        self._pipe: Connection | None = None
+
+    def give(self, index: int, job: Job) -> None:
+        if self.process is None or not self.process.is_alive():
+            self._start(job.recipe.training.threads)
+        assert self._pipe is not None
+        self.job, self.recipe = index, job.recipe
+        self._pipe.send(job)
+
+    def handle(self) -> Connection | None:
+        return self._pipe if self.job is not None else None
+
+    def receive(self) -> tuple[str, Any]:
+        """Return the worker's next message, or ``("died", exit code)``."""
+        assert self._pipe is not None
+        assert self.process is not None
+        try:
+            kind, content = self._pipe.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            kind, content = "died", self.process.exitcode
+            self.process = self.recipe = None
+        return kind, content
+
+    def _start(self, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        environment = dict(self.slot.environment)
+        if threads:
+            environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        self._pipe, theirs = context.Pipe()
+        self.process = context.Process(
+            target=_work, args=(theirs, self.slot.device, environment, self._open_workbench)
+        )
+        self.process.start()
+        theirs.close()
+
+
+def _hand_out(
+    jobs: Sequence[Job], pending: list[int], workers: Sequence[_Worker], display: Display
+) -> None:
+    for worker in workers:
+        if worker.job is None and pending:
+            index = _choose(jobs, pending, worker, workers)
+            pending.remove(index)
+            worker.give(index, jobs[index])
+            display.start(index)
+
+
+def _choose(
+    jobs: Sequence[Job], pending: Sequence[int], worker: _Worker, workers: Sequence[_Worker]
+) -> int:
+    """Prefer the recipe that a worker has open, then one that no other has."""
+    others = [other.recipe for other in workers if other is not worker]
+    own = [index for index in pending if jobs[index].recipe == worker.recipe]
+    free = [index for index in pending if jobs[index].recipe not in others]
+    return (own or free or pending)[0]
+
+
+def _ready(workers: Sequence[_Worker]) -> Iterator[_Worker]:
+    handles = {worker.handle(): worker for worker in workers if worker.handle() is not None}
+    for handle in wait(list(handles)):  # type: ignore[arg-type]
+        yield handles[handle]  # type: ignore[index]
+
+
+def _receive(
+    jobs: Sequence[Job],
+    worker: _Worker,
+    display: Display,
+    results: dict[int, Any],
+    failures: list[Exception],
+) -> None:
+    index = worker.job
+    assert index is not None
+    kind, content = worker.receive()
+    if kind == "progress":
+        display.update(index, *content)
+        return
+    worker.job = None
+    if kind == "done":
+        results[index] = content
+        display.finish(index, "done")
+        return
+    failures.append(_failure(jobs[index].name, kind, content))
+    first_line, _, _ = str(failures[-1]).partition("\n")
+    display.finish(index, f"failed: {first_line}")
+
+
+def _failure(name: str, kind: str, content: Any) -> Exception:
+    if kind == "study-error":
+        error, message = content
+        return error(message)  # type: ignore[no-any-return]
+    if kind == "bug":
+        return RuntimeError(f"{name} failed in its worker:\n{content}")
+    cause = f"signal {-content}" if content < 0 else f"exit status {content}"
+    hint = "; the machine may have run out of memory" if content == -signal.SIGKILL else ""
+    return StudyError(
+        f"the worker of {name} ended by {cause}{hint}; what was finished is kept, "
+        "the same command goes on from there"
+    )
+
+
+def _stop(workers: Sequence[_Worker]) -> None:
+    processes = [worker.process for worker in workers if worker.process is not None]
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join(STOP_GRACE_S)
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does."""
+    try:
+        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # not in the main thread, which alone receives signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def mendable(error: Exception) -> str | None:
+    """Say what a user can do about a full disk or a closed folder, or return None."""
+    if not isinstance(error, OSError) or error.errno not in MENDABLE:
+        return None
+    where = error.filename or "the records"
+    return f"cannot use {where}: {error.strerror}; free it, or name another --runs"
+
+
+def _work(
+    pipe: Connection,
+    device: str,
+    environment: Mapping[str, str],
+    open_workbench: OpenWorkbench,
+) -> None:
+    """Take jobs from the pipe until the parent stops this process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which decides
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # runs every ``finally``
+    os.environ.update(environment)
+    quieten()
+    bench: Any = None
+    opened: Recipe | None = None
+
+    def report(done: float, total: float, note: str) -> None:
+        pipe.send(("progress", (done, total, note)))
+
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone
+        while True:
+            job: Job = pipe.recv()
+            try:
+                if opened != job.recipe:
+                    report(0, 1, "loading model and data")
+                    bench = opened = None
+                    bench = open_workbench(job.recipe, device, report)
+                    opened = job.recipe
+                pipe.send(("done", job.work(bench, report)))
+            except (BrokenPipeError, ConnectionResetError):
+                raise
+            except StudyError as error:
+                pipe.send(("study-error", (type(error), str(error))))
+            except Exception as error:  # noqa: BLE001 - the parent raises it
+                message = mendable(error)
+                if message is None:
+                    pipe.send(("bug", traceback.format_exc()))
+                else:
+                    pipe.send(("study-error", (RecordError, message)))
+
+
+def _open_workbench(recipe: Recipe, device: str, report: Report) -> Any:
+    from study.workbench import open_workbench
+
+    return open_workbench(
+        recipe, device=device, progress=lambda what, done, total: report(done, total, what)
+    )

@@ -1,0 +1,261 @@
+"""The base model and its adapter: loaded once, trained many times.
+
+A base stays in memory for as many runs as a process makes. Each run starts
+from a fresh adapter whose weights depend on the run's seed alone, whatever
+was trained before it.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from study.config import AdapterConfig, ModelConfig
+from study.engine import install
+from study.errors import ModelError
+from study.tokens import end_of_turn, prepare_tokenizer
+
+if TYPE_CHECKING:
+    from study.toy import Progress
+
+TOY = "toy:"
+
+
+@dataclass
+class Base:
+    """A loaded base model, ready for adapters."""
+
+    model: Any
+    """The causal language model; wrapped by PEFT once an adapter is attached."""
+    tokenizer: Any
+    device: torch.device
+    trained_token_ids: tuple[int, ...]
+    """Tokens whose embeddings every arm trains."""
+    initial: dict[str, torch.Tensor] | None = None
+    """Trainable parameters of a freshly attached adapter, by name."""
+
+    @property
+    def causal(self) -> Any:
+        """The causal language model itself, without PEFT's wrapping."""
+        return self.model if self.initial is None else self.model.get_base_model()
+
+    def n_parameters(self) -> dict[str, int]:
+        """Count the parameters, adapter included; NF4 weights count as unpacked."""
+        from peft import PeftModel
+
+        if isinstance(self.model, PeftModel):
+            trainable, total = self.model.get_nb_trainable_parameters()
+            return {"total": total, "trainable": trainable}
+        return {"total": self.model.num_parameters(), "trainable": 0}
+
+
+def load_base(config: ModelConfig, *, device: str, progress: "Progress | None" = None) -> Base:
+    """Load a base model and its tokenizer from the Hub, a folder or the toy study.
+
+    Raises:
+        ModelError: the model cannot be found, has no safetensors, or its
+            architecture or device does not allow what the recipe asks for.
+    """
+    from transformers import AutoModelForCausalLM
+
+    where = torch.device(device)
+    name = _locate(config.name, progress)
+    tokenizer, trained_token_ids = load_tokenizer(config, progress=progress)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=pick_dtype(config, where),
+            use_safetensors=True,
+            quantization_config=_quantization(config, where),
+            device_map={"": where},
+            attn_implementation=_attention(config, where),
+            **_hub_options(config),
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot load model {config.name!r}: {_first_line(error)}") from error
+    _grow_embeddings(model, len(tokenizer))
+    model.generation_config.eos_token_id = end_of_turn(tokenizer)
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    _keep_nf4_exact(model)
+    install(model)
+    model.requires_grad_(False)
+    model.eval()
+    return Base(model, tokenizer, where, trained_token_ids)
+
+
+def load_tokenizer(
+    config: ModelConfig, *, progress: "Progress | None" = None
+) -> tuple[Any, tuple[int, ...]]:
+    """Load a tokenizer, prepared for chat, and the ids of tokens to be trained.
+
+    Raises:
+        ModelError: there is no such model, or its tokenizer cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    name = _locate(config.name, progress)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(config))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"cannot load the tokenizer of {config.name!r}: {_first_line(error)}"
+        ) from error
+    return tokenizer, prepare_tokenizer(tokenizer)
+
+
+def fresh_adapter(base: Base, config: AdapterConfig, *, seed: int) -> nn.Module:
+    """Attach an adapter, or return the attached one to its initial state.
+
+    The first matrix of each LoRA pair is drawn from a generator of its own, on
+    the CPU, so that a run's start depends on its seed and on nothing else.
+
+    Raises:
+        ModelError: a target module is not in the model.
+    """
+    if base.initial is None:
+        base.model = _attach(base, config)
+        base.initial = {
+            name: parameter.detach().clone() for name, parameter in _trainable(base.model)
+        }
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in _trainable(base.model):
+            parameter.grad = None
+            if "lora_A" in name:
+                draw = torch.empty(parameter.shape, dtype=torch.float32)
+                nn.init.kaiming_uniform_(draw, a=math.sqrt(5), generator=generator)
+                parameter.copy_(draw)
+            else:
+                parameter.copy_(base.initial[name])
+    return base.model  # type: ignore[no-any-return]
+
+
+def pick_device(device: str) -> str:
+    """Return ``cuda`` or ``cpu`` for ``auto``, and check any other name.
+
+    Raises:
+        ModelError: the device is unknown or not present.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ModelError(f"--device {device!r}: {_first_line(error)}") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"--device {device}: PyTorch sees no CUDA device; use --device cpu")
+    return device
+
+
+def pick_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
+    """Return the dtype of the weights that are not quantised."""
+    if config.dtype == "auto":
+        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if bf16 else torch.float32
+    return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+
+
+def _locate(name: str, progress: "Progress | None") -> str:
+    if name.startswith(TOY):
+        from study.toy import ensure_base
+
+        return str(ensure_base(name.removeprefix(TOY), progress=progress))
+    if name.startswith((".", "/", "~")):
+        folder = Path(name).expanduser()
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"model folder {name} has no config.json; name a folder as on the Hub")
+        return str(folder)
+    return name
+
+
+def _hub_options(config: ModelConfig) -> dict[str, Any]:
+    return {"revision": config.revision or "main", "trust_remote_code": config.trust_remote_code}
+
+
+def _quantization(config: ModelConfig, device: torch.device) -> Any:
+    if config.quantization == "none":
+        return None
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=pick_dtype(config, device),
+    )
+
+
+def _attention(config: ModelConfig, device: torch.device) -> str:
+    if config.attention != "auto":
+        return config.attention
+    from transformers.utils.import_utils import is_flash_attn_2_available
+
+    able = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return "flash_attention_2" if able and is_flash_attn_2_available() else "sdpa"
+
+
+def _keep_nf4_exact(model: nn.Module) -> None:
+    """Keep bitsandbytes from repacking weights for inference on the CPU.
+
+    It rounds their scales to bfloat16, so that scores would differ from what
+    was trained, and needs widths that are multiples of 64.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+
+
+def _grow_embeddings(model: Any, n_tokens: int) -> None:
+    """Make room for new tokens; each starts as the mean of the old ones."""
+    n_old = model.get_input_embeddings().weight.shape[0]
+    if n_tokens <= n_old:
+        return
+    model.resize_token_embeddings(n_tokens, mean_resizing=False)
+    with torch.no_grad():
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            layer.weight[n_old:] = layer.weight[:n_old].mean(dim=0)
+
+
+def _attach(base: Base, config: AdapterConfig) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    lora = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        use_dora=config.kind == "dora",
+        use_rslora=config.kind == "rslora",
+        target_modules=list(config.target_modules),
+        trainable_token_indices=_trained_tokens(base),
+    )
+    try:
+        return get_peft_model(base.model, lora)
+    except ValueError as error:
+        raise ModelError(f"cannot attach the adapter: {_first_line(error)}") from error
+
+
+def _trained_tokens(base: Base) -> dict[str, list[int]] | None:
+    """Name the layers whose rows of the chat tokens are trained: both when untied."""
+    if not base.trained_token_ids:
+        return None
+    ids = list(base.trained_token_ids)
+    layers = {base.model.get_input_embeddings(): ids}
+    if not base.model.config.get_text_config().tie_word_embeddings:
+        layers[base.model.get_output_embeddings()] = ids
+    return {
+        name.rpartition(".")[2]: layers[module]
+        for name, module in base.model.named_modules()
+        if module in layers
+    }
+
+
+def _trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

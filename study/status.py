@@ -1,0 +1,98 @@
+"""What is finished, running, failed, interrupted and missing below a folder of runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from study.compare import lock_path
+from study.locks import is_held
+from study.records import (
+    BEST,
+    CONFIG,
+    TRIALS,
+    RunFolder,
+    compare_folders,
+    read_json,
+    read_jsonl,
+    recipes_in,
+    run_folder,
+    search_folder,
+)
+
+Row = dict[str, Any]
+
+
+def status(runs: Path, recipes: Sequence[str] = ()) -> list[Row]:
+    """List every search and run below ``runs``, one row each.
+
+    A search counts its finished trials. A seed that one trained arm has and
+    another lacks is listed as missing.
+
+    Args:
+        runs: folder of all records.
+        recipes: names to list; none means all that have records.
+    """
+    names = list(recipes) or recipes_in(runs)
+    return [row for name in names for row in (*_searches(runs, name), *_compared(runs, name))]
+
+
+def _searches(runs: Path, recipe: str) -> list[Row]:
+    rows = []
+    for arm in ("sft", "orpo"):
+        folder = search_folder(runs, recipe, arm)
+        n_trials = len(list(read_jsonl(folder / TRIALS)))
+        rows.append(
+            {
+                "recipe": recipe,
+                "part": "search",
+                "arm": arm,
+                "seed": None,
+                "state": _search_state(folder, n_trials),
+                "detail": f"{n_trials} finished trials" if n_trials else "",
+            }
+        )
+    return rows
+
+
+def _search_state(folder: Path, n_trials: int) -> str:
+    if any(is_held(path) for path in folder.glob(".worker-*")):
+        return "running"
+    best = read_json(folder / BEST)
+    if best is not None and best["n_trials"] == n_trials:
+        return "finished"
+    return "interrupted" if (folder / CONFIG).exists() else "missing"
+
+
+def _compared(runs: Path, recipe: str) -> list[Row]:
+    found = {(arm, seed): folder for arm, seed, folder in compare_folders(runs, recipe)}
+    seeds = sorted({seed for arm, seed in found if arm != "base"})
+    arms = dict.fromkeys(("sft", "orpo", *(arm for arm, _ in found if arm != "base")))
+    wanted = [("base", 0), *((arm, seed) for arm in arms for seed in seeds)]
+    return [
+        {
+            "recipe": recipe,
+            "part": "compare",
+            "arm": arm,
+            "seed": seed,
+            "state": _run_state(run_folder(runs, recipe, arm, seed)),
+            "detail": _run_detail(run_folder(runs, recipe, arm, seed)),
+        }
+        for arm, seed in wanted
+    ]
+
+
+def _run_state(folder: RunFolder) -> str:
+    state = folder.status()
+    if state in ("missing", "unfinished") and is_held(lock_path(folder)):
+        return "running"
+    names = {"ok": "finished", "diverged": "failed", "unfinished": "interrupted"}
+    return names.get(state, state)
+
+
+def _run_detail(folder: RunFolder) -> str:
+    record = folder.record()
+    if record is None:
+        return ""
+    if record["divergence"] is not None:
+        return f"diverged at step {record['divergence']['step']}"
+    return "" if record["tuned"] or record["arm"] == "base" else "untuned"

@@ -1,0 +1,69 @@
+"""Results as plain text for a terminal."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+
+def search_table(found: Sequence[dict[str, Any]]) -> str:
+    """Lay out what each search froze, one row per recipe and arm."""
+    rows = [
+        {
+            "recipe": best["recipe"],
+            "arm": best["arm"],
+            **{key: f"{value:.3g}" for key, value in best["settings"].items()},
+            best["objective"]: f"{best['value']:.4f}",
+            "optimism": f"{best['optimism']:+.4f}",
+            "trials": f"{best['n_trials']}",
+            "pruned": f"{best['n_pruned']}",
+            "diverged": f"{best['n_diverged']}",
+        }
+        for best in found
+    ]
+    return table(list(dict.fromkeys(key for row in rows for key in row)), rows)
+
+
+def compare_table(records: Sequence[dict[str, Any]]) -> str:
+    """Lay out scores per recipe and arm: mean ± standard deviation over seeds."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for record in records:
+        groups.setdefault((record["recipe"], record["arm"]), []).append(record)
+    rows = []
+    for (recipe, arm), group in groups.items():
+        row = {
+            "recipe": recipe,
+            "arm": arm,
+            "settings": ", ".join(f"{k} {v:.3g}" for k, v in group[0]["settings"].items()),
+            "tuned": "" if arm == "base" else "yes" if group[0]["tuned"] else "no",
+            "runs": f"{len(group)}",
+            "diverged": f"{sum(record['status'] == 'diverged' for record in group)}",
+        }
+        for metric in ("accuracy", "margin", "nll", "rougeL", "exact_match"):
+            values = [r["scores"][metric] for r in group if r["scores"].get(metric) is not None]
+            if values:
+                spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
+                row[metric] = f"{mean(values):.3f}{spread}"
+        rows.append(row)
+    return table(list(dict.fromkeys(key for row in rows for key in row)), rows)
+
+
+def status_table(rows: Sequence[dict[str, Any]], runs: Path) -> str:
+    """Lay out what is finished and what is not."""
+    if not rows:
+        return f"there are no records in {runs}; begin with: study search"
+    cells = [{key: "" if v is None else str(v) for key, v in row.items()} for row in rows]
+    return table(["recipe", "part", "arm", "seed", "state", "detail"], cells)
+
+
+def table(columns: Sequence[str], rows: Sequence[dict[str, str]]) -> str:
+    """Lay out rows under their columns; what a row lacks stays blank."""
+    widths = [max(len(c), *(len(row.get(c, "")) for row in rows), 0) for c in columns]
+    lines = [
+        [row.get(column, "") for column in columns]
+        for row in [dict(zip(columns, columns, strict=True)), *rows]
+    ]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )

@@ -1,0 +1,168 @@
+"""From messages to token ids: chat template, BOS, end of turn, truncation.
+
+A pair becomes three runs of ids, prompt, chosen and rejected, tokenised apart,
+so that both answers follow exactly the same prompt. An answer ends with the
+template's end-of-turn token, which is also the token that ends generation.
+"""
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from study.data import Message, Pair
+from study.errors import DataError, ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+else:
+    Tokenizer = Any
+
+CHATML = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
+PAD_TOKEN = "<|pad|>"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One pair as token ids."""
+
+    example_id: str
+    cluster_id: str
+    source: str
+    prompt_ids: tuple[int, ...]
+    chosen_ids: tuple[int, ...]
+    rejected_ids: tuple[int, ...]
+
+    @property
+    def n_tokens(self) -> int:
+        """Distinct tokens of the pair, the prompt counted once."""
+        return len(self.prompt_ids) + len(self.chosen_ids) + len(self.rejected_ids)
+
+
+def prepare_tokenizer(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Give a base model's tokenizer what chat needs; return ids to be trained.
+
+    Without a chat template it gets ChatML, whose two tokens are trained whether
+    they are new or were only reserved. Padding gets a token of its own, never
+    EOS, which would be hidden from the loss.
+    """
+    trained: tuple[int, ...] = ()
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = CHATML
+        tokenizer.add_special_tokens(
+            {"additional_special_tokens": list(CHATML_TOKENS)}, replace_extra_special_tokens=False
+        )
+        trained = tuple(tokenizer.get_vocab()[token] for token in CHATML_TOKENS)
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
+    tokenizer.padding_side = "left"
+    return trained
+
+
+def encode(
+    pair: Pair, tokenizer: Tokenizer, *, max_prompt_tokens: int, max_length_tokens: int
+) -> Encoded:
+    """Tokenise one pair; each side is cut by itself, the prompt from the left.
+
+    Raises:
+        DataError: an answer holds no token, or the two sides become equal.
+    """
+    prompt_ids = encode_prompt(pair.prompt, tokenizer)[-max_prompt_tokens:]
+    room, end = max_length_tokens - len(prompt_ids), end_of_turn(tokenizer)
+    chosen_ids, rejected_ids = (
+        _encode_answer(pair.prompt, answer, tokenizer, end)[:room]
+        for answer in (pair.chosen, pair.rejected)
+    )
+    if not chosen_ids or not rejected_ids:
+        raise DataError(f"pair {pair.example_id}: an answer holds no tokens")
+    if chosen_ids == rejected_ids:
+        raise DataError(
+            f"pair {pair.example_id}: both answers are the same {room} tokens after truncation"
+        )
+    return Encoded(
+        pair.example_id, pair.cluster_id, pair.source, prompt_ids, chosen_ids, rejected_ids
+    )
+
+
+def encode_prompt(prompt: Iterable[Message], tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Return the ids after which the model is to answer; BOS stands once at most."""
+    ids = _ids(tokenizer, _render(tokenizer, prompt, generation=True))
+    bos = tokenizer.bos_token_id
+    starts_with_bos = tokenizer("").get("input_ids", [])[:1] == [bos]
+    if bos is not None and starts_with_bos and ids[:1] != (bos,):
+        return (bos, *ids)
+    return ids
+
+
+@functools.lru_cache(maxsize=8)
+def end_of_turn(tokenizer: Tokenizer) -> int:
+    """Return the id of the token that ends an answer under the chat template.
+
+    Raises:
+        ModelError: the template ends answers with no special token, and the
+            tokenizer has no EOS token either.
+    """
+    question, answer = Message("user", "a"), Message("assistant", "b")
+    suffix = _suffix(tokenizer, [question], [answer])
+    special = [token for token in _ids(tokenizer, suffix) if token in tokenizer.all_special_ids]
+    if special:
+        return special[0]
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            "the chat template ends an answer with no special token and the tokenizer has no "
+            "EOS token; give the tokenizer one of the two"
+        )
+    return int(tokenizer.eos_token_id)
+
+
+def truncation_counts(
+    whole: Iterable[Encoded], *, max_prompt_tokens: int, max_length_tokens: int
+) -> dict[str, int]:
+    """Count how many untruncated prompts and answers the length limits cut."""
+    counts = {"prompt": 0, "chosen": 0, "rejected": 0}
+    for pair in whole:
+        n_prompt = len(pair.prompt_ids)
+        room = max_length_tokens - min(n_prompt, max_prompt_tokens)
+        counts["prompt"] += n_prompt > max_prompt_tokens
+        counts["chosen"] += len(pair.chosen_ids) > room
+        counts["rejected"] += len(pair.rejected_ids) > room
+    return counts
+
+
+def _encode_answer(
+    prompt: tuple[Message, ...], answer: tuple[Message, ...], tokenizer: Tokenizer, end: int
+) -> tuple[int, ...]:
+    """Return the answer's ids up to its last end-of-turn token, which is kept."""
+    ids = _ids(tokenizer, _suffix(tokenizer, prompt, answer))
+    if end in ids:
+        return ids[: len(ids) - ids[::-1].index(end)]
+    return (*ids, end)
+
+
+def _suffix(tokenizer: Tokenizer, prompt: Iterable[Message], answer: Iterable[Message]) -> str:
+    """Return what the template appends to a rendered prompt for an answer."""
+    before = _render(tokenizer, prompt, generation=True)
+    whole = _render(tokenizer, [*prompt, *answer], generation=False)
+    if not whole.startswith(before):
+        raise ModelError(
+            "the chat template renders a prompt differently once an answer follows it; "
+            "prompt and answer cannot be told apart. Use a template whose generation prompt "
+            "is a prefix of the whole conversation"
+        )
+    return whole[len(before) :]
+
+
+def _render(tokenizer: Tokenizer, messages: Iterable[Message], *, generation: bool) -> str:
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation)
+    return str(text)
+
+
+def _ids(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -1,0 +1,273 @@
+"""Findings: numbers against their oracles, words against their verdicts."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from analysis.findings import build_findings, to_json
+from analysis.load import load_study
+from study.errors import RecordError
+from study.records import RECORD, run_folder
+
+
+@pytest.fixture(scope="module")
+def findings(study_runs):
+    return build_findings(load_study(study_runs), origin="local: for a test")
+
+
+def arm_of(findings, recipe, arm):
+    return next(row for row in findings.arms if (row.recipe, row.arm) == (recipe, arm))
+
+
+def contrast_of(findings, metric, baseline, treatment, recipe="tiny-llama"):
+    wanted = (recipe, metric, baseline, treatment)
+    return next(
+        row
+        for row in findings.contrasts
+        if (row.recipe, row.metric, row.baseline, row.treatment) == wanted
+    )
+
+
+def test_arms_show_mean_deviation_and_every_seed(findings, study_runs):
+    row = arm_of(findings, "tiny-llama", "orpo")
+    values = [
+        run_folder(study_runs, "tiny-llama", "orpo", seed).record()["scores"]["nll"]
+        for seed in (1, 2, 3)
+    ]
+
+    assert list(row.settings) == ["learning_rate", "beta"]
+    assert row.n_seeds == 3
+    assert row.scores["nll"].mean == pytest.approx(np.mean(values))
+    assert row.scores["nll"].sd == pytest.approx(np.std(values, ddof=1))
+    assert row.scores["nll"].by_seed == pytest.approx(dict(zip((1, 2, 3), values, strict=True)))
+    assert arm_of(findings, "tiny-llama", "base").scores["nll"].sd is None
+
+
+@pytest.mark.parametrize("metric", ["margin", "log_odds", "nll", "rougeL", "response_tokens"])
+def test_on_the_test_set_contrasts_are_welchs_t_over_seeds(findings, metric):
+    row = contrast_of(findings, metric, "sft", "orpo")
+    sft, orpo = (
+        list(arm_of(findings, "tiny-llama", arm).scores[metric].by_seed.values())
+        for arm in ("sft", "orpo")
+    )
+    theirs = scipy_stats.ttest_ind(orpo, sft, equal_var=False)
+    low, high = theirs.confidence_interval()
+
+    assert row.estimate == pytest.approx(np.mean(orpo) - np.mean(sft))
+    assert row.test_set_p_value == pytest.approx(theirs.pvalue, abs=1e-9)
+    assert (row.test_set_low, row.test_set_high) == pytest.approx((low, high), abs=1e-9)
+    assert row.df == pytest.approx(theirs.df)
+
+
+def test_against_base_the_test_is_the_one_sample_t_over_seeds(findings):
+    row = contrast_of(findings, "margin", "base", "orpo")
+    base = arm_of(findings, "tiny-llama", "base").scores["margin"].mean
+    orpo = list(arm_of(findings, "tiny-llama", "orpo").scores["margin"].by_seed.values())
+
+    assert "one-sample" in row.test
+    assert row.test_set_p_value == pytest.approx(scipy_stats.ttest_1samp(orpo, base).pvalue)
+
+
+def test_every_metric_is_contrasted_for_every_pair_of_arms(findings):
+    n_metrics = len(findings.metrics)
+
+    assert n_metrics == 12
+    assert len(findings.contrasts) == 2 * 3 * n_metrics
+
+
+def test_lower_nll_is_better_and_length_has_no_better(findings):
+    assert contrast_of(findings, "nll", "base", "sft").verdict == "better"
+    assert contrast_of(findings, "response_tokens", "base", "sft").verdict == "lower"
+    assert contrast_of(findings, "accuracy", "sft", "orpo").verdict == "better"
+
+
+def test_a_score_without_any_variance_is_not_tested(findings):
+    row = contrast_of(findings, "ended", "sft", "orpo")
+
+    assert row.verdict == "not tested"
+    assert row.low is None
+    assert "no variance" in row.test
+
+
+def test_the_answer_names_settings_effect_interval_and_n_for_every_recipe(findings):
+    assert findings.answer.startswith(
+        "ORPO (learning rate 3.2e-3, β 0.42) beats SFT (learning rate 2.5e-3) on tiny-llama by +0."
+    )
+    assert "in preference accuracy (95 % interval +0." in findings.answer
+    assert "; 3 seeds, 80 held-out pairs)" in findings.answer
+    assert "tiny-smollm2" in findings.answer
+    assert findings.answer.count(".\n") == 0
+    assert findings.answer.endswith(".")
+
+
+def test_an_interval_around_zero_is_told_as_no_difference_shown(small_runs, builders):
+    recipe = builders["recipe"]("tiny-llama")
+    for arm in ("sft", "orpo"):
+        for seed in (1, 2, 3):
+            builders["remove"](run_folder(small_runs, "tiny-llama", arm, seed).path)
+            frame = builders["examples"](np.random.default_rng([seed, arm == "sft"]), "sft")
+            builders["run"](small_runs, recipe, arm, seed, examples=frame)
+    found = build_findings(load_study(small_runs), origin="local")
+
+    assert contrast_of(found, "accuracy", "sft", "orpo").verdict == "inconclusive"
+    assert found.answer.startswith("No difference between ORPO (")
+    assert "is inconclusive (95 % interval −0." in found.answer
+    assert "equal" not in found.answer
+
+
+def test_one_seed_is_not_tested_and_says_why(tmp_path, builders):
+    runs = builders["study"](tmp_path / "runs", recipes=("tiny-llama",), seeds=(1,))
+    found = build_findings(load_study(runs), origin="local")
+    row = contrast_of(found, "accuracy", "sft", "orpo")
+
+    assert row.verdict == "not tested"
+    assert row.test == "not tested: one seed per arm shows no variation between runs"
+    assert (row.low, row.high, row.p_value, row.df) == (None, None, None, None)
+    assert arm_of(found, "tiny-llama", "sft").scores["nll"].sd is None
+    assert "is not tested, because one seed" in found.answer
+
+
+def test_two_seeds_are_called_exploratory(tmp_path, builders):
+    runs = builders["study"](tmp_path / "runs", recipes=("tiny-llama",), seeds=(1, 2))
+    found = build_findings(load_study(runs), origin="local")
+
+    assert "exploratory with 2 seeds" in contrast_of(found, "margin", "sft", "orpo").test
+
+
+def test_diverged_runs_are_counted_told_and_never_averaged(small_runs, builders):
+    builders["remove"](run_folder(small_runs, "tiny-llama", "orpo", 2).path)
+    builders["run"](small_runs, builders["recipe"]("tiny-llama"), "orpo", 2, diverged=True)
+    found = build_findings(load_study(small_runs), origin="local")
+    row = arm_of(found, "tiny-llama", "orpo")
+
+    assert (row.n_seeds, row.n_diverged) == (2, 1)
+    assert set(row.scores["nll"].by_seed) == {1, 3}
+    assert found.failed_runs == (
+        "tiny-llama: ORPO with seed 2 diverged at step 41 (examples 00ab, 00cd).",
+    )
+    contrast = contrast_of(found, "rejected_logps", "sft", "orpo")
+    assert contrast.verdict == "inconclusive"
+    assert contrast.test.endswith("given convergence, 1 run diverged")
+    assert any("diverged" in sentence for sentence in found.cannot_conclude)
+    assert "1 ORPO diverged" in found.answer
+
+
+def test_missing_and_unfinished_runs_are_told(small_runs, builders):
+    builders["remove"](run_folder(small_runs, "tiny-llama", "orpo", 3).path)
+    (run_folder(small_runs, "tiny-llama", "sft", 2).path / RECORD).unlink()
+    found = build_findings(load_study(small_runs), origin="local")
+
+    assert found.failed_runs == (
+        "tiny-llama: SFT with seed 2 was begun and is not finished.",
+        "tiny-llama: ORPO has no run with seed 3, which another arm has.",
+    )
+
+
+def test_an_arm_without_runs_cannot_be_compared(small_runs, builders):
+    for seed in (1, 2, 3):
+        builders["remove"](run_folder(small_runs, "tiny-llama", "orpo", seed).path)
+    found = build_findings(load_study(small_runs), origin="local")
+
+    assert found.answer == (
+        "On tiny-llama ORPO and SFT cannot be compared: finished runs are missing."
+    )
+
+
+def test_untuned_arms_are_called_so(small_runs, builders):
+    recipe = builders["recipe"]("tiny-llama")
+    for seed in (1, 2, 3):
+        builders["remove"](run_folder(small_runs, "tiny-llama", "sft", seed).path)
+        builders["run"](small_runs, recipe, "sft", seed, tuned=False)
+    found = build_findings(load_study(small_runs), origin="local")
+
+    assert "SFT (learning rate 2.5e-3, untuned)" in found.answer
+    assert any("SFT could reach on tiny-llama" in line for line in found.cannot_conclude)
+
+
+def test_searches_are_summarised(findings):
+    row = next(row for row in findings.searches if row.arm == "orpo")
+
+    assert (row.n_trials, row.n_pruned, row.n_diverged) == (12, 2, 1)
+    assert row.optimism == pytest.approx(row.value - row.trial_value)
+    assert [setting["source"] for setting in row.published] == [
+        "axolotl example (Mistral-7B QLoRA r 32)", "another source",
+    ]  # fmt: skip
+    assert "tiny-llama: every searched arm had the same 12 finished trials." in (
+        findings.search_remarks
+    )
+
+
+def test_costs_are_means_over_seeds(findings):
+    row = next(row for row in findings.costs if row.arm == "sft")
+    base = next(row for row in findings.costs if row.arm == "base")
+
+    assert row.train_s == pytest.approx(22.0)
+    assert row.tokens_per_s == pytest.approx(100_000 / 22.0)
+    assert base.tokens_per_s is None
+
+
+def test_samples_put_all_arms_beside_each_other(findings):
+    sample = findings.samples[0]
+
+    assert set(sample.answers) == {"base", "sft", "orpo"}
+    assert sample.answers["sft"].startswith("sft says")
+    assert len(findings.samples) == 10
+
+
+def test_commands_and_signature_name_the_study(findings):
+    assert findings.commands == (
+        "study search --recipe tiny-llama --recipe tiny-smollm2 --trials 12",
+        "study compare --recipe tiny-llama --recipe tiny-smollm2 --seeds 3",
+        "python -m paper.build",
+    )
+    assert findings.signature.startswith("model:toy:llama+toy:smollm2|data:")
+    assert "|trials:12|seeds:3|digest:" in findings.signature
+
+
+def test_overrides_stand_in_the_commands(tmp_path, builders):
+    recipe = builders["recipe"]("tiny-llama").override(
+        ["training.max_steps=80", "search.confirm_top=1"]
+    )
+    builders["search"](tmp_path, recipe, "sft")
+    for arm in ("sft", "orpo"):
+        for seed in (6, 7):
+            builders["run"](tmp_path, recipe, arm, seed)
+    found = build_findings(load_study(tmp_path), origin="local")
+
+    assert found.commands[0] == (
+        "study search --recipe tiny-llama --trials 12"
+        " --set search.confirm_top=1 --set training.max_steps=80"
+    )
+    assert found.commands[1] == (
+        "study compare --recipe tiny-llama --seeds 2 --seed 5 --set training.max_steps=80"
+    )
+
+
+def test_recipes_judged_by_different_metrics_are_kept_apart(small_runs, builders):
+    recipe = builders["recipe"]("tiny-smollm2").override(["evaluation.primary_metric=nll"])
+    builders["run"](small_runs, recipe, "sft", 1)
+    with pytest.raises(RecordError, match="tiny-llama by accuracy, tiny-smollm2 by nll"):
+        build_findings(load_study(small_runs), origin="local")
+
+
+def test_findings_become_json_and_come_back(findings):
+    tree = json.loads(to_json(findings))
+
+    assert tree["answer"] == findings.answer
+    assert len(tree["contrasts"]) == len(findings.contrasts)
+    assert set(tree) == {field.name for field in dataclasses.fields(findings)}
+
+
+def test_the_analysis_never_imports_torch():
+    code = (
+        "import sys, analysis.findings, analysis.figures, analysis.load; "
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,347 @@
+"""A realistic study of two recipes and three seeds, made up for the tests."""
+
+import dataclasses
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import mean, stdev
+
+import pytest
+
+from analysis.findings import (
+    ArmRow,
+    ContrastRow,
+    CostRow,
+    DataRow,
+    FigureFile,
+    Findings,
+    Metric,
+    Sample,
+    SearchRow,
+    Summary,
+)
+
+RECIPES = {
+    "tiny-llama": "Embedded study: Llama-3.2's shape (grouped key-value heads) in miniature",
+    "tiny-smollm2": "Embedded study: SmolLM2's shape (no grouped heads) in miniature",
+}
+SEEDS = {"base": (0,), "sft": (1, 2, 3), "orpo": (1, 2, 3)}
+SETTINGS: dict[str, dict[str, float]] = {
+    "base": {},
+    "sft": {"learning_rate": 0.0031622776601683794},
+    "orpo": {"learning_rate": 0.003, "beta": 0.5123},
+}
+LEVELS = {
+    "accuracy": (0.29, 0.83, 0.89),
+    "margin": (-1.0, 0.42, 1.0),
+    "nll": (4.1, 0.62, 0.65),
+    "lor": (1.9, 0.61, 0.32),
+    "log_odds": (-1.1, 0.9, 2.1),
+    "chosen_logps": (-5.05, -0.71, -0.70),
+    "rejected_logps": (-4.05, -1.13, -1.70),
+    "rouge1": (0.11, 0.71, 0.73),
+    "rouge2": (0.03, 0.55, 0.56),
+    "rougeL": (0.1, 0.7, 0.72),
+    "response_tokens": (31.7, 9.4, 8.8),
+    "ended": (0.01, 0.99, 1.0),
+    "exact_match": (0.0, 0.52, 0.56),
+}
+SIGNATURE = (
+    "model:toy:llama,toy:smollm2|data:toy|trials:40|seeds:1,2,3|"
+    "digest:4be1c9a07d52e83f|git:0123456789abcdef0123456789abcdef01234567"
+)
+HOSTILE = (
+    "<script>alert(1)</script></style><img src=x onerror=alert(2)> "
+    "\\input{/etc/passwd} \\write18{id} 100 % a_b $x$ & # ~ {{ 7*7 }} ((( 7*7 ))) {% raw %} "
+    "^^5c^^M emoji 😀👩‍👧 עברית العربية \u202eabc\u202c 漢字仮名 ﬁ Å é ſ ĸ "
+    "zero\u200bwidth\ufeff bell\x07 nul\x00 esc\x1b[31m c1\x85 lone\ud800 private\ue000 "
+    "--- '' ,, `` ?` [x] * \"quoted\" ||\n\n  indented\ttab\n[line]\r\nend"
+)
+
+
+@pytest.fixture
+def findings() -> Findings:
+    """Findings with every field filled."""
+    return make_findings()
+
+
+@pytest.fixture
+def hostile_findings(findings: Findings) -> Findings:
+    """Findings whose every free text tries to break out of the report."""
+    word = "pneumono" * 1250
+    samples = (
+        Sample(
+            recipe="tiny-llama",
+            example_id="0123456789abcdef",
+            prompt=HOSTILE,
+            reference=word,
+            answers={"base": "W" * 10_000, "sft": HOSTILE * 3, "orpo": "漢" * 2000},
+        ),
+    )
+    return dataclasses.replace(
+        findings,
+        answer=HOSTILE,
+        samples=samples,
+        failed_runs=(HOSTILE, word),
+        deviations=("W" * 10_000,),
+        environment={**findings.environment, HOSTILE: HOSTILE, "[long": word},
+        commands=(*findings.commands, HOSTILE, "x" * 10_000),
+        signature=word[:300] + HOSTILE,
+        recipes=dict.fromkeys(RECIPES, HOSTILE),
+    )
+
+
+@pytest.fixture
+def draw() -> Callable[[Path], tuple[FigureFile, ...]]:
+    """A function that draws one small figure for each section of the report."""
+    return draw_figures
+
+
+def draw_figures(folder: Path) -> tuple[FigureFile, ...]:
+    """Draw one small figure for each section, as SVG and PDF."""
+    import matplotlib.figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = []
+    for section in ("results", "search", "curves", "cost"):
+        canvas = matplotlib.figure.Figure(figsize=(7, 3), layout="constrained")
+        axes = canvas.subplots()
+        axes.plot([0, 80, 160], [0.3, 0.7, 0.9], label="ORPO")
+        axes.set(xlabel="step", ylabel="score", title=section)
+        for suffix in ("svg", "pdf"):
+            canvas.savefig(folder / f"{section}.{suffix}")
+        figures.append(
+            FigureFile(
+                name=section,
+                caption=f"The {section} of both recipes, 95 % of them & more.",
+                alt=f"A line that rises from 0.3 to 0.9 over 160 steps ({section}).",
+                section=section,
+            )
+        )
+    return tuple(figures)
+
+
+def make_findings() -> Findings:
+    """Make findings up; the numbers hang together, but nothing was run."""
+    arms = tuple(_arm(recipe, arm) for recipe in RECIPES for arm in SEEDS)
+    return Findings(
+        answer=(
+            "On held-out pairs of tiny-llama, ORPO ranked the chosen answer first more often than "
+            "SFT: accuracy +0.060 (95 % interval 0.031 to 0.089, n = 3 and 3 seeds, 256 pairs)."
+        ),
+        primary_metric="accuracy",
+        metrics=METRICS,
+        recipes=RECIPES,
+        arms=arms,
+        contrasts=tuple(
+            _contrast(recipe, name, baseline, treatment, arms)
+            for recipe in RECIPES
+            for baseline, treatment in (("sft", "orpo"), ("base", "orpo"))
+            for name in METRICS
+        ),
+        searches=tuple(_search(recipe, arm) for recipe in RECIPES for arm in ("sft", "orpo")),
+        costs=tuple(_cost(recipe, arm) for recipe in RECIPES for arm in SEEDS),
+        samples=tuple(_sample(recipe, number) for recipe in RECIPES for number in range(2)),
+        data=tuple(
+            DataRow(
+                recipe=recipe,
+                source="toy",
+                splits={
+                    split: (pairs, "5d41402abc4b2a76b9719d911017c592" * 2)
+                    for split, pairs in (("train", 3200), ("validation", 192), ("test", 256))
+                },
+            )
+            for recipe in RECIPES
+        ),
+        failed_runs=("tiny-llama, orpo, seed 4 diverged at step 37 and has no scores.",),
+        cannot_conclude=(
+            "Whether the difference holds for models of more than a million parameters.",
+            "Whether people would prefer the answers: no person and no judge model read them.",
+        ),
+        deviations=(
+            "SFT and ORPO had the same number of updates; the paper gave ORPO up to ten epochs.",
+        ),
+        environment={"python": "3.11.9", "torch": "2.13.0+cpu", "device": "cpu, 2 cores"},
+        digests=tuple(
+            {
+                "recipe": row.recipe,
+                "arm": row.arm,
+                "seed": seed,
+                "status": "ok",
+                "digest": f"{hash_of(row.recipe, row.arm, seed):064x}",
+                "git": "0123456789abcdef0123456789abcdef01234567",
+                "finished_at": "2026-11-21T06:34:46+00:00",
+            }
+            for row in arms
+            for seed in SEEDS[row.arm]
+        ),
+        configurations={
+            recipe: {
+                "model": {"name": "toy:llama", "trust_remote_code": False},
+                "training": {"max_steps": 160, "schedule": "linear", "weight_decay": 0.0},
+                "adapter": {"rank": 16, "target_modules": ["q_proj", "k_proj", "v_proj"]},
+            }
+            for recipe in RECIPES
+        },
+        signature=SIGNATURE,
+        search_remarks=(
+            "tiny-llama: every searched arm had the same 40 finished trials.",
+            "tiny-llama: the best β of ORPO, 0.512, lies at the edge of its range.",
+        ),
+        origin="published, runs/published (no finished comparison in runs/local)",
+        commands=(
+            "study search --trials 40 --runs runs/local",
+            "study compare --seeds 3 --runs runs/local",
+            "python -m paper.build --runs runs/local",
+        ),
+    )
+
+
+def hash_of(*parts: object) -> int:
+    """Return a stable stand-in for a digest."""
+    return random.Random(repr(parts)).getrandbits(256)
+
+
+def _metric(name: str, label: str, unit: str, higher: bool | None, digits: int) -> Metric:
+    return Metric(
+        name=name,
+        label=label,
+        unit=unit,
+        higher_is_better=higher,
+        digits=digits,
+        meaning=f"What {label} means, in one sentence.",
+    )
+
+
+METRICS: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        _metric("accuracy", "accuracy", "", True, 3),
+        _metric("margin", "margin", "nats/token", True, 3),
+        _metric("nll", "NLL of the chosen answer", "nats/token", False, 3),
+        _metric("lor", "odds-ratio loss", "nats", False, 3),
+        _metric("log_odds", "log odds ratio", "nats", True, 3),
+        _metric("chosen_logps", "chosen log-probability", "nats/token", True, 3),
+        _metric("rejected_logps", "rejected log-probability", "nats/token", None, 3),
+        _metric("rouge1", "ROUGE-1 F", "", True, 3),
+        _metric("rouge2", "ROUGE-2 F", "", True, 3),
+        _metric("rougeL", "ROUGE-L F", "", True, 3),
+        _metric("response_tokens", "response length", "tokens", None, 1),
+        _metric("ended", "answers that ended by themselves", "share", True, 3),
+        _metric("exact_match", "exact match", "share", True, 3),
+    )
+}
+
+
+def _arm(recipe: str, arm: str) -> ArmRow:
+    return ArmRow(
+        recipe=recipe,
+        arm=arm,
+        settings=SETTINGS[arm],
+        tuned=arm != "base",
+        n_seeds=len(SEEDS[arm]),
+        n_diverged=int(arm == "orpo" and recipe == "tiny-llama"),
+        scores={name: _summary(recipe, arm, name) for name in METRICS},
+    )
+
+
+def _summary(recipe: str, arm: str, name: str) -> Summary:
+    level = LEVELS[name][tuple(SEEDS).index(arm)]
+    noise = random.Random(f"{recipe}{arm}{name}")
+    values = {seed: level + noise.gauss(0, 0.01) for seed in SEEDS[arm]}
+    spread = stdev(values.values()) if len(values) > 1 else None
+    return Summary(mean=mean(values.values()), sd=spread, by_seed=values)
+
+
+def _contrast(
+    recipe: str, name: str, baseline: str, treatment: str, arms: tuple[ArmRow, ...]
+) -> ContrastRow:
+    scores = {row.arm: row.scores[name] for row in arms if row.recipe == recipe}
+    estimate = scores[treatment].mean - scores[baseline].mean
+    tested = baseline != "base"
+    return ContrastRow(
+        recipe=recipe,
+        metric=name,
+        baseline=baseline,
+        treatment=treatment,
+        estimate=estimate,
+        low=estimate - 0.03 if tested else None,
+        high=estimate + 0.03 if tested else None,
+        p_value=(0.00004 if abs(estimate) > 0.03 else 0.412) if tested else None,
+        df=3.87 if tested else None,
+        null_hypothesis="over training seeds and prompts like these, both arms have the same mean "
+        "score"
+        if tested
+        else "",
+        test_set_low=estimate - 0.02 if tested else None,
+        test_set_high=estimate + 0.02 if tested else None,
+        test="seeds-by-prompts t (Welch's over seeds)"
+        if tested
+        else "not tested: Base has a single run",
+        n_baseline=len(SEEDS[baseline]),
+        n_treatment=len(SEEDS[treatment]),
+        n_examples=256,
+        verdict=_verdict(estimate, METRICS[name].higher_is_better) if tested else "not tested",
+    )
+
+
+def _verdict(estimate: float, higher_is_better: bool | None) -> str:
+    if abs(estimate) <= 0.03:
+        return "inconclusive"
+    if higher_is_better is None:
+        return "higher" if estimate > 0 else "lower"
+    return "better" if (estimate > 0) == higher_is_better else "worse"
+
+
+def _search(recipe: str, arm: str) -> SearchRow:
+    published = (
+        {"source": "TRL's LoRA example", "settings": {"learning_rate": 8e-5, "beta": 0.1},
+         "value": 2.912, "state": "pruned"},
+        {"source": "axolotl example (Mistral-7B QLoRA r 32)",
+         "settings": {"learning_rate": 2e-4, "beta": 0.1}, "value": None, "state": "diverged"},
+    )  # fmt: skip
+    space = {"learning_rate": (1e-4, 1e-2), "beta": (0.03, 2.0)}
+    return SearchRow(
+        recipe=recipe,
+        arm=arm,
+        objective="nll+lor",
+        direction="minimize",
+        n_trials=40,
+        n_pruned=11,
+        n_diverged=2,
+        settings=SETTINGS[arm],
+        trial_value=0.912,
+        value=0.947,
+        optimism=0.035,
+        space={name: space[name] for name in SETTINGS[arm]},
+        published=published if arm == "orpo" else (),
+        at_edge=("beta",) if arm == "orpo" else (),
+    )
+
+
+def _cost(recipe: str, arm: str) -> CostRow:
+    trained = arm != "base"
+    return CostRow(
+        recipe=recipe,
+        arm=arm,
+        train_s=83.4 if trained else 0.0,
+        evaluate_s=4.2,
+        train_tokens=123_456.0 if trained else 0.0,
+        tokens_per_s=1480.3 if trained else None,
+        peak_memory_bytes=612.5 * 2**20,
+        device="cpu",
+    )
+
+
+def _sample(recipe: str, number: int) -> Sample:
+    return Sample(
+        recipe=recipe,
+        example_id=f"{hash_of(recipe, number) % 16**16:016x}",
+        prompt="Which of these is a fruit: stone, apple, chair?",
+        reference="An apple is a fruit.",
+        answers={
+            "base": "stone apple stone the chair is a the fruit of stone. A chair is " * 6,
+            "sft": "An apple is a fruit.",
+            "orpo": "An apple is a fruit.",
+        },
+    )

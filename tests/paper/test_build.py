@@ -1,0 +1,206 @@
+"""The report's files, from findings to PDF."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from analysis.findings import FigureFile, Findings
+from paper import build, escape
+from paper.render import render_tex, tex_environment
+
+Draw = Callable[[Path], tuple[FigureFile, ...]]
+
+needs_tex = pytest.mark.skipif(
+    shutil.which("latexmk") is None or shutil.which("pdflatex") is None,
+    reason="latexmk or pdflatex is not installed",
+)
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+PUBLISHED = Path(__file__).parents[2] / build.PUBLISHED
+
+
+def test_the_report_is_written_from_findings(
+    findings: Findings, draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    result = build.write_report(findings, draw(tmp_path / "figures"), tmp_path)
+
+    assert result.html.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert r"\includegraphics" in result.tex.read_text(encoding="utf-8")
+    assert json.loads(result.findings.read_text(encoding="utf-8"))["answer"] == findings.answer
+    assert result.pdf is None
+    assert result.hint is not None
+    assert "install latexmk" in result.hint
+    assert "\n" not in result.hint
+
+
+@needs_tex
+def test_the_document_compiles_without_complaint(
+    findings: Findings, draw: Draw, tmp_path: Path
+) -> None:
+    result = build.write_report(findings, draw(tmp_path / "figures"), tmp_path)
+
+    assert result.pdf == tmp_path / "report.pdf", result.hint
+    assert complaints(tmp_path / "report.log") == []
+
+
+@needs_tex
+def test_the_document_compiles_whatever_models_wrote(
+    hostile_findings: Findings, draw: Draw, tmp_path: Path
+) -> None:
+    result = build.write_report(hostile_findings, draw(tmp_path / "figures"), tmp_path)
+
+    assert result.pdf == tmp_path / "report.pdf", result.hint
+    assert complaints(tmp_path / "report.log") == []
+
+
+@needs_tex
+def test_every_character_below_3000_has_a_printed_form(findings: Findings, tmp_path: Path) -> None:
+    characters = " ".join(chr(code) for code in range(0x3000))
+    step = escape.CLIP_CHARACTERS - 1
+    texts = [characters[start : start + step] for start in range(0, len(characters), step)]
+    source = tex_environment().from_string(
+        "((* for text in texts *))\n((( text )))\n\n((* endfor *))"
+    )
+    head, _ = render_tex(findings, ()).split(r"\begin{document}")
+    document = tmp_path / "characters.tex"
+    document.write_text(
+        f"{head}\\begin{{document}}\\sloppy\n{source.render(texts=texts)}\\end{{document}}\n",
+        encoding="utf-8",
+    )
+    pdf, hint = build.compile_pdf(document)
+
+    assert pdf is not None, hint
+    assert complaints(tmp_path / "characters.log") == []
+
+
+@needs_tex
+@pytest.mark.parametrize(
+    "body", [r"\immediate\write18{touch owned}", r"\input{/etc/passwd}", r"\input{../secret}"]
+)
+def test_tex_runs_no_command_and_reads_no_other_file(body: str, tmp_path: Path) -> None:
+    (tmp_path / "secret.tex").write_text("owned", encoding="utf-8")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    document = folder / "report.tex"
+    document.write_text(
+        f"\\documentclass{{article}}\\begin{{document}}x {body}\\end{{document}}", encoding="utf-8"
+    )
+    pdf, _ = build.compile_pdf(document)
+
+    assert not (folder / "owned").exists()
+    assert pdf is None or "write18" in body
+
+
+@needs_tex
+def test_a_document_that_fails_gives_a_hint_and_no_old_pdf(tmp_path: Path) -> None:
+    document = tmp_path / "report.tex"
+    document.write_text(r"\documentclass{article}\begin{document}\nosuch", encoding="utf-8")
+    document.with_suffix(".pdf").write_bytes(b"old")
+    pdf, hint = build.compile_pdf(document)
+
+    assert pdf is None
+    assert not document.with_suffix(".pdf").exists()
+    assert hint is not None
+    assert "report.log" in hint
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_the_page_never_scrolls_sideways_at_400_pixels(
+    hostile_findings: Findings, draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "compile_pdf", lambda tex: (None, None))
+    build.write_report(hostile_findings, draw(tmp_path / "figures"), tmp_path)
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        '<iframe id="f" src="report.html" style="width:400px;height:900px;border:0"></iframe>'
+        "<script>onload = () => { document.title = document.getElementById('f')"
+        ".contentDocument.documentElement.scrollWidth }</script>",
+        encoding="utf-8",
+    )
+    shown = subprocess.run(
+        [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
+         "--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}",
+         frame.as_uri()],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+
+    [width] = re.findall(r"<title>(\d+)</title>", shown.stdout)
+
+    assert int(width) <= 400
+
+
+def test_named_records_are_taken(tmp_path: Path) -> None:
+    folder, origin = build.choose_runs(tmp_path, local=Path("a"), published=Path("b"))
+
+    assert folder == tmp_path
+    assert "named on the command line" in origin
+
+
+def test_published_records_are_taken_while_nothing_local_is_finished(tmp_path: Path) -> None:
+    folder, origin = build.choose_runs(None, local=tmp_path / "a", published=tmp_path / "b")
+
+    assert folder == tmp_path / "b"
+    assert origin.startswith("published")
+
+
+def test_local_records_are_taken_once_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("analysis.load.is_complete", lambda runs: True)
+    folder, origin = build.choose_runs(None, local=tmp_path / "a", published=tmp_path / "b")
+
+    assert folder == tmp_path / "a"
+    assert origin.startswith("local")
+
+
+def test_an_empty_folder_of_records_is_one_clear_message(tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        build.main, ["--runs", str(tmp_path), "--out", str(tmp_path / "out")]
+    )
+
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ")
+    assert "no finished run" in result.output
+
+
+def test_a_folder_that_is_not_there_is_a_usage_error() -> None:
+    result = CliRunner().invoke(build.main, ["--runs", "no/such/folder"])
+
+    assert result.exit_code == 2
+
+
+def test_help_loads_no_heavy_library() -> None:
+    code = (
+        "import sys, paper.build; "
+        "print(sorted({'numpy', 'pandas', 'matplotlib', 'jinja2', 'torch'} & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert shown.stdout.strip() == "[]"
+
+
+@pytest.mark.skipif(
+    not (PUBLISHED / "tiny-llama").is_dir(), reason="runs/published holds no records yet"
+)
+def test_the_published_records_become_a_report(tmp_path: Path) -> None:
+    result = build.build(PUBLISHED, tmp_path)
+
+    assert result.answer in result.html.read_text(encoding="utf-8")
+    if result.pdf is not None:
+        assert complaints(tmp_path / "report.log") == []
+
+
+def complaints(log: Path) -> list[str]:
+    """List errors, undefined references, lost characters and boxes over 5 pt."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    boxes = re.findall(r"^Overfull \\[hv]box \(([\d.]+)pt too \w+\).*$", text, re.MULTILINE)
+    return [f"overfull by {points} pt" for points in boxes if float(points) > 5] + re.findall(
+        r"^(?:! .*|.*undefined.*|Missing character.*)$", text, re.MULTILINE
+    )

@@ -1,0 +1,105 @@
+"""Text that nobody vetted stays text."""
+
+import html
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markupsafe import Markup
+
+from paper.escape import CLIP_CHARACTERS, generated_html, generated_tex, printable, tex
+
+
+@given(st.text(st.characters(codec=None)))
+def test_html_shows_all_of_a_text_and_none_of_its_markup(text: str) -> None:
+    escaped = generated_html(text)
+    shown = re.sub(r'<span class="codepoint">(.*?)</span>', r"\1", escaped)
+
+    assert "<" not in shown
+    assert ">" not in shown
+    assert re.sub(r"\[U\+[0-9A-F]+\]", "", html.unescape(shown)) == re.sub(
+        r"\[U\+[0-9A-F]+\]", "", _without_invisible(text)
+    )
+
+
+@pytest.mark.parametrize(
+    ("character", "name"),
+    [("\x00", "U+0000"), ("\x1b", "U+001B"), ("\u200b", "U+200B"), ("\u202e", "U+202E"),
+     ("\ufeff", "U+FEFF"), ("\ud800", "U+D800"), ("\ue000", "U+E000")],
+)  # fmt: skip
+def test_html_names_characters_that_cannot_be_seen(character: str, name: str) -> None:
+    assert generated_html(f"a{character}b") == (f'a<span class="codepoint">[{name}]</span>b')
+
+
+def test_html_keeps_scripts_emoji_and_lines_as_they_are() -> None:
+    text = "漢字 עברית 😀\nnext\tcell"
+
+    assert generated_html(text) == text
+
+
+def test_printable_replaces_what_a_file_cannot_hold() -> None:
+    assert printable("a\x00b\ud800c\nd\te") == "a\ufffdb\ufffdc\nd\te"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"\input{/etc/passwd}", r"\textbackslash{}input\{/\allowbreak{}etc/\allowbreak{}passwd\}"),
+        ("100 % a_b $x$ & #", r"100 \% a\_b \$x\$ \& \#"),
+        ("^^5c ~", r"\textasciicircum{}\textasciicircum{}5c \textasciitilde{}"),
+        ("--runs ,, ''", r"-{}-runs ,{}, '{}'"),
+        ("a\n\nb", "a b"),
+        ("[x] *", "{[}x] {*}"),
+        ("−3·10⁻³", r"\ensuremath{-}3·10\textsuperscript{\ensuremath{-}}\textsuperscript{3}"),
+        ("± β", r"\ensuremath{\pm} \ensuremath{\beta}"),
+        ("😀", r"\codepoint{1F600}"),
+        ("ﬁ é", "fi é"),
+        ("e\u0301", "é"),
+        ("漢", r"\codepoint{6F22}"),
+        ("\u200b", r"\codepoint{200B}"),
+    ],
+)  # fmt: skip
+def test_tex_escapes(text: str, expected: str) -> None:
+    assert tex(text) == expected
+
+
+@given(st.text(st.characters(codec=None)))
+def test_tex_of_any_text_has_balanced_braces_and_no_special_characters(text: str) -> None:
+    for escaped in (tex(text), generated_tex(text)):
+        plain = re.sub(r"\\[{}$&#%_]", "", escaped)
+        plain = re.sub(r"\\[a-zA-Z]+", "", plain).replace("\\ ", "")
+
+        assert plain.count("{") == plain.count("}")
+        assert not set(plain) & set("\\$&#%_^\n\x00")
+        assert "\n" not in escaped
+
+
+def test_a_long_word_may_break_between_any_four_letters() -> None:
+    assert tex("W" * 40).count(r"\allowbreak{}") == 9
+    assert generated_tex("W" * 40).count(r"\allowbreak{}") == 39
+
+
+def test_tex_says_how_much_of_a_long_text_it_leaves_out() -> None:
+    rest = 10_000 - CLIP_CHARACTERS
+
+    assert generated_tex("x" * 10_000).endswith(rf"\clipped{{{rest:,}}}")
+    assert tex("x" * 10_000).endswith(rf"\clipped{{{rest:,}}}")
+    assert "clipped" not in tex("x" * CLIP_CHARACTERS)
+
+
+def test_tex_keeps_the_lines_and_indents_of_generated_text() -> None:
+    assert generated_tex("a\n\n  b") == (
+        r"\leavevmode\strut{}a\hfil\break\strut{}\hfil\break\strut{}\ \ b"
+    )
+
+
+def test_escaped_text_is_marked_safe() -> None:
+    assert all(isinstance(made("<%>"), Markup) for made in (generated_html, generated_tex, tex))
+
+
+def _without_invisible(text: str) -> str:
+    spans = generated_html(text.replace("<", "").replace(">", "").replace("&", ""))
+    hidden = set(re.findall(r"\[U\+([0-9A-F]+)\]</span>", spans))
+    kept = text.replace("\r\n", "\n")
+    return "".join(character for character in kept if f"{ord(character):04X}" not in hidden)

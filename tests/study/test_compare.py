@@ -1,0 +1,222 @@
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from study import seeds
+from study.compare import arm_settings, compare, lock_path
+from study.config import load_recipe, search_config
+from study.errors import RecordError
+from study.locks import hold
+from study.records import (
+    claim_folder,
+    read_json,
+    run_folder,
+    search_folder,
+    write_bytes,
+    write_json,
+)
+from study.status import status
+
+SCORES = {"nll": 1.0, "accuracy": 0.75}
+
+
+@pytest.fixture
+def recipe():
+    return load_recipe("tiny-llama")
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Replace training and scoring by what they leave behind; list the runs made."""
+    from study.train import Outcome
+
+    made = []
+
+    def train_run(workbench, *, arm, settings, seed, folder, on_validation):
+        made.append((arm, seed, dict(settings)))
+        write_bytes(folder / "steps.jsonl", b"")
+        on_validation(0, {"nll": 2.0})
+        if settings["learning_rate"] > 1:
+            return Outcome(status="diverged", divergence={"step": 3, "example_ids": ["a"]})
+        return Outcome(cost={"train_s": 1.0})
+
+    def untrained(workbench, run):
+        made.append((run.arm, run.seed, dict(run.settings)))
+        return Outcome()
+
+    monkeypatch.setattr("study.train.train_run", train_run)
+    monkeypatch.setattr("study.compare._untrained", untrained)
+    monkeypatch.setattr("study.evaluate.evaluate_run", lambda workbench, folder: SCORES)
+    return made
+
+
+def bench(recipe):
+    return SimpleNamespace(recipe=recipe, device="cpu", data_summary={"source": "toy"})
+
+
+def here(jobs):
+    return [job.work(bench(job.recipe), lambda *_: None) for job in jobs]
+
+
+def run(recipes, runs, *, n=2, seed=0, said=None):
+    say = [].append if said is None else said.append
+    return compare(recipes, runs=runs, seeds=n, seed=seed, run_jobs=here, say=say)
+
+
+def freeze(recipe, runs, arm, settings, *, seed=0):
+    folder = search_folder(runs, recipe.name, arm)
+    claim_folder(folder, search_config(recipe, arm=arm, seed=seed))
+    write_json(folder / "best.json", {"settings": settings, "n_trials": 0})
+
+
+def test_every_arm_gets_every_seed_and_the_base_gets_one_run(recipe, trained, tmp_path):
+    records = run([recipe], tmp_path)
+
+    assert [(r["arm"], r["seed"]) for r in records] == [
+        ("base", 0),
+        ("sft", 1),
+        ("sft", 2),
+        ("orpo", 1),
+        ("orpo", 2),
+    ]
+    assert all(r["scores"] == SCORES and r["status"] == "ok" for r in records)
+
+
+def test_seeds_of_a_comparison_follow_the_studys_seed(recipe, trained, tmp_path):
+    records = run([recipe], tmp_path, seed=7)
+
+    assert {r["seed"] for r in records if r["arm"] != "base"} == set(seeds.compare_seeds(7, 2))
+
+
+def test_finished_runs_are_kept_and_missing_ones_made(recipe, trained, tmp_path):
+    run([recipe], tmp_path)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("record.json")}
+    (run_folder(tmp_path, recipe.name, "sft", 2).path / "record.json").unlink()
+    trained.clear()
+    run([recipe], tmp_path, n=3)
+
+    assert [(arm, seed) for arm, seed, _ in trained] == [("orpo", 3), ("sft", 2), ("sft", 3)]
+    assert all(p.read_bytes() == text for p, text in before.items() if p.parent.name != "seed-2")
+
+
+def test_a_finished_comparison_starts_no_job(recipe, trained, tmp_path):
+    jobs = []
+    first = run([recipe], tmp_path)
+    again = compare(
+        [recipe], runs=tmp_path, seeds=2, seed=0, run_jobs=jobs.extend, say=lambda line: None
+    )
+
+    assert jobs == []
+    assert again == first
+
+
+def test_without_a_search_the_recipes_settings_are_used_and_said(recipe, trained, tmp_path):
+    said = []
+    records = run([recipe], tmp_path, said=said)
+
+    assert [line.split(" is ")[0] for line in said] == ["tiny-llama/sft", "tiny-llama/orpo"]
+    assert all("untuned" in line for line in said)
+    assert not any(r["tuned"] for r in records)
+    assert records[-1]["settings"] == {"learning_rate": 3e-3, "beta": 0.1}
+
+
+def test_frozen_settings_are_used_and_recorded_as_tuned(recipe, trained, tmp_path):
+    tuned = {"learning_rate": 1e-3, "beta": 0.5}
+    freeze(recipe, tmp_path, "orpo", tuned)
+    said = []
+    records = run([recipe], tmp_path, said=said)
+
+    assert [(r["arm"], r["tuned"]) for r in records if r["seed"] == 1] == [
+        ("sft", False),
+        ("orpo", True),
+    ]
+    assert records[-1]["settings"] == tuned
+    assert len(said) == 1
+
+
+def test_a_search_of_another_seed_still_tunes(recipe, tmp_path):
+    freeze(recipe, tmp_path, "sft", {"learning_rate": 1e-3}, seed=5)
+
+    assert arm_settings(recipe, "sft", runs=tmp_path) == ({"learning_rate": 1e-3}, True)
+
+
+def test_settings_tuned_on_another_budget_are_refused_before_anything_is_trained(
+    recipe, trained, tmp_path
+):
+    freeze(recipe, tmp_path, "sft", {"learning_rate": 1e-3})
+
+    with pytest.raises(RecordError, match=r"training\.max_steps: 160 in the records, 50"):
+        run([recipe.override(["training.max_steps=50"])], tmp_path)
+    assert trained == []
+
+
+def test_runs_of_another_configuration_are_refused_before_anything_is_trained(
+    recipe, trained, tmp_path
+):
+    run([recipe], tmp_path)
+    trained.clear()
+
+    with pytest.raises(RecordError, match=r"recipe\.training\.batch_pairs: 16 .* 8 asked"):
+        run([recipe.override(["training.batch_pairs=8"])], tmp_path, n=5)
+    assert trained == []
+
+
+def test_a_diverged_run_is_a_record_without_scores(recipe, trained, tmp_path):
+    hot = recipe.override(["arms.sft.learning_rate=1000.0"])
+    records = run([hot], tmp_path, n=1)
+
+    sft = records[1]
+    assert (sft["status"], sft["scores"]) == ("diverged", {})
+    assert sft["divergence"] == {"step": 3, "example_ids": ["a"]}
+    row = next(row for row in status(tmp_path) if row["arm"] == "sft" and row["seed"] == 1)
+    assert (row["state"], row["detail"]) == ("failed", "diverged at step 3")
+
+
+def test_a_record_describes_the_run_and_its_files(recipe, trained, tmp_path):
+    record = run([recipe], tmp_path, n=1)[1]
+
+    folder = run_folder(tmp_path, recipe.name, "sft", 1)
+    assert record == folder.record()
+    assert record["digest"] == read_json(folder.path / "config.json")["digest"]
+    assert set(record["files"]) == {"steps.jsonl"}
+    assert {"train_s", "evaluate_s"} <= record["cost"].keys()
+    assert {"versions", "device", "git", "finished_at"} <= record.keys()
+
+
+def test_a_run_that_another_process_makes_is_left_to_it(recipe, trained, tmp_path):
+    with hold(lock_path(run_folder(tmp_path, recipe.name, "sft", 1))):
+        records = run([recipe], tmp_path, n=1)
+        states = {(row["arm"], row["seed"]): row["state"] for row in status(tmp_path)}
+
+    assert [arm for arm, _, _ in trained] == ["orpo", "base"]
+    assert [r["arm"] for r in records] == ["base", "orpo"]
+    assert states["sft", 1] == "running"
+
+
+def test_status_lists_finished_interrupted_and_missing(recipe, trained, tmp_path):
+    run([recipe], tmp_path, n=2)
+    (run_folder(tmp_path, recipe.name, "orpo", 2).path / "record.json").unlink()
+    (run_folder(tmp_path, recipe.name, "base", 0).path / "record.json").unlink()
+    (run_folder(tmp_path, recipe.name, "base", 0).path / "config.json").unlink()
+
+    rows = {(row["part"], row["arm"], row["seed"]): row for row in status(tmp_path)}
+    assert rows["compare", "base", 0]["state"] == "missing"
+    assert rows["compare", "sft", 2]["state"] == "finished"
+    assert rows["compare", "sft", 2]["detail"] == "untuned"
+    assert rows["compare", "orpo", 2]["state"] == "interrupted"
+    assert rows["search", "sft", None]["state"] == "missing"
+    assert json.dumps(list(rows.values()))
+
+
+def test_status_of_a_search_counts_its_trials(recipe, tmp_path):
+    freeze(recipe, tmp_path, "sft", {"learning_rate": 1e-3})
+    folder = search_folder(tmp_path, recipe.name, "sft")
+    states = [status(tmp_path)[0]["state"]]
+    write_bytes(folder / "trials.jsonl", b"{}\n{}\n")
+    states.append(status(tmp_path)[0]["state"])
+    with hold(folder / ".worker-1"):
+        states.append(status(tmp_path)[0]["state"])
+
+    assert states == ["finished", "interrupted", "running"]
+    assert status(tmp_path)[0]["detail"] == "2 finished trials"

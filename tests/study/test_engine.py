@@ -1,0 +1,289 @@
+"""The packed engine against its slow twin, the padded one, and against TRL."""
+
+import dataclasses
+import types
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from study.config import load_recipe
+from study.engine import LOGITS_PER_CHUNK, pack, pair_logps
+from study.losses import PairLogps, orpo, sft
+from study.model import fresh_adapter, load_base
+from study.tokens import Encoded
+
+BETA = 0.3
+
+
+def padded_logps(model, pairs: list[Encoded], *, prompt_nll: bool) -> PairLogps:
+    """The slow twin: one right-padded row per side, logits of every position."""
+
+    def side(answers: list[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = [[*p.prompt_ids, *answer] for p, answer in zip(pairs, answers, strict=True)]
+        width = max(map(len, rows))
+        ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logps = F.log_softmax(logits, -1).gather(-1, ids[:, 1:, None])[..., 0]
+        starts = torch.tensor([len(p.prompt_ids) - 1 for p in pairs])[:, None]
+        ends = torch.tensor([len(row) - 1 for row in rows])[:, None]
+        at = torch.arange(width - 1)[None]
+        answer = (logps * ((at >= starts) & (at < ends))).sum(-1)
+        return answer, (logps * (at < starts)).sum(-1)
+
+    chosen, prompt = side([p.chosen_ids for p in pairs])
+    rejected, _ = side([p.rejected_ids for p in pairs])
+    n_prompt = torch.tensor([(len(p.prompt_ids) - 1) * prompt_nll for p in pairs])
+    return PairLogps(
+        prompt * prompt_nll,
+        n_prompt,
+        chosen,
+        torch.tensor([len(p.chosen_ids) for p in pairs]),
+        rejected,
+        torch.tensor([len(p.rejected_ids) for p in pairs]),
+    )
+
+
+def packed_logps(model, pairs: list[Encoded], *, prompt_nll: bool = True) -> PairLogps:
+    return pair_logps(model, pack(pairs, rejected=True, prompt_nll=prompt_nll))
+
+
+def orpo_loss(logps: PairLogps) -> torch.Tensor:
+    n_tokens = (logps.prompt_tokens + logps.chosen_tokens).sum()
+    return orpo(logps, n_tokens=n_tokens, n_pairs=torch.tensor(len(logps.chosen)), beta=BETA)
+
+
+def gradients(model, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    assert any("lora_B" in name for name in found)
+    return found
+
+
+def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], rtol) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        scale = expected[name].abs().max().item()
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=rtol * scale, msg=name)
+
+
+def exact_norm(self, hidden: torch.Tensor) -> torch.Tensor:
+    """RMSNorm in the model's own precision; transformers' rounds float64 to float32."""
+    return self.weight * hidden * (hidden.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt()
+
+
+def adapted(model_folder, *, kind="lora", quantization="none", dtype=torch.float64, chat=True):
+    """A tiny model with an adapter that is no longer at its start."""
+    recipe = load_recipe("tiny-llama")
+    config = dataclasses.replace(recipe.model, name=str(model_folder), quantization=quantization)
+    base = load_base(config, device="cpu")
+    base.trained_token_ids = base.trained_token_ids if chat else ()
+    if quantization == "none":
+        base.model.to(dtype)
+    if dtype == torch.float64:
+        for module in base.model.modules():
+            if type(module).__name__ == "LlamaRMSNorm":
+                module.forward = types.MethodType(exact_norm, module)
+    model = fresh_adapter(base, dataclasses.replace(recipe.adapter, kind=kind, rank=4), seed=1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                if quantization == "none":
+                    parameter.data = parameter.data.to(dtype)
+                if "magnitude" not in name:
+                    noise = torch.randn(parameter.shape, generator=generator)
+                    parameter.add_(0.02 * noise.to(parameter))
+    return SimpleNamespace(base=base, model=model.train())
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "rslora"])
+@pytest.mark.parametrize("prompt_nll", [True, False])
+def test_loss_and_gradients_equal_the_padded_twin_in_float64(
+    model_folder, encoded, kind, prompt_nll
+) -> None:
+    model = adapted(model_folder, kind=kind).model
+    fast = orpo_loss(packed_logps(model, encoded[:12], prompt_nll=prompt_nll))
+    fast_gradients = gradients(model, fast)
+    slow = orpo_loss(padded_logps(model, encoded[:12], prompt_nll=prompt_nll))
+
+    assert any("trainable_tokens" in name for name in fast_gradients)
+    assert fast.item() == pytest.approx(slow.item(), rel=1e-12)
+    assert_same(fast_gradients, gradients(model, slow), 1e-12)
+
+
+def test_nf4_base_gives_the_padded_twins_loss_and_gradients(model_folder, encoded) -> None:
+    model = adapted(model_folder, quantization="nf4").model
+    fast = orpo_loss(packed_logps(model, encoded[:8]))
+    fast_gradients = gradients(model, fast)
+    slow = orpo_loss(padded_logps(model, encoded[:8], prompt_nll=True))
+
+    assert any("4bit" in type(module).__name__ for module in model.modules())
+    assert fast.item() == pytest.approx(slow.item(), rel=1e-5)
+    assert_same(fast_gradients, gradients(model, slow), 1e-4)
+
+
+def test_a_pair_does_not_depend_on_its_neighbours(model_folder, encoded) -> None:
+    model = adapted(model_folder).model
+    together = packed_logps(model, encoded[:9])
+    alone = [packed_logps(model, [pair]) for pair in encoded[:9]]
+
+    for field in ("prompt_sum", "chosen_sum", "rejected_sum"):
+        expected = torch.cat([getattr(logps, field) for logps in alone])
+        torch.testing.assert_close(getattr(together, field), expected, rtol=1e-12, atol=0)
+
+
+def test_any_split_into_micro_batches_gives_the_same_gradient(model_folder, encoded) -> None:
+    model, pairs = adapted(model_folder).model, encoded[:12]
+    whole = gradients(model, orpo_loss(packed_logps(model, pairs)))
+    n_tokens = torch.tensor(sum(len(p.prompt_ids) - 1 + len(p.chosen_ids) for p in pairs))
+    model.zero_grad()
+    for part in (pairs[:1], pairs[1:7], pairs[7:]):
+        logps = packed_logps(model, part)
+        orpo(logps, n_tokens=n_tokens, n_pairs=torch.tensor(len(pairs)), beta=BETA).backward()
+    parts = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+    assert_same(parts, whole, 1e-12)
+
+
+def test_chunks_of_logits_do_not_change_the_result(model_folder, encoded, monkeypatch) -> None:
+    model = adapted(model_folder).model
+    whole = orpo_loss(packed_logps(model, encoded[:6]))
+    whole_gradients = gradients(model, whole)
+    monkeypatch.setattr("study.engine.LOGITS_PER_CHUNK", 643 * 7)
+    chunked = orpo_loss(packed_logps(model, encoded[:6]))
+
+    assert LOGITS_PER_CHUNK > 643 * 7
+    assert chunked.item() == pytest.approx(whole.item(), rel=1e-12)
+    assert_same(gradients(model, chunked), whole_gradients, 1e-12)
+
+
+def test_a_shared_prompt_is_computed_once(encoded) -> None:
+    batch = pack(encoded[:5], rejected=True, prompt_nll=True)
+    distinct = sum(len(p.prompt_ids) + len(p.chosen_ids) + len(p.rejected_ids) for p in encoded[:5])
+
+    assert batch["input_ids"].shape == (1, distinct)
+    assert pack(encoded[:5], rejected=False, prompt_nll=True)["n_tokens"] < distinct
+
+
+def test_sft_batches_hold_no_rejected_answer(model_folder, encoded) -> None:
+    model = adapted(model_folder).model
+    both = packed_logps(model, encoded[:4])
+    chosen_only = pair_logps(model, pack(encoded[:4], rejected=False, prompt_nll=True))
+
+    assert chosen_only.rejected_sum is None
+    torch.testing.assert_close(chosen_only.chosen_sum, both.chosen_sum, rtol=1e-12, atol=0)
+
+
+def test_gradient_checkpointing_changes_nothing(model_folder, encoded) -> None:
+    model = adapted(model_folder).model
+    plain = orpo_loss(packed_logps(model, encoded[:6]))
+    plain_gradients = gradients(model, plain)
+    model.base_model.model.activation_checkpointing_enable({"use_reentrant": False})
+    again = orpo_loss(packed_logps(model, encoded[:6]))
+
+    assert again.item() == pytest.approx(plain.item(), rel=1e-12)
+    assert_same(gradients(model, again), plain_gradients, 1e-12)
+
+
+# TRL, on real pairs where they are present and on the toy language elsewhere.
+
+
+def padded_batch(pairs: list[Encoded], pad: int) -> dict[str, torch.Tensor]:
+    """Pairs as TRL's collator would hand them to its trainers."""
+    batch = {}
+    for side in ("chosen", "rejected"):
+        rows = [[*p.prompt_ids, *getattr(p, f"{side}_ids")] for p in pairs]
+        width = max(map(len, rows))
+        labels = [
+            [-100] * len(p.prompt_ids) + list(getattr(p, f"{side}_ids")) + [-100] * (width - len(r))
+            for p, r in zip(pairs, rows, strict=True)
+        ]
+        batch[f"{side}_input_ids"] = torch.tensor([r + [pad] * (width - len(r)) for r in rows])
+        batch[f"{side}_attention_mask"] = torch.tensor(
+            [[1] * len(r) + [0] * (width - len(r)) for r in rows]
+        )
+        batch[f"{side}_labels"] = torch.tensor(labels)
+    return batch
+
+
+@pytest.fixture(params=["toy", "hh_rlhf_transcripts.jsonl.gz", "sharegpt_pairs.json"])
+def trl_pairs(request, encoded, toy_tokenizer):
+    """Eight pairs with as few surprises as real ones have: multi-turn, long, uneven."""
+    if request.param == "toy":
+        return encoded[:8]
+    from study.data import load_pairs
+    from study.tokens import encode
+
+    folder = request.getfixturevalue("shared_data")
+    data = dataclasses.replace(load_recipe("tiny-llama").data, name=str(folder / request.param))
+    pairs = load_pairs(data).pairs[:8]
+    return [
+        encode(pair, toy_tokenizer.tokenizer, max_prompt_tokens=200, max_length_tokens=400)
+        for pair in pairs
+    ]
+
+
+def trl_orpo_loss(model, pairs: list[Encoded], pad: int) -> torch.Tensor:
+    from trl.experimental.orpo import ORPOTrainer
+
+    trainer = ORPOTrainer.__new__(ORPOTrainer)
+    trainer.beta, trainer.is_encoder_decoder, trainer.aux_loss_enabled = BETA, False, False
+    trainer.padding_value = pad
+    trainer.accelerator = SimpleNamespace(
+        device=torch.device("cpu"), gather_for_metrics=lambda value: value
+    )
+    loss, _ = trainer.get_batch_loss_metrics(model, padded_batch(pairs, pad))
+    return loss
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 1e-5), (torch.float64, 1e-6)])
+def test_orpo_agrees_with_trls_trainer(model_folder, trl_pairs, toy_tokenizer, dtype, rtol) -> None:
+    model = adapted(model_folder, dtype=dtype).model
+    pad = toy_tokenizer.tokenizer.pad_token_id
+    ours = orpo_loss(packed_logps(model, trl_pairs))
+    our_gradients = gradients(model, ours)
+    theirs = trl_orpo_loss(model, trl_pairs, pad)
+
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
+    assert_same(our_gradients, gradients(model, theirs), max(rtol, 1e-5))
+
+
+@pytest.mark.filterwarnings("ignore")  # TRL's own use of transformers' old names
+@pytest.mark.parametrize("response_only", [True, False])
+def test_sft_agrees_with_trls_trainer(
+    model_folder, trl_pairs, toy_tokenizer, tmp_path, response_only
+) -> None:
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    adapter = adapted(model_folder, dtype=torch.float32, chat=False)  # TRL's head takes no wrapper
+    pad = toy_tokenizer.tokenizer.pad_token_id
+    batch = pack(trl_pairs, rejected=False, prompt_nll=not response_only)
+    logps = pair_logps(adapter.model, batch)
+    n_tokens = (logps.prompt_tokens + logps.chosen_tokens).sum()
+    ours = sft(logps, n_tokens=n_tokens, n_pairs=torch.tensor(len(trl_pairs)))
+    our_gradients = gradients(adapter.model, ours)
+
+    trainer = SFTTrainer(
+        model=adapter.model,
+        args=SFTConfig(str(tmp_path), report_to="none", use_cpu=True, bf16=False, max_length=None),
+        train_dataset=Dataset.from_dict({"input_ids": [[1, 2]], "labels": [[1, 2]]}),
+        processing_class=toy_tokenizer.tokenizer,
+    )
+    padded = padded_batch(trl_pairs, pad)
+    inputs = {"input_ids": padded["chosen_input_ids"]}
+    inputs["attention_mask"] = padded["chosen_attention_mask"]
+    inputs["labels"] = (
+        padded["chosen_labels"]
+        if response_only
+        else inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
+    )
+    theirs = trainer.compute_loss(trainer.model, inputs)
+
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
+    assert_same(our_gradients, gradients(adapter.model, theirs), 1e-5)

@@ -1,0 +1,411 @@
+import functools
+import json
+import math
+from types import SimpleNamespace
+
+import optuna
+import pytest
+
+from study import orphans, seeds
+from study import search as search_module
+from study.config import load_recipe
+from study.confirm import best_trials, choose
+from study.errors import ConfigError, RecordError, StudyError
+from study.locks import hold
+from study.records import read_json, read_jsonl, search_folder
+from study.search import open_optuna_study, published_settings, search, search_arm
+
+STEPS = (0, 20, 40, 80, 120, 160)
+
+
+@pytest.fixture
+def recipe():
+    return load_recipe("tiny-llama")
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Replace training by a formula; list what was asked for."""
+    calls = []
+
+    def train_run(workbench, *, arm, settings, seed, folder, on_validation):
+        calls.append({"arm": arm, "settings": dict(settings), "seed": seed, "folder": folder})
+        return follow(settings, seed, on_validation)
+
+    monkeypatch.setattr("study.train.train_run", train_run)
+    return calls
+
+
+@pytest.fixture(scope="module")
+def long_search(tmp_path_factory):
+    """Forty trials of ORPO, searched once for all tests that only look at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "study.train.train_run",
+            lambda bench, *, arm, settings, seed, folder, on_validation: follow(
+                settings, seed, on_validation
+            ),
+        )
+        yield run_arm(load_recipe("tiny-llama"), tmp_path_factory.mktemp("runs"), 40)
+
+
+def follow(settings, seed, on_validation):
+    from study.train import Outcome
+
+    scores = {}
+    for step in STEPS:
+        if step and settings["learning_rate"] > 8e-3:
+            return Outcome(status="diverged", validation=scores)
+        scores = held_out(settings, seed, step / STEPS[-1])
+        if on_validation(step, scores):
+            return Outcome(status="stopped", validation=scores)
+    return Outcome(validation=scores)
+
+
+def held_out(settings, seed, share):
+    distance = math.log10(settings["learning_rate"] / 2e-3) ** 2
+    distance += math.log10(settings.get("beta", 0.3) / 0.3) ** 2
+    nll = 3 - share * (2 - distance) + 0.001 * (seed % 7)
+    return {
+        "nll": nll,
+        "lor": 0.5 + distance / 10,
+        "log_odds": 0.1,
+        "margin": 1 - distance,
+        "accuracy": 0.5,
+        "chosen_logps": -1.0,
+        "rejected_logps": -1.5,
+    }
+
+
+def run_arm(recipe, runs, trials, *, arm="orpo", seed=0, **options):
+    bench = SimpleNamespace(recipe=recipe)
+    silent = lambda done, total, note: None  # noqa: E731
+    search_arm(bench, silent, arm=arm, runs=runs, trials=trials, seed=seed, **options)
+    return search_folder(runs, recipe.name, arm)
+
+
+def rows(folder):
+    return list(read_jsonl(folder / "trials.jsonl"))
+
+
+def reopen(folder, recipe, storage=None):
+    digest = read_json(folder / "config.json")["digest"]
+    return open_optuna_study(folder, recipe, folder.name, digest, storage)
+
+
+def test_a_search_started_again_goes_on_to_the_total(recipe, trained, tmp_path):
+    run_arm(recipe, tmp_path, 4)
+    folder = run_arm(recipe, tmp_path, 7)
+    n_trained = len(trained)
+    run_arm(recipe, tmp_path, 7)
+
+    assert [row["number"] for row in rows(folder)] == list(range(7))
+    assert len(trained) == n_trained
+
+
+def test_a_stopped_search_goes_on_to_what_it_would_have_found(recipe, trained, tmp_path):
+    whole = run_arm(recipe, tmp_path / "whole", 16)
+    for total in (3, 11, 16):
+        parts = run_arm(recipe, tmp_path / "parts", total)
+
+    drop = [{k: v for k, v in row.items() if k != "seconds"} for row in rows(whole)]
+    assert drop == [{k: v for k, v in row.items() if k != "seconds"} for row in rows(parts)]
+
+
+def test_no_suggestion_is_made_twice(recipe, trained, tmp_path):
+    for total in range(1, 13):
+        folder = run_arm(recipe, tmp_path, total)
+
+    assert len({json.dumps(row["settings"]) for row in rows(folder)}) == 12
+
+
+def test_seed_is_honoured(recipe, trained, tmp_path):
+    tried = [
+        [row["settings"] for row in rows(run_arm(recipe, tmp_path / str(n), 5, seed=seed))]
+        for n, seed in enumerate((0, 0, 1))
+    ]
+
+    assert tried[0] == tried[1]
+    assert tried[0] != tried[2]
+
+
+def test_published_settings_are_tried_first_once_and_marked(recipe, trained, tmp_path):
+    run_arm(recipe, tmp_path, 1)
+    folder = run_arm(recipe, tmp_path, 3)
+
+    first, *others = rows(folder)
+    assert first["settings"] == {"learning_rate": 2e-4, "beta": 0.1}
+    assert first["published"].startswith("axolotl")
+    assert all(row["published"] is None for row in others)
+
+
+def test_published_settings_outside_the_space_are_left_out(recipe):
+    narrow = recipe.override(["search.space.orpo.beta=[0.5, 1.0]"])
+
+    assert published_settings(narrow, "orpo") == []
+    assert published_settings(recipe, "sft") == []
+
+
+def test_all_trials_share_one_seed_and_confirmations_never_use_it(recipe, trained, tmp_path):
+    folder = run_arm(recipe, tmp_path, 6, seed=4)
+
+    confirmed = {row["seed"] for row in read_jsonl(folder / "confirmations.jsonl")}
+    assert {row["seed"] for row in rows(folder)} == {seeds.search_seed(4)}
+    assert confirmed == set(seeds.confirmation_seeds(4, 2))
+    assert not confirmed & {seeds.search_seed(4), *seeds.compare_seeds(4, 50)}
+
+
+def test_seeds_that_would_meet_the_search_are_refused():
+    with pytest.raises(ConfigError, match="--seed is 99999"):
+        seeds.compare_seeds(99_999, 3)
+
+
+def test_pruned_and_diverged_trials_count(long_search):
+    states = [row["state"] for row in rows(long_search)]
+    best = read_json(long_search / "best.json")
+    assert len(states) == best["n_trials"] == 40
+    assert states.count("pruned") == best["n_pruned"] > 0
+    assert states.count("diverged") == best["n_diverged"] > 0
+
+
+def test_a_diverged_trial_has_no_value(long_search):
+    diverged = [row for row in rows(long_search) if row["state"] == "diverged"]
+    assert {row["value"] for row in diverged} == {row["nll"] for row in diverged} == {None}
+    assert all(row["settings"]["learning_rate"] > 8e-3 for row in diverged)
+
+
+def test_no_trial_is_pruned_before_a_quarter_of_its_steps(long_search):
+    lengths = [
+        row["intermediate"][-1]["step"] for row in rows(long_search) if row["state"] == "pruned"
+    ]
+    assert min(lengths) >= 40
+    assert max(lengths) < 160
+
+
+@pytest.mark.parametrize("objective", ["accuracy", "margin"])
+def test_objectives_that_cannot_be_pruned_on_are_not(recipe, trained, tmp_path, objective):
+    folder = run_arm(recipe.override([f"search.objective={objective}"]), tmp_path, 20)
+
+    assert "pruned" not in {row["state"] for row in rows(folder)}
+
+
+def test_the_search_finds_good_settings(long_search):
+    settings = read_json(long_search / "best.json")["settings"]
+    assert settings["learning_rate"] == pytest.approx(2e-3, rel=0.6)
+    assert settings["beta"] == pytest.approx(0.3, rel=0.6)
+
+
+def test_best_json_says_what_was_frozen_and_how_optimistic_the_search_was(
+    recipe, trained, tmp_path
+):
+    folder = run_arm(recipe, tmp_path, 8)
+
+    best = read_json(folder / "best.json")
+    repeats = [
+        row["value"]
+        for row in read_jsonl(folder / "confirmations.jsonl")
+        if row["settings"] == best["settings"]
+    ]
+    winner = rows(folder)[best["trial"]]
+    assert best["value"] == pytest.approx(sum(repeats) / 2)
+    assert best["trial_value"] == winner["value"] == winner["nll"] + winner["lor"]
+    assert best["optimism"] == pytest.approx(best["value"] - best["trial_value"])
+    assert best["direction"] == "minimize"
+    assert best["digest"] == read_json(folder / "config.json")["digest"]
+    assert len(list(read_jsonl(folder / "confirmations.jsonl"))) == 6
+
+
+def test_optimism_is_positive_when_a_maximised_trial_looked_too_good():
+    trials = [{"number": 0, "state": "complete", "settings": {"learning_rate": 1.0}, "value": 0.9}]
+    repeats = [{"settings": {"learning_rate": 1.0}, "status": "ok", "value": v} for v in (0.7, 0.8)]
+
+    best = choose(trials, trials, repeats, objective="accuracy")
+    assert best["optimism"] == pytest.approx(0.15)
+
+
+def test_settings_whose_repetition_diverged_do_not_win():
+    trials = [
+        {"number": n, "state": "complete", "settings": {"learning_rate": lr}, "value": value}
+        for n, (lr, value) in enumerate([(1.0, 0.1), (2.0, 0.2)])
+    ]
+    repeats = [
+        {"settings": {"learning_rate": 1.0}, "status": "ok", "value": 0.1},
+        {"settings": {"learning_rate": 1.0}, "status": "diverged", "value": None},
+        {"settings": {"learning_rate": 2.0}, "status": "ok", "value": 0.2},
+    ]
+
+    assert choose(trials, trials, repeats, objective="nll")["trial"] == 1
+
+
+def test_candidates_are_distinct_settings():
+    trials = [
+        {"number": n, "state": "complete", "settings": {"learning_rate": lr}, "value": value}
+        for n, (lr, value) in enumerate([(1.0, 0.2), (1.0, 0.1), (2.0, 0.3), (3.0, 0.4)])
+    ]
+
+    assert [t["number"] for t in best_trials(trials, objective="nll", n=2)] == [1, 2]
+
+
+def test_confirmations_on_file_are_kept_when_the_search_goes_on(recipe, trained, tmp_path):
+    folder = run_arm(recipe, tmp_path, 6)
+    before = list(read_jsonl(folder / "confirmations.jsonl"))
+    run_arm(recipe, tmp_path, 25)
+
+    repeated = [call for call in trained if call["seed"] != seeds.search_seed(0)]
+    assert list(read_jsonl(folder / "confirmations.jsonl"))[:6] == before
+    assert len(repeated) == len({json.dumps(call) for call in repeated})
+
+
+def test_a_running_trial_of_a_dead_worker_is_retired_and_tried_again(recipe, trained, tmp_path):
+    folder = run_arm(recipe, tmp_path, 2)
+    dead = reopen(folder, recipe).ask()
+    dead.set_user_attr("worker", "gone")
+    settings = {
+        "learning_rate": dead.suggest_float("learning_rate", 1e-4, 1e-2, log=True),
+        "beta": dead.suggest_float("beta", 0.03, 2.0, log=True),
+    }
+    run_arm(recipe, tmp_path, 4)
+
+    assert [row["number"] for row in rows(folder)] == [0, 1, 3, 4]
+    assert rows(folder)[2]["settings"] == settings
+
+
+def test_a_trial_of_a_living_worker_is_left_alone(recipe, trained, tmp_path):
+    folder = run_arm(recipe, tmp_path, 2)
+    optuna_study = reopen(folder, recipe)
+    with orphans.lease(folder) as worker:
+        optuna_study.ask().set_user_attr("worker", worker)
+        n_retired = orphans.retire(optuna_study, folder, shared=False)
+        run_arm(recipe, tmp_path, 3)
+
+    assert n_retired == 0
+    assert len(rows(folder)) == 2
+
+
+def test_an_interrupted_trial_is_given_back_at_once(recipe, monkeypatch, tmp_path):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("study.train.train_run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_arm(recipe, tmp_path, 2)
+
+    folder = search_folder(tmp_path, recipe.name, "orpo")
+    states = [trial.state.name for trial in reopen(folder, recipe).get_trials()]
+    assert states == ["FAIL", "WAITING"]
+    assert not list(folder.glob(".worker-*"))
+
+
+def test_two_workers_never_exceed_the_total_nor_repeat_published_settings(
+    recipe, trained, monkeypatch, tmp_path
+):
+    """A second worker takes its turn inside each of the first one's trials."""
+    from study import train
+
+    train_alone, depth = train.train_run, []
+
+    def train_run(*args, **kwargs):
+        if not depth:
+            depth.append(1)
+            run_arm(recipe, tmp_path, 5)
+        return train_alone(*args, **kwargs)
+
+    monkeypatch.setattr("study.train.train_run", train_run)
+    folder = run_arm(recipe, tmp_path, 5)
+
+    assert len(rows(folder)) == 5
+    assert sum(row["published"] is not None for row in rows(folder)) == 1
+    assert (folder / "best.json").exists()
+
+
+def test_a_trial_beyond_the_total_is_given_back(recipe, trained, monkeypatch, tmp_path):
+    """Two workers saw the same last vacancy; the later trial has to go."""
+    folder = run_arm(recipe, tmp_path, 1)
+    optuna_study, views = reopen(folder, recipe), [[]]
+    look = search_module._in_state
+    monkeypatch.setattr(
+        search_module, "_in_state", lambda *args: views.pop() if views else look(*args)
+    )
+
+    assert search_module._next_trial(optuna_study, 1, "late") is None
+    assert [trial.state.name for trial in optuna_study.get_trials()] == ["COMPLETE", "FAIL"]
+
+
+def test_published_settings_that_two_workers_enqueued_are_tried_once(recipe, trained, tmp_path):
+    folder = run_arm(recipe, tmp_path, 1)
+    optuna_study = reopen(folder, recipe)
+    optuna_study.enqueue_trial(rows(folder)[0]["settings"], user_attrs=rows(folder)[0])
+    run_arm(recipe, tmp_path, 4)
+
+    assert sum(row["published"] is not None for row in rows(folder)) == 1
+    assert len(rows(folder)) == 4
+
+
+def test_another_storage_holds_the_search(recipe, trained, tmp_path):
+    storage = f"sqlite:///{tmp_path}/study.db"
+    folder = run_arm(recipe, tmp_path, 3, storage=storage)
+    run_arm(recipe, tmp_path, 4, storage=storage)
+
+    assert len(rows(folder)) == 4
+    assert not (folder / "journal.log").exists()
+
+
+def test_a_storage_that_cannot_be_opened_is_one_message(recipe, trained, tmp_path):
+    with pytest.raises(ConfigError, match="cannot use the storage 'nonsense'"):
+        run_arm(recipe, tmp_path, 1, storage="nonsense")
+
+
+def test_a_changed_recipe_is_refused_with_the_field(recipe, trained, tmp_path):
+    run_arm(recipe, tmp_path, 1)
+
+    with pytest.raises(RecordError, match=r"recipe\.training\.max_steps: 160 .* 50"):
+        run_arm(recipe.override(["training.max_steps=50"]), tmp_path, 1)
+
+
+def test_a_search_in_which_everything_diverges_says_so(recipe, trained, tmp_path):
+    hot = recipe.override(["search.space.sft.learning_rate=[9e-3, 1e-2]"])
+
+    with pytest.raises(StudyError, match="none of the 3 trials"):
+        run_arm(hot, tmp_path, 3, arm="sft")
+
+
+def test_all_arms_of_all_recipes_are_searched_the_longest_first(trained, tmp_path):
+    recipes = [load_recipe("tiny-smollm2"), load_recipe("tiny-llama")]
+    names = []
+
+    def run_jobs(jobs):
+        names.extend(job.name for job in jobs)
+        for job in jobs:
+            job.work(SimpleNamespace(recipe=job.recipe), lambda *_: None)
+        return []
+
+    ask = functools.partial(search, recipes, runs=tmp_path, seed=0, run_jobs=run_jobs)
+    found = ask(trials=2)
+
+    assert names == [
+        "tiny-smollm2/orpo",
+        "tiny-llama/orpo",
+        "tiny-smollm2/sft",
+        "tiny-llama/sft",
+    ]
+    assert {(best["recipe"], best["arm"]) for best in found} == {
+        tuple(name.split("/")) for name in names
+    }
+    assert {best["n_trials"] for best in found} == {2}
+    names.clear()
+    assert ask(trials=2) == found
+    assert names == []
+
+
+def test_a_lock_goes_with_its_holder(tmp_path):
+    with hold(tmp_path / "lock") as mine, hold(tmp_path / "lock") as second:
+        assert (mine, second) == (True, False)
+    with hold(tmp_path / "lock") as again:
+        assert again
+
+
+def test_the_search_leaves_other_loggers_quiet(recipe, trained, tmp_path, capsys):
+    run_arm(recipe, tmp_path, 2)
+
+    assert capsys.readouterr() == ("", "")
+    assert optuna.logging.get_verbosity() == optuna.logging.ERROR

@@ -1,0 +1,158 @@
+"""The one loop: same batches for every arm, accumulation, resuming, divergence."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from study.records import STEPS, read_jsonl
+from study.train import CHECKPOINTS, PlannedBatches, plan_updates, train_run
+
+SFT, ORPO = {"learning_rate": 3e-3}, {"learning_rate": 3e-3, "beta": 0.2}
+
+
+def with_training(workbench, **changes):
+    """The same workbench under changed training settings."""
+    training = dataclasses.replace(workbench.recipe.training, **changes)
+    workbench.recipe = dataclasses.replace(workbench.recipe, training=training)
+    return workbench
+
+
+def adapter_of(workbench) -> dict[str, torch.Tensor]:
+    model = workbench.base.model
+    return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+
+
+def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_arms_see_the_same_pairs_in_the_same_order(workbench) -> None:
+    config = workbench.recipe.training
+    sft, orpo = (
+        PlannedBatches(workbench.train, config, arm=arm, seed=5) for arm in ("sft", "orpo")
+    )
+
+    assert sft.updates == orpo.updates
+    assert len(sft) == config.max_steps
+
+
+def test_plan_seed_is_honoured_and_every_pair_is_used_before_any_repeats() -> None:
+    plan = plan_updates(10, 5, 4, seed=1)
+
+    assert plan == plan_updates(10, 5, 4, seed=1)
+    assert plan != plan_updates(10, 5, 4, seed=2)
+    flat = [index for update in plan for index in update]
+    assert sorted(flat[:10]) == sorted(flat[10:20]) == list(range(10))
+
+
+@pytest.mark.parametrize(("arm", "settings"), [("sft", SFT), ("orpo", ORPO)])
+def test_a_run_logs_what_the_contract_names(workbench, tmp_path, arm, settings) -> None:
+    outcome = train_run(workbench, arm=arm, settings=settings, seed=1, folder=tmp_path)
+    rows = list(read_jsonl(tmp_path / STEPS))
+    train = [row for row in rows if row["split"] == "train"]
+    held_out = [row for row in rows if row["split"] == "validation"]
+
+    assert outcome.status == "ok"
+    assert [row["step"] for row in train] == [2, 4, 6, 8]
+    assert [row["step"] for row in held_out] == [0, 4, 8]
+    assert all(row["tokens"] > 0 and math.isfinite(row["grad_norm"]) for row in train)
+    assert all((row["or_loss"] is None) == (arm == "sft") for row in train)
+    assert outcome.validation == {
+        k: v for k, v in held_out[-1].items() if k not in ("split", "step")
+    }
+    assert outcome.cost["steps"] == 8
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_seed_is_honoured_whatever_was_trained_before(workbench) -> None:
+    train_run(workbench, arm="orpo", settings=ORPO, seed=1, folder=None)
+    first = adapter_of(workbench)
+    train_run(workbench, arm="sft", settings=SFT, seed=2, folder=None)
+    train_run(workbench, arm="orpo", settings=ORPO, seed=1, folder=None)
+
+    assert_equal(adapter_of(workbench), first)
+
+
+def test_seeds_change_the_adapter(workbench) -> None:
+    train_run(workbench, arm="sft", settings=SFT, seed=1, folder=None)
+    first = adapter_of(workbench)
+    train_run(workbench, arm="sft", settings=SFT, seed=2, folder=None)
+
+    assert any(not torch.equal(first[name], value) for name, value in adapter_of(workbench).items())
+
+
+@pytest.mark.parametrize("nll_over", ["prompt_and_response", "response"])
+def test_accumulation_over_four_micro_batches_agrees_with_one(
+    workbench, tmp_path, nll_over
+) -> None:
+    losses = []
+    for steps in (1, 4):
+        with_training(workbench, accumulation_steps=steps, nll_over=nll_over, max_grad_norm=1e6)
+        folder = tmp_path / str(steps)
+        train_run(workbench, arm="orpo", settings=ORPO, seed=1, folder=folder)
+        rows = [row for row in read_jsonl(folder / STEPS) if row["split"] == "train"]
+        losses.append([(row["loss"], row["grad_norm"]) for row in rows])
+
+    torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), rtol=2e-5, atol=0)
+
+
+def test_a_run_that_was_killed_resumes_to_the_same_adapter(workbench, tmp_path) -> None:
+    train_run(workbench, arm="orpo", settings=ORPO, seed=1, folder=tmp_path / "whole")
+    whole = adapter_of(workbench)
+
+    def die(step, scores):
+        if step == 8:
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        train_run(
+            workbench, arm="orpo", settings=ORPO, seed=1, folder=tmp_path / "cut", on_validation=die
+        )
+    assert list((tmp_path / "cut" / CHECKPOINTS).glob("checkpoint-4"))
+    train_run(workbench, arm="orpo", settings=ORPO, seed=1, folder=tmp_path / "cut")
+
+    assert_equal(adapter_of(workbench), whole)
+    timeless = ("seconds", "peak_memory_bytes")
+    whole_rows, cut_rows = (
+        [{k: v for k, v in row.items() if k not in timeless} for row in read_jsonl(folder / STEPS)]
+        for folder in (tmp_path / "whole", tmp_path / "cut")
+    )
+    assert cut_rows == whole_rows
+
+
+def test_a_run_stops_where_validation_says_so(workbench) -> None:
+    outcome = train_run(
+        workbench,
+        arm="sft",
+        settings=SFT,
+        seed=1,
+        folder=None,
+        on_validation=lambda step, _: step == 4,
+    )
+
+    assert outcome.status == "stopped"
+    assert outcome.cost["steps"] == 4
+
+
+@pytest.mark.parametrize("arm", ["sft", "orpo"])
+def test_an_absurd_learning_rate_diverges_with_step_and_examples(workbench, tmp_path, arm) -> None:
+    settings = {"learning_rate": 1e3} | ({"beta": 0.2} if arm == "orpo" else {})
+    outcome = train_run(workbench, arm=arm, settings=settings, seed=1, folder=tmp_path)
+    known = {pair.example_id for pair in workbench.train}
+
+    assert outcome.status == "diverged"
+    assert 1 <= outcome.divergence["step"] <= 8
+    assert len(outcome.divergence["example_ids"]) == 8
+    assert set(outcome.divergence["example_ids"]) <= known
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_training_lowers_the_loss(workbench, tmp_path) -> None:
+    with_training(workbench, max_steps=40, validate_every_steps=40)
+    outcome = train_run(workbench, arm="sft", settings={"learning_rate": 1e-2}, seed=1, folder=None)
+
+    assert outcome.validation["nll"] < 0.8 * workbench.initial_validation()["nll"]
