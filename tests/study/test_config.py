@@ -145,10 +145,10 @@ def test_an_override_sets_one_field(
 
 
 def test_overrides_reach_into_arms_and_apply_in_order(recipe: Recipe) -> None:
-    new = recipe.override(["arms.orpo.beta=0.5", "training.max_steps=5", "training.max_steps=7"])
+    new = recipe.override(["arms.orpo.beta=0.5", "training.max_steps=50", "training.max_steps=70"])
 
     assert new.arms["orpo"]["beta"] == 0.5
-    assert new.training.max_steps == 7
+    assert new.training.max_steps == 70
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_the_digest_of_a_run_changes_with_what_the_run_computes(recipe: Recipe) 
     same = recipe.override(["description=other", "search.trials=7", "arms.sft.learning_rate=1e-3"])
     assert run(same) == run(recipe)
     assert run(recipe, dict(reversed(settings.items()))) == run(recipe)
-    assert run(recipe.override(["training.max_steps=5"])) != run(recipe)
+    assert run(recipe.override(["training.max_steps=50"])) != run(recipe)
     assert run(recipe, {**settings, "beta": 0.2}) != run(recipe)
     assert run(recipe, seed=2) != run(recipe)
 

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import json
 import math
@@ -8,7 +9,7 @@ import pytest
 
 from study import orphans, seeds
 from study import search as search_module
-from study.config import load_recipe
+from study.config import PublishedSetting, load_recipe
 from study.confirm import best_trials, choose
 from study.errors import ConfigError, RecordError, StudyError
 from study.locks import hold
@@ -18,9 +19,29 @@ from study.search import open_optuna_study, published_settings, search, search_a
 STEPS = (0, 20, 40, 80, 120, 160)
 
 
+def small_search():
+    """A recipe with one published setting inside its space, whatever the shipped ones have."""
+    shipped = load_recipe("tiny-llama").override(
+        [
+            "training.max_steps=160",
+            "search.space.sft.learning_rate=[1e-4, 1e-2]",
+            "search.space.orpo.learning_rate=[1e-4, 1e-2]",
+        ]
+    )
+    known = PublishedSetting(
+        arm="orpo", source="axolotl", settings={"learning_rate": 2e-4, "beta": 0.1}
+    )
+    outside = PublishedSetting(
+        arm="orpo", source="TRL", settings={"learning_rate": 1e-6, "beta": 0.1}
+    )
+    return dataclasses.replace(
+        shipped, search=dataclasses.replace(shipped.search, published=(known, outside))
+    )
+
+
 @pytest.fixture
 def recipe():
-    return load_recipe("tiny-llama")
+    return small_search()
 
 
 @pytest.fixture
@@ -46,7 +67,7 @@ def long_search(tmp_path_factory):
                 settings, seed, on_validation
             ),
         )
-        yield run_arm(load_recipe("tiny-llama"), tmp_path_factory.mktemp("runs"), 40)
+        yield run_arm(small_search(), tmp_path_factory.mktemp("runs"), 40)
 
 
 def follow(settings, seed, on_validation):
