@@ -60,7 +60,8 @@ def report(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """Search, compare and write up the embedded study on a small budget."""
     tiny = ("--recipe", "tiny-smollm2", "--recipe", "tiny-llama", "--runs", "runs/demo")
-    _run(session, "study", "search", *tiny, "--trials", "4")
+    short = ("--trials", "6", "--set", "search.confirm_top=2", "--set", "search.confirm_seeds=1")
+    _run(session, "study", "search", *tiny, *short)
     _run(session, "study", "compare", *tiny, "--seeds", "3")
     _run(session, "python", "-m", "paper.build", "--runs", "runs/demo", "--out", "paper/build/demo")
 

@@ -55,6 +55,11 @@ def html_environment(references: Sequence[Reference]) -> jinja2.Environment:
     return environment
 
 
+def markdown_environment() -> jinja2.Environment:
+    """Build the environment for Markdown; values are escaped as in HTML."""
+    return _environment()
+
+
 def tex_environment() -> jinja2.Environment:
     """Build the environment that escapes for LaTeX.
 

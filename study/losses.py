@@ -50,7 +50,7 @@ class PairLogps(NamedTuple):
         return -(self.prompt_sum.sum() + self.chosen_sum.sum())
 
 
-def sft(logps: PairLogps, *, n_tokens: Tensor, n_pairs: Tensor) -> Tensor:  # noqa: ARG001
+def sft(logps: PairLogps, *, n_tokens: int, n_pairs: int) -> Tensor:  # noqa: ARG001
     """Return the chosen side's share of the NLL per token of a whole update.
 
     The counts are of the whole update, over all micro-batches and devices, so
@@ -59,7 +59,7 @@ def sft(logps: PairLogps, *, n_tokens: Tensor, n_pairs: Tensor) -> Tensor:  # no
     return logps.nll_sum / n_tokens
 
 
-def orpo(logps: PairLogps, *, n_tokens: Tensor, n_pairs: Tensor, beta: float) -> Tensor:
+def orpo(logps: PairLogps, *, n_tokens: int, n_pairs: int, beta: float) -> Tensor:
     """Return the NLL plus ``beta`` times the odds-ratio loss, Eq. 6."""
     or_loss = odds_ratio_loss(logps.chosen, logps.rejected)
     return sft(logps, n_tokens=n_tokens, n_pairs=n_pairs) + beta * or_loss.sum() / n_pairs

@@ -133,9 +133,7 @@ class PlannedBatches(Dataset[dict[str, Any]]):
             by_size[part :: self.n_parts], rejected=self.rejected, prompt_nll=self.prompt_nll
         )
         n_tokens = sum(len(p.chosen_ids) + self.prompt_nll * (len(p.prompt_ids) - 1) for p in pairs)
-        batch["update_tokens"] = torch.tensor(n_tokens, dtype=torch.float64)
-        batch["update_pairs"] = torch.tensor(len(pairs), dtype=torch.float64)
-        return batch
+        return {**batch, "update_tokens": n_tokens, "update_pairs": len(pairs)}
 
     def update(self, number: int) -> list[Encoded]:
         """Return the pairs of one update."""

@@ -70,6 +70,60 @@ def test_adapters_attach_to_all_seven_projections(model_folder) -> None:
     assert len(names) == 7
 
 
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param(  # HuggingFaceTB/SmolLM2-1.7B, but for its dimensions
+            {"num_key_value_heads": 4, "rope_theta": 130000.0, "rms_norm_eps": 1e-5},
+            id="smollm2",
+        ),
+        pytest.param(  # meta-llama/Llama-3.2-1B, but for its dimensions
+            {
+                "num_key_value_heads": 1,
+                "head_dim": 16,
+                "rope_theta": 500000.0,
+                "rope_scaling": {
+                    "rope_type": "llama3",
+                    "factor": 32.0,
+                    "high_freq_factor": 4.0,
+                    "low_freq_factor": 1.0,
+                    "original_max_position_embeddings": 8192,
+                },
+            },
+            id="llama-3.2",
+        ),
+    ],
+)
+def test_a_folder_as_on_the_hub_trains_and_generates(tmp_path, shape, small_recipe) -> None:
+    """config.json, generation_config.json, tokenizer files and sharded safetensors in bf16."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from study.evaluate import generate
+    from study.toy import VOCABULARY_SIZE, train_tokenizer
+
+    config = LlamaConfig(
+        vocab_size=VOCABULARY_SIZE,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        tie_word_embeddings=True,
+        **shape,
+    )
+    model = LlamaForCausalLM(config).to(torch.bfloat16)
+    model.save_pretrained(tmp_path, max_shard_size="100KB")
+    train_tokenizer().save_pretrained(tmp_path)
+    workbench = open_workbench(small_recipe.override([f"model.name={tmp_path}"]), device="cpu")
+    outcome = train_run(
+        workbench, arm="orpo", settings={"learning_rate": 3e-3, "beta": 0.1}, seed=1, folder=None
+    )
+
+    assert (tmp_path / "model.safetensors.index.json").exists()
+    assert workbench.base.model.dtype == torch.float32
+    assert outcome.validation["nll"] < workbench.initial_validation()["nll"]
+    assert len(generate(workbench, workbench.test[:2])) == 2
+
+
 def test_an_untied_model_trains_the_chat_tokens_on_both_ends(tmp_path) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -1,0 +1,60 @@
+"""Write the numbers of README.md: `python -m paper.readme`, or `--check`.
+
+What stands between the two marks is rendered from `runs/published` and never
+edited by hand.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from paper.build import PUBLISHED
+from paper.render import markdown_environment
+
+if TYPE_CHECKING:
+    from analysis.findings import Findings
+
+README = Path("README.md")
+BEGIN = "<!-- written by `python -m paper.readme` from runs/published: begin -->"
+END = "<!-- end -->"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--check", is_flag=True, help="Change nothing; fail where README.md is out of date.")
+def main(*, check: bool) -> None:
+    """Renew the answer and the table in README.md from runs/published."""
+    from analysis.findings import build_findings
+    from analysis.load import load_study
+
+    findings = build_findings(load_study(PUBLISHED), origin="published")
+    old = README.read_text(encoding="utf-8")
+    new = renew(old, block(findings))
+    if check and old != new:
+        raise click.ClickException("README.md is out of date; run python -m paper.readme")
+    if not check:
+        README.write_text(new, encoding="utf-8")
+        click.echo(f"{README} shows runs/published")
+
+
+def block(findings: "Findings") -> str:
+    """Render the answer and the table of arms as Markdown."""
+    template = markdown_environment().get_template("readme.md")
+    return template.render(findings=findings).strip()
+
+
+def renew(readme: str, text: str) -> str:
+    """Replace what stands between the two marks.
+
+    Raises:
+        ClickException: the marks are missing.
+    """
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise click.ClickException(f"README.md needs the lines {BEGIN!r} and {END!r}")
+    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    main()
