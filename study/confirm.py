@@ -106,6 +106,7 @@ def choose(
             f"the best {len(candidates)} settings all diverged when trained with other seeds; "
             "lower the bounds of search.space and search in another --runs"
         )
+    _, best_mean, best_trial = ranked[0]  # not the winner, whose repetitions were chosen too
     _, value, trial = min(ranked, key=lambda item: item[0])
     states = [row["state"] for row in trials]
     return {
@@ -115,7 +116,7 @@ def choose(
         "trial": trial["number"],
         "trial_value": trial["value"],
         "value": value,
-        "optimism": _loss(objective, value) - _loss(objective, trial["value"]),
+        "optimism": _loss(objective, best_mean) - _loss(objective, best_trial["value"]),
         "n_trials": len(trials),
         "n_pruned": states.count("pruned"),
         "n_diverged": states.count("diverged"),

@@ -230,7 +230,6 @@ def test_best_json_says_what_was_frozen_and_how_optimistic_the_search_was(
     winner = rows(folder)[best["trial"]]
     assert best["value"] == pytest.approx(sum(repeats) / 2)
     assert best["trial_value"] == winner["value"] == winner["nll"] + winner["lor"]
-    assert best["optimism"] == pytest.approx(best["value"] - best["trial_value"])
     assert best["direction"] == "minimize"
     assert best["digest"] == read_json(folder / "config.json")["digest"]
     assert len(list(read_jsonl(folder / "confirmations.jsonl"))) == 6
@@ -242,6 +241,21 @@ def test_optimism_is_positive_when_a_maximised_trial_looked_too_good():
 
     best = choose(trials, trials, repeats, objective="accuracy")
     assert best["optimism"] == pytest.approx(0.15)
+
+
+def test_optimism_is_that_of_the_best_trial_not_of_the_winner():
+    trials = [
+        {"number": n, "state": "complete", "settings": {"learning_rate": lr}, "value": value}
+        for n, (lr, value) in enumerate([(1.0, 0.1), (2.0, 0.2)])
+    ]
+    repeats = [
+        {"settings": {"learning_rate": lr}, "status": "ok", "value": value}
+        for lr, value in [(1.0, 0.5), (2.0, 0.15)]
+    ]
+    best = choose(trials, trials, repeats, objective="nll")
+
+    assert best["trial"] == 1
+    assert best["optimism"] == pytest.approx(0.4)
 
 
 def test_settings_whose_repetition_diverged_do_not_win():
