@@ -65,7 +65,7 @@ def _search_state(folder: Path, n_trials: int) -> str:
 
 def _compared(runs: Path, recipe: str) -> list[Row]:
     found = {(arm, seed): folder for arm, seed, folder in compare_folders(runs, recipe)}
-    seeds = sorted({seed for arm, seed in found if arm != "base"})
+    seeds: list[int | None] = [*sorted({seed for arm, seed in found if arm != "base"})] or [None]
     arms = dict.fromkeys(("sft", "orpo", *(arm for arm, _ in found if arm != "base")))
     wanted = [("base", 0), *((arm, seed) for arm in arms for seed in seeds)]
     return [
@@ -74,11 +74,16 @@ def _compared(runs: Path, recipe: str) -> list[Row]:
             "part": "compare",
             "arm": arm,
             "seed": seed,
-            "state": _run_state(run_folder(runs, recipe, arm, seed)),
-            "detail": _run_detail(run_folder(runs, recipe, arm, seed)),
+            **_run(None if seed is None else run_folder(runs, recipe, arm, seed)),
         }
         for arm, seed in wanted
     ]
+
+
+def _run(folder: RunFolder | None) -> Row:
+    if folder is None:
+        return {"state": "missing", "detail": "no seed was begun"}
+    return {"state": _run_state(folder), "detail": _run_detail(folder)}
 
 
 def _run_state(folder: RunFolder) -> str:

@@ -5,6 +5,7 @@ line that looks up the loss. Batches are planned before training: the same
 pairs in the same order for every arm with the same seed.
 """
 
+import contextlib
 import functools
 import math
 import resource
@@ -33,7 +34,8 @@ from study.records import ADAPTER, STEPS, append_jsonl, read_jsonl, write_jsonl
 from study.tokens import Encoded
 from study.workbench import Workbench
 
-CHECKPOINTS = "checkpoints"
+TRAINER = "trainer"
+"""Subfolder of a run for checkpoints and for the files of trackers."""
 DIVERGED_FACTOR = 2.0
 """A held-out NLL above this many times its initial value counts as diverged."""
 
@@ -86,6 +88,7 @@ def train_run(
         args=_arguments(recipe, settings["learning_rate"], seed, folder, workbench.device),
     )
     checkpoint = _resume_from(folder)
+    reset_peak_memory(workbench.device)
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
     outcome = watch.outcome
@@ -190,7 +193,8 @@ class ArmTrainer(Trainer):
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
         """Add what the watch has gathered since the last log."""
         if "loss" in logs:
-            logs.update(self.watch.flush(self.state.global_step, logs))
+            metrics = self.watch.flush(self.state.global_step, logs)
+            logs.update({name: value for name, value in metrics.items() if value is not None})
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -327,10 +331,22 @@ def save_adapter(model: Any, folder: Path) -> None:
     model.save_pretrained(folder, save_embedding_layers=False)
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Begin a new measurement, where the device or the system allows it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with contextlib.suppress(OSError):  # Linux alone; elsewhere the process's peak counts
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
 def peak_memory_bytes(device: torch.device) -> int:
     """Return the peak of allocated device memory, or of resident memory on the CPU."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    with contextlib.suppress(OSError):
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -371,7 +387,7 @@ def _arguments(
     training = recipe.training
     keep = folder is not None and training.checkpoint_every_steps > 0
     return TrainingArguments(
-        output_dir=str((folder or Path()) / CHECKPOINTS),
+        output_dir=str((folder or Path()) / TRAINER),
         max_steps=training.max_steps,
         per_device_train_batch_size=1,
         gradient_accumulation_steps=training.accumulation_steps,
@@ -404,7 +420,7 @@ def _resume_from(folder: Path | None) -> str | None:
     """Return the last checkpoint, after dropping lines logged beyond it."""
     if folder is None:
         return None
-    checkpoints = folder / CHECKPOINTS
+    checkpoints = folder / TRAINER
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
     step = int(Path(last).name.rpartition("-")[2]) if last else -1
     rows = [row for row in read_jsonl(folder / STEPS) if row["step"] <= step]
@@ -413,5 +429,8 @@ def _resume_from(folder: Path | None) -> str | None:
 
 
 def discard_checkpoints(folder: Path) -> None:
-    """Remove what a finished run no longer needs."""
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    """Remove what a finished run no longer needs; a tracker's files stay."""
+    for checkpoint in (folder / TRAINER).glob("checkpoint-*"):
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    with contextlib.suppress(OSError):  # absent, or not empty
+        (folder / TRAINER).rmdir()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from study.records import STEPS, read_jsonl
-from study.train import CHECKPOINTS, PlannedBatches, plan_updates, train_run
+from study.train import TRAINER, PlannedBatches, discard_checkpoints, plan_updates, train_run
 
 SFT, ORPO = {"learning_rate": 3e-3}, {"learning_rate": 3e-3, "beta": 0.2}
 
@@ -112,7 +112,7 @@ def test_a_run_that_was_killed_resumes_to_the_same_adapter(workbench, tmp_path) 
         train_run(
             workbench, arm="orpo", settings=ORPO, seed=1, folder=tmp_path / "cut", on_validation=die
         )
-    assert list((tmp_path / "cut" / CHECKPOINTS).glob("checkpoint-4"))
+    assert list((tmp_path / "cut" / TRAINER).glob("checkpoint-4"))
     train_run(workbench, arm="orpo", settings=ORPO, seed=1, folder=tmp_path / "cut")
 
     assert_equal(adapter_of(workbench), whole)
@@ -149,6 +149,18 @@ def test_an_absurd_learning_rate_diverges_with_step_and_examples(workbench, tmp_
     assert len(outcome.divergence["example_ids"]) == 8
     assert set(outcome.divergence["example_ids"]) <= known
     assert not (tmp_path / "adapter").exists()
+
+
+def test_a_tracker_gets_every_log_and_outlives_the_checkpoints(
+    workbench, tmp_path, monkeypatch
+) -> None:
+    pytest.importorskip("tensorboard", reason="the tracking extra is not installed")
+    monkeypatch.setenv("ORPO_STUDY_TRACKERS", "tensorboard")
+    train_run(workbench, arm="sft", settings=SFT, seed=1, folder=tmp_path)
+    discard_checkpoints(tmp_path)
+
+    assert list((tmp_path / TRAINER).rglob("events.out.tfevents.*"))
+    assert not list((tmp_path / TRAINER).glob("checkpoint-*"))
 
 
 def test_training_lowers_the_loss(workbench, tmp_path) -> None:
