@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -151,7 +152,7 @@ def search_command(
         trials=trials,
         seed=seed,
         storage=storage,
-        sharing=max(1, (workers or 1) // n_arms),
+        sharing=max(1, math.ceil((workers or 1) / max(1, n_arms))),
         run_jobs=_runner(recipes, device, workers, quiet),
     )
     _print(found, as_json, tables.search_table)
@@ -258,6 +259,8 @@ def data_check_command(
     """Read SOURCE (Hub id, file, folder or `toy`); show its form, counts and one example."""
     from study import datacheck
 
+    if len(names) > 1:
+        raise click.UsageError("data check takes one --recipe: its tokenizer and its limits")
     (recipe,) = _recipes(names or TINY[:1], (*assignments, f"data.name={json.dumps(source)}"))
     report = datacheck.check(recipe)
     click.echo(json.dumps(report, ensure_ascii=False) if as_json else datacheck.as_text(report))

@@ -30,6 +30,7 @@ from study.records import (
     CONFIG,
     STEPS,
     RunFolder,
+    check_folder,
     read_json,
     run_folder,
     search_folder,
@@ -87,12 +88,15 @@ def compare(
         run for recipe in recipes for run in plan_runs(recipe, runs=runs, seeds=seeds, seed=seed)
     ]
     for run in plan:
-        run.folder.claim(run.config)
+        check_folder(run.folder.path, run.config)
     for line in _untuned(plan):
         say(line)
     missing = [run for run in plan if run.folder.record() is None]
     missing.sort(key=lambda run: list(ARM_SETTINGS).index(run.arm), reverse=True)
     run_jobs([_job(run) for run in missing])
+    for run in plan:
+        if run.folder.record() is None:
+            say(f"{_name(run)} is being made by another process and is not in this table")
     return [record for run in plan if (record := run.folder.record()) is not None]
 
 
@@ -139,6 +143,7 @@ def make_run(workbench: "Workbench", report: Report, *, run: PlannedRun) -> None
     with hold(lock_path(run.folder)) as free:
         if not free or run.folder.record() is not None:
             return
+        run.folder.claim(run.config)
         outcome = _train(workbench, report, run)
         report(1, 1, "scoring held-out pairs")
         began = time.perf_counter()
@@ -156,9 +161,13 @@ def lock_path(folder: RunFolder) -> Path:
     return folder.path.with_name(f".{folder.path.name}.lock")
 
 
+def _name(run: PlannedRun) -> str:
+    return f"{run.recipe.name}/{run.arm}/seed-{run.seed}"
+
+
 def _job(run: PlannedRun) -> Job:
     return Job(
-        name=f"{run.recipe.name}/{run.arm}/seed-{run.seed}",
+        name=_name(run),
         recipe=run.recipe,
         work=functools.partial(make_run, run=run),
     )
@@ -189,8 +198,9 @@ def _train(workbench: "Workbench", report: Report, run: PlannedRun) -> "Outcome"
 def _untrained(workbench: "Workbench", run: PlannedRun) -> "Outcome":
     """Leave the base with a fresh adapter, which changes none of its outputs."""
     from study.model import fresh_adapter
-    from study.train import Outcome, peak_memory_bytes
+    from study.train import Outcome, peak_memory_bytes, reset_peak_memory
 
+    reset_peak_memory(workbench.device)
     fresh_adapter(workbench.base, run.recipe.adapter, seed=run.seed)
     scores = workbench.initial_validation()
     write_jsonl(run.folder.path / STEPS, [{"split": "validation", "step": 0, **scores}])
@@ -240,6 +250,7 @@ def _record(
         "data": workbench.data_summary,
         "cost": dict(cost),
         "parameters": outcome.parameters,
+        "model": workbench.base.resolved,
         **environment(str(workbench.device)),
     }
 

@@ -250,6 +250,13 @@ class Recipe:
         )
         for arm, settings in self.arms.items():
             _check_arm_settings(f"arms.{arm}", arm, settings)
+        _require(
+            bool(self.search.space), "search.space names no arm; it must name sft, orpo or both"
+        )
+        _require(
+            self.search.objective != "rougeL" or self.evaluation.generated_answers > 0,
+            "search.objective is 'rougeL', which needs evaluation.generated_answers above 0",
+        )
 
     def override(self, assignments: Iterable[str]) -> Self:
         """Return a copy with ``section.field=value`` assignments applied.

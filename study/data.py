@@ -170,10 +170,8 @@ def make_pair(
     answer: str | None = None,
 ) -> Pair:
     """Build a pair; its ids follow from its content."""
-    first_user = next((i for i, turn in enumerate(prompt) if turn.role == "user"), len(prompt))
-    opening = [
-        [turn.role, " ".join(turn.content.casefold().split())] for turn in prompt[: first_user + 1]
-    ]
+    asked = [turn for turn in prompt if turn.role == "user"] or list(prompt)
+    opening = [[turn.role, " ".join(turn.content.casefold().split())] for turn in asked[:1]]
     content = [_plain(part) for part in (prompt, chosen, rejected)]
     return Pair(
         prompt, chosen, rejected, digest(opening)[:16], source, digest(content)[:16], answer

@@ -7,8 +7,9 @@ from typing import Any
 from study.config import Recipe
 from study.data import dropped_lines, fingerprint, load_pairs, split_pairs
 from study.errors import StudyError
-from study.model import load_tokenizer
-from study.tokens import encode, truncation_counts
+from study.model import TOY, load_tokenizer
+from study.tokens import Encoded, encode, prepare_tokenizer, truncation_counts
+from study.toy import train_tokenizer
 
 QUANTILES = {"min": 0.0, "median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
@@ -21,7 +22,7 @@ def check(recipe: Recipe) -> dict[str, Any]:
         ModelError: the recipe's tokenizer cannot be loaded.
     """
     loaded = load_pairs(recipe.data)
-    tokenizer, _ = load_tokenizer(recipe.model)
+    tokenizer = _tokenizer(recipe)
     limits = {
         "max_prompt_tokens": recipe.data.max_prompt_tokens,
         "max_length_tokens": recipe.data.max_length_tokens,
@@ -44,7 +45,10 @@ def check(recipe: Recipe) -> dict[str, Any]:
             [len(pair.rejected_ids) for pair in encoded],
         ),
         "limits": limits,
-        "truncated": dict(truncation_counts(encoded, **limits)),
+        "truncated": {
+            **truncation_counts(encoded, **limits),
+            "useless": sum(_is_useless(pair, **limits) for pair in encoded),
+        },
         "splits": _splits(recipe, loaded.pairs),
         "example": _example(encoded[0], tokenizer),
     }
@@ -71,6 +75,20 @@ def as_text(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _tokenizer(recipe: Recipe) -> Any:
+    """Load the recipe's tokenizer; a tiny base need not be trained for it."""
+    if recipe.model.name.startswith(TOY):
+        tokenizer = train_tokenizer()
+        prepare_tokenizer(tokenizer)
+        return tokenizer
+    return load_tokenizer(recipe.model)[0]
+
+
+def _is_useless(pair: Encoded, *, max_prompt_tokens: int, max_length_tokens: int) -> bool:
+    room = max_length_tokens - min(len(pair.prompt_ids), max_prompt_tokens)
+    return pair.chosen_ids[:room] == pair.rejected_ids[:room]
+
+
 def _bias_words(bias: dict[str, float]) -> str:
     return (
         f"longer in {bias['chosen_longer']:.0%} of pairs and shorter in "
@@ -82,7 +100,7 @@ def _truncation_words(limits: dict[str, int], cut: dict[str, int]) -> str:
     return (
         f"at {limits['max_prompt_tokens']} prompt and {limits['max_length_tokens']} total tokens "
         f"cuts {cut['prompt']} prompts, {cut['chosen']} chosen and {cut['rejected']} rejected "
-        "answers"
+        f"answers; {cut['useless']} pairs become useless and would be left out"
     )
 
 

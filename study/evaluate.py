@@ -58,7 +58,7 @@ def score_pairs(workbench: Workbench, pairs: Sequence[Encoded]) -> dict[str, lis
     model = workbench.base.model.eval()
     order = sorted(range(len(pairs)), key=lambda i: pairs[i].n_tokens, reverse=True)
     rows: list[tuple[float, ...]] = [()] * len(pairs)
-    with torch.inference_mode():
+    with torch.inference_mode(), workbench.base.precision():
         for indices in _chunks(order, workbench.recipe.evaluation.batch_pairs):
             batch = pack([pairs[i] for i in indices], rejected=True, prompt_nll=False)
             logps = pair_logps(model, to_device(batch, workbench.device))
@@ -146,7 +146,7 @@ def _continue(workbench: Workbench, prompts: Sequence[Sequence[int]]) -> list[li
     pad, width = base.tokenizer.pad_token_id, max(map(len, prompts))
     ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-    with torch.inference_mode():
+    with torch.inference_mode(), workbench.base.precision():
         out = base.model.eval().generate(
             input_ids=ids.to(base.device),
             attention_mask=mask.to(base.device),

@@ -6,7 +6,7 @@ was trained before it.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,10 @@ class Base:
     device: torch.device
     trained_token_ids: tuple[int, ...]
     """Tokens whose embeddings every arm trains."""
+    dtype: torch.dtype = torch.float32
+    """Of the weights that are not quantised; mixed precision where it is bfloat16."""
+    resolved: dict[str, str] = field(default_factory=dict)
+    """What ``auto`` and ``main`` meant here: dtype, quantisation, commit of the weights."""
     initial: dict[str, torch.Tensor] | None = None
     """Trainable parameters of a freshly attached adapter, by name."""
 
@@ -41,6 +45,11 @@ class Base:
     def causal(self) -> Any:
         """The causal language model itself, without PEFT's wrapping."""
         return self.model if self.initial is None else self.model.get_base_model()
+
+    def precision(self) -> torch.autocast:
+        """Return the context in which this base is trained and scored alike."""
+        mixed = self.device.type == "cuda" and self.dtype == torch.bfloat16
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=mixed)
 
     def n_parameters(self) -> dict[str, int]:
         """Count the parameters, adapter included; NF4 weights count as unpacked."""
@@ -75,7 +84,7 @@ def load_base(config: ModelConfig, *, device: str, progress: "Progress | None" =
             **_hub_options(config),
         )
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot load model {config.name!r}: {_first_line(error)}") from error
+        raise ModelError(f"cannot load model {config.name!r}: {_hub_hint(error)}") from error
     _grow_embeddings(model, len(tokenizer))
     model.generation_config.eos_token_id = end_of_turn(tokenizer)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
@@ -83,7 +92,13 @@ def load_base(config: ModelConfig, *, device: str, progress: "Progress | None" =
     install(model)
     model.requires_grad_(False)
     model.eval()
-    return Base(model, tokenizer, where, trained_token_ids)
+    dtype = pick_dtype(config, where)
+    resolved = {
+        "dtype": str(dtype).removeprefix("torch."),
+        "quantization": config.quantization,
+        "commit": str(getattr(model.config, "_commit_hash", None) or "local"),
+    }
+    return Base(model, tokenizer, where, trained_token_ids, dtype, resolved)
 
 
 def load_tokenizer(
@@ -101,7 +116,7 @@ def load_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(config))
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"cannot load the tokenizer of {config.name!r}: {_first_line(error)}"
+            f"cannot load the tokenizer of {config.name!r}: {_hub_hint(error)}"
         ) from error
     return tokenizer, prepare_tokenizer(tokenizer)
 
@@ -153,7 +168,7 @@ def pick_device(device: str) -> str:
 def pick_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
     """Return the dtype of the weights that are not quantised."""
     if config.dtype == "auto":
-        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if bf16 else torch.float32
     return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
 
@@ -255,6 +270,19 @@ def _trained_tokens(base: Base) -> dict[str, list[int]] | None:
 
 def _trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+
+
+def _hub_hint(error: BaseException) -> str:
+    """Return an error's first line, and what to do about the usual causes."""
+    text = str(error)
+    if "gated" in text:
+        return (
+            f"{_first_line(error)} Accept its licence on its page at huggingface.co, then run "
+            "`hf auth login` or set HF_TOKEN"
+        )
+    if "couldn't connect" in text.lower() or "offline" in text.lower():
+        return f"{_first_line(error)} Connect, or name a local folder with --set model.name=FOLDER"
+    return _first_line(error)
 
 
 def _first_line(error: BaseException) -> str:

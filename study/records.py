@@ -71,11 +71,15 @@ class RunFolder:
         return list(read_jsonl(self.path / STEPS))
 
     def finish(self, record: Mapping[str, Any]) -> None:
-        """Add checksums of the run's files and write ``record.json``, last."""
+        """Add checksums of the run's files and write ``record.json``, last.
+
+        Files of trackers and what a killed writer left behind are no part of
+        the record.
+        """
         files = sorted(
             path
-            for path in self.path.rglob("*")
-            if path.is_file() and path.name not in (RECORD, CONFIG)
+            for path in (*self.path.glob("*"), *(self.path / ADAPTER).rglob("*"))
+            if path.is_file() and path.name not in (RECORD, CONFIG) and path.name[0] != "."
         )
         checksums = {path.relative_to(self.path).as_posix(): checksum(path) for path in files}
         write_json(self.path / RECORD, {**record, "files": checksums})
@@ -118,11 +122,20 @@ def claim_folder(path: Path, config: Mapping[str, Any]) -> None:
     Raises:
         RecordError: the folder belongs to another configuration.
     """
+    check_folder(path, config)
+    if not (path / CONFIG).exists():
+        write_json(path / CONFIG, {**config, "digest": digest(config)})
+
+
+def check_folder(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a folder that belongs to another configuration; write nothing.
+
+    Raises:
+        RecordError: the folder belongs to another configuration.
+    """
     wanted = {**config, "digest": digest(config)}
     found = read_json(path / CONFIG)
-    if found is None:
-        write_json(path / CONFIG, wanted)
-    elif found["digest"] != wanted["digest"]:
+    if found is not None and found["digest"] != wanted["digest"]:
         lines = "\n  ".join(differences(found, wanted))
         raise RecordError(
             f"{path} holds records of another configuration:\n  {lines}\n"
@@ -207,8 +220,9 @@ def write_bytes(path: Path, content: bytes) -> None:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
         raise RecordError(f"cannot write {path}: {error.strerror}; nothing was changed") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
 
 
 def checksum(path: Path) -> str:

@@ -24,7 +24,16 @@ from study.confirm import confirm, settings_key
 from study.errors import ConfigError
 from study.jobs import Job, Report
 from study.objectives import BY_VALIDATION_LOSS, DIRECTION, SCORES, score_trial, validation_value
-from study.records import BEST, JOURNAL, TRIALS, claim_folder, read_json, search_folder, write_jsonl
+from study.records import (
+    BEST,
+    JOURNAL,
+    TRIALS,
+    check_folder,
+    claim_folder,
+    read_json,
+    search_folder,
+    write_jsonl,
+)
 from study.seeds import search_seed
 
 if TYPE_CHECKING:
@@ -61,7 +70,7 @@ def search(
     searches = [(recipe, arm) for recipe in recipes for arm in recipe.search.space]
     searches.sort(key=lambda item: item[1] != "orpo")  # the longest first
     for recipe, arm in searches:
-        claim_folder(
+        check_folder(
             search_folder(runs, recipe.name, arm), search_config(recipe, arm=arm, seed=seed)
         )
     run_jobs(

@@ -6,6 +6,7 @@ from typing import Any
 
 from study.compare import lock_path
 from study.locks import is_held
+from study.orphans import has_worker
 from study.records import (
     BEST,
     CONFIG,
@@ -55,7 +56,7 @@ def _searches(runs: Path, recipe: str) -> list[Row]:
 
 
 def _search_state(folder: Path, n_trials: int) -> str:
-    if any(is_held(path) for path in folder.glob(".worker-*")):
+    if has_worker(folder):
         return "running"
     best = read_json(folder / BEST)
     if best is not None and best["n_trials"] == n_trials:

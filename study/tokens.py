@@ -73,7 +73,7 @@ def encode(
     Raises:
         DataError: an answer holds no token, or the two sides become equal.
     """
-    prompt_ids = encode_prompt(pair.prompt, tokenizer)[-max_prompt_tokens:]
+    prompt_ids = _cut_prompt(encode_prompt(pair.prompt, tokenizer), tokenizer, max_prompt_tokens)
     room, end = max_length_tokens - len(prompt_ids), end_of_turn(tokenizer)
     chosen_ids, rejected_ids = (
         _encode_answer(pair.prompt, answer, tokenizer, end)[:room]
@@ -133,6 +133,14 @@ def truncation_counts(
         counts["chosen"] += len(pair.chosen_ids) > room
         counts["rejected"] += len(pair.rejected_ids) > room
     return counts
+
+
+def _cut_prompt(ids: tuple[int, ...], tokenizer: Tokenizer, limit: int) -> tuple[int, ...]:
+    """Drop a long prompt's oldest tokens, but keep its BOS."""
+    if len(ids) <= limit:
+        return ids
+    kept = 1 if ids[0] == tokenizer.bos_token_id else 0
+    return (*ids[:kept], *ids[len(ids) - limit + kept :])
 
 
 def _encode_answer(

@@ -11,6 +11,7 @@ import math
 import resource
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,15 +23,15 @@ from torch import Tensor
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_utils import get_last_checkpoint
 
-from study.config import Recipe, Settings, TrainingConfig
+from study.config import Settings, TrainingConfig
 from study.engine import pack, pair_logps
 from study.environment import trackers
+from study.errors import RecordError
 from study.evaluate import score_validation
 from study.losses import LOSSES, NEEDS_REJECTED, PairLogps, log_odds, odds_ratio_loss
 from study.model import fresh_adapter
-from study.records import ADAPTER, STEPS, append_jsonl, read_jsonl, write_jsonl
+from study.records import ADAPTER, STEPS, append_jsonl, read_json, read_jsonl, write_jsonl
 from study.tokens import Encoded
 from study.workbench import Workbench
 
@@ -77,26 +78,38 @@ def train_run(
     """
     recipe = workbench.recipe
     model = fresh_adapter(workbench.base, recipe.adapter, seed=seed)
+    workbench.initial_validation()  # while the adapter still changes nothing
     hyperparameters = {name: v for name, v in settings.items() if name != "learning_rate"}
-    batches = PlannedBatches(workbench.train, recipe.training, arm=arm, seed=seed)
-    watch = Watch(workbench, batches, folder, on_validation)
-    trainer = ArmTrainer(
-        loss=functools.partial(LOSSES[arm], **hyperparameters),
-        batches=batches,
-        watch=watch,
-        model=model,
-        args=_arguments(recipe, settings["learning_rate"], seed, folder, workbench.device),
-    )
-    checkpoint = _resume_from(folder)
-    reset_peak_memory(workbench.device)
-    started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoint)
+    checkpoint, earlier = _resume_from(folder)
+    with tempfile.TemporaryDirectory() as nowhere:
+        args = _arguments(
+            workbench,
+            learning_rate=settings["learning_rate"],
+            seed=seed,
+            folder=folder,
+            nowhere=nowhere,
+        )
+        batches = PlannedBatches(
+            workbench.train, recipe.training, arm=arm, seed=seed, world=args.world_size
+        )
+        watch = Watch(workbench, batches, folder, on_validation)
+        trainer = ArmTrainer(
+            loss=functools.partial(LOSSES[arm], **hyperparameters),
+            batches=batches,
+            watch=watch,
+            model=model,
+            args=args,
+        )
+        reset_peak_memory(workbench.device)
+        started = time.perf_counter()
+        trainer.train(resume_from_checkpoint=checkpoint)
+    seconds = time.perf_counter() - started - watch.validation_s
     outcome = watch.outcome
     outcome.parameters = workbench.base.n_parameters()
     outcome.cost = {
-        "train_s": round(time.perf_counter() - started - watch.validation_s, 3),
+        "train_s": round(seconds + sum(row["seconds"] for row in earlier), 3),
         "steps": trainer.state.global_step,
-        "train_tokens": watch.tokens,
+        "train_tokens": watch.tokens + sum(row["tokens"] for row in earlier),
         "peak_memory_bytes": peak_memory_bytes(workbench.device),
     }
     if folder is not None and outcome.status == "ok":
@@ -239,10 +252,8 @@ class Watch(TrainerCallback):
         """Turn the sums since the last log into means and write them as one line."""
         metrics = _means(self._sums)
         bad = self._first_bad_step()
-        if bad is not None:
-            self._diverge(bad)
-        elif not math.isfinite(logs.get("grad_norm", 0.0)):
-            self._diverge(step)
+        if bad is not None or not math.isfinite(logs.get("grad_norm", 0.0)):
+            self._diverge(step, bad)
         else:
             self._write(
                 {
@@ -284,8 +295,7 @@ class Watch(TrainerCallback):
         if not all(map(math.isfinite, scores.values())) or (
             scores["nll"] > DIVERGED_FACTOR * self.workbench.initial_validation()["nll"]
         ):
-            bad = self._first_bad_step()
-            self._diverge(step if bad is None else bad)
+            self._diverge(step, self._first_bad_step())
             return
         self.outcome.validation = scores
         self._write({"split": "validation", "step": step, **scores})
@@ -297,15 +307,16 @@ class Watch(TrainerCallback):
         if not self._losses:
             return None
         finite = torch.isfinite(torch.stack(self._losses)).tolist()
-        parts = len(self._losses) // max(1, len(self._losses) // self.batches.n_parts)
+        parts = self.workbench.recipe.training.accumulation_steps
         return None if all(finite) else self._logged + finite.index(False) // parts + 1
 
-    def _diverge(self, step: int) -> None:
+    def _diverge(self, step: int, bad: int | None) -> None:
+        """End the run; name the pairs where one step's loss is known to be the first."""
         if self.outcome.status != "diverged":
-            pairs = self.batches.update(step - 1)
+            pairs = [] if bad is None else self.batches.update(bad - 1)
             self.outcome.status = "diverged"
             self.outcome.divergence = {
-                "step": step,
+                "step": step if bad is None else bad,
                 "example_ids": [pair.example_id for pair in pairs],
             }
 
@@ -382,12 +393,13 @@ def _means(sums: Sequence[Tensor]) -> dict[str, float | None]:
 
 
 def _arguments(
-    recipe: Recipe, learning_rate: float, seed: int, folder: Path | None, device: torch.device
+    workbench: Workbench, *, learning_rate: float, seed: int, folder: Path | None, nowhere: str
 ) -> TrainingArguments:
-    training = recipe.training
+    """Translate a recipe; a run without a folder leaves nothing behind."""
+    training, base = workbench.recipe.training, workbench.base
     keep = folder is not None and training.checkpoint_every_steps > 0
     return TrainingArguments(
-        output_dir=str((folder or Path()) / TRAINER),
+        output_dir=nowhere if folder is None else str(folder / TRAINER),
         max_steps=training.max_steps,
         per_device_train_batch_size=1,
         gradient_accumulation_steps=training.accumulation_steps,
@@ -399,33 +411,47 @@ def _arguments(
         max_grad_norm=training.max_grad_norm,
         activation_checkpointing=training.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
-        bf16=recipe.model.dtype != "float32" and device.type == "cuda",
+        bf16=base.device.type == "cuda" and base.dtype == torch.bfloat16,
         seed=seed,
         data_seed=seed,
-        use_cpu=device.type == "cpu",
+        use_cpu=base.device.type == "cpu",
         logging_steps=training.log_every_steps,
         logging_nan_inf_filter=False,
         save_strategy="steps" if keep else "no",
         save_steps=max(1, training.checkpoint_every_steps),
         save_total_limit=1,
-        report_to=trackers(),
+        report_to=["none"] if folder is None else trackers(),
         disable_tqdm=True,
         remove_unused_columns=False,
-        dataloader_pin_memory=device.type == "cuda",
+        dataloader_pin_memory=base.device.type == "cuda",
         label_names=[],
     )
 
 
-def _resume_from(folder: Path | None) -> str | None:
-    """Return the last checkpoint, after dropping lines logged beyond it."""
+def _resume_from(folder: Path | None) -> tuple[str | None, list[dict[str, Any]]]:
+    """Return the last whole checkpoint and the training steps logged up to it.
+
+    Trainer writes ``trainer_state.json`` last: a checkpoint without a readable
+    one was cut short by a kill and is removed, as are lines logged beyond.
+    """
     if folder is None:
-        return None
-    checkpoints = folder / TRAINER
-    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    step = int(Path(last).name.rpartition("-")[2]) if last else -1
+        return None, []
+    last, step = None, -1
+    for checkpoint in (folder / TRAINER).glob("checkpoint-*"):
+        if not _is_whole(checkpoint):
+            shutil.rmtree(checkpoint)
+        elif int(checkpoint.name.rpartition("-")[2]) > step:
+            last, step = checkpoint, int(checkpoint.name.rpartition("-")[2])
     rows = [row for row in read_jsonl(folder / STEPS) if row["step"] <= step]
     write_jsonl(folder / STEPS, rows)
-    return last
+    return str(last) if last else None, [row for row in rows if row["split"] == "train"]
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        return read_json(checkpoint / "trainer_state.json") is not None
+    except RecordError:
+        return False
 
 
 def discard_checkpoints(folder: Path) -> None:

@@ -69,12 +69,19 @@ def open_workbench(recipe: Recipe, *, device: str, progress: "Progress | None" =
     gc.freeze()  # the base and the pairs stay: spare every later collection the walk over them
     held_out = [*splits.validation, *splits.test]
     summary: dict[str, Any] = {
-        name: {"pairs": len(encoded[name]), "fingerprint": fingerprint(getattr(splits, name))}
+        name: {
+            "pairs": len(encoded[name]),
+            "fingerprint": fingerprint(_kept(getattr(splits, name), encoded[name])),
+        }
         for name in encoded
     }
     summary["source"] = recipe.data.name
     summary["form"] = loaded.form
-    summary["dropped"] = {reason: len(rows) for reason, rows in loaded.dropped.items()}
+    summary["dropped"] = {reason: len(rows) for reason, rows in loaded.dropped.items()} | {
+        f"useless after truncation, {name}": n_lost
+        for name in encoded
+        if (n_lost := len(getattr(splits, name)) - len(encoded[name]))
+    }
     return Workbench(
         recipe=recipe,
         base=base,
@@ -86,8 +93,15 @@ def open_workbench(recipe: Recipe, *, device: str, progress: "Progress | None" =
     )
 
 
+def _kept(pairs: Sequence[Pair], encoded: Sequence[Encoded]) -> list[Pair]:
+    ids = {one.example_id for one in encoded}
+    return [pair for pair in pairs if pair.example_id in ids]
+
+
 def encode_split(pairs: Sequence[Pair], base: Base, recipe: Recipe) -> list[Encoded]:
     """Encode one split; pairs that the length limits make useless are left out.
+
+    The record's ``data.dropped`` counts them.
 
     Raises:
         DataError: more than the recipe's share of pairs would be left out.

@@ -43,7 +43,13 @@ def trained(monkeypatch):
     def run_jobs(jobs, *, slots, quiet):
         return [
             job.work(
-                SimpleNamespace(recipe=job.recipe, device="cpu", data_summary={}), lambda *_: None
+                SimpleNamespace(
+                    recipe=job.recipe,
+                    device="cpu",
+                    data_summary={},
+                    base=SimpleNamespace(resolved={}),
+                ),
+                lambda *_: None,
             )
             for job in jobs
         ]

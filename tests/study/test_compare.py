@@ -52,7 +52,8 @@ def trained(monkeypatch):
 
 
 def bench(recipe):
-    return SimpleNamespace(recipe=recipe, device="cpu", data_summary={"source": "toy"})
+    base = SimpleNamespace(resolved={"dtype": "float32"})
+    return SimpleNamespace(recipe=recipe, device="cpu", data_summary={"source": "toy"}, base=base)
 
 
 def here(jobs):

@@ -624,13 +624,14 @@ def pair(prompt, chosen="yes", rejected="no", system=None):
     )
 
 
-def test_clusters_ignore_case_spacing_and_later_turns():
+def test_clusters_ignore_case_spacing_system_and_later_turns():
     one = pair("What  is\nLOVE?")
     longer = (*one.prompt, Message("assistant", "x"), Message("user", "y"))
     two = make_pair(prompt=longer, chosen=one.chosen, rejected=one.rejected, source="test")
 
     assert pair("what is love?").cluster_id == one.cluster_id == two.cluster_id
-    assert pair("What is love?", system="Sing.").cluster_id != one.cluster_id
+    assert pair("What is love?", system="Sing.").cluster_id == one.cluster_id
+    assert pair("What is hate?").cluster_id != one.cluster_id
     assert len({pair("what is love?").example_id, one.example_id, two.example_id}) == 3
     assert len(one.example_id) == len(one.cluster_id) == 16
 

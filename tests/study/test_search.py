@@ -177,8 +177,17 @@ def test_all_trials_share_one_seed_and_confirmations_never_use_it(recipe, traine
 
 
 def test_seeds_that_would_meet_the_search_are_refused():
-    with pytest.raises(ConfigError, match="--seed is 99999"):
-        seeds.compare_seeds(99_999, 3)
+    with pytest.raises(ConfigError, match="--seed is 100"):
+        seeds.compare_seeds(100, 3)
+
+
+def test_studies_with_different_seeds_share_no_seed():
+    def everything(seed):
+        return {seeds.search_seed(seed), *seeds.confirmation_seeds(seed, 9)} | set(
+            seeds.compare_seeds(seed, 9)
+        )
+
+    assert not everything(0) & everything(1)
 
 
 def test_pruned_and_diverged_trials_count(long_search):

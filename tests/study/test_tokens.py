@@ -94,7 +94,7 @@ def test_long_prompts_lose_their_beginning_and_long_answers_their_end(tokenizer)
     whole = encode(pair, tokenizer, max_prompt_tokens=90, max_length_tokens=400)
     cut = encode(pair, tokenizer, max_prompt_tokens=8, max_length_tokens=12)
 
-    assert cut.prompt_ids == whole.prompt_ids[-8:]
+    assert cut.prompt_ids == (tokenizer.bos_token_id, *whole.prompt_ids[-7:])
     assert cut.chosen_ids == whole.chosen_ids[:4]
 
 
