@@ -51,6 +51,12 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def calibration(session: nox.Session) -> None:
+    """Simulate studies and check error rates, coverage and power."""
+    _run(session, "python", "-m", "analysis.calibration", *session.posargs)
+
+
+@nox.session(python=False)
 def report(session: nox.Session) -> None:
     """Write paper/build/report.html, .tex and .pdf from finished runs."""
     _run(session, "python", "-m", "paper.build", *session.posargs)

@@ -100,7 +100,8 @@ FRONT: Final = FigureFile(
 CONTRASTS: Final = FigureFile(
     name="contrasts",
     caption="ORPO minus SFT on held-out test pairs in every score, with 95 % intervals over "
-    "training seeds and prompts.",
+    "training seeds and prompts; with several models the lowest bar is the contrast over all of "
+    "them. The colour follows the verdict, which is corrected for the number of tests.",
     alt="Forest plot of differences between ORPO and SFT with intervals, one panel per score.",
     section="results",
 )

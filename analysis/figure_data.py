@@ -17,7 +17,8 @@ from analysis.load import score_matrix
 from analysis.metrics import METRICS
 from analysis.records import SearchRecord, StudyRecords
 from analysis.rows import ContrastRow
-from analysis.wording import signed
+from analysis.verdicts import Verdict
+from analysis.words import signed
 
 LABEL_WIDTH, KEY_WIDTH = 28, 100
 """Characters in a line of a panel's label and of the key of published settings."""
@@ -97,13 +98,13 @@ class Bar:
     low: float
     high: float
     favours: str | None
-    """An arm, or None where the interval contains zero or nothing is better."""
+    """An arm, or None where the verdict is open or nothing is better."""
     text: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastPanel:
-    """The contrasts of one metric, one bar per recipe."""
+    """The contrasts of one metric, one bar per recipe, and one over all models."""
 
     metric: str
     label: str
@@ -292,7 +293,7 @@ def _contrast_panel(metric: str, rows: Sequence[ContrastRow]) -> ContrastPanel:
 def _bar(row: ContrastRow, digits: int) -> Bar:
     assert row.low is not None
     assert row.high is not None
-    favours = {"better": row.treatment, "worse": row.baseline}.get(row.verdict)
+    favours = {1: row.treatment, -1: row.baseline}.get(Verdict(row.verdict).favours)
     return Bar(
         recipe=row.recipe,
         estimate=row.estimate,

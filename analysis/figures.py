@@ -16,7 +16,7 @@ from analysis.curve_data import CurvePanel, curve_info
 from analysis.drawing import COLOURS, INK, NEUTRAL, STYLE, grid, legend, mark, save
 from analysis.records import StudyRecords
 from analysis.rows import FigureFile, Findings
-from analysis.wording import arm_name
+from analysis.words import arm_name
 
 
 def draw_all(records: StudyRecords, findings: Findings, folder: Path) -> tuple[FigureFile, ...]:
@@ -133,7 +133,7 @@ def draw_contrasts(
         [
             mark("o", COLOURS[treatment], f"in favour of {arm_name(treatment)}", line="-"),
             mark("o", COLOURS[baseline], f"in favour of {arm_name(baseline)}", line="-"),
-            mark("o", NEUTRAL, "contains zero, or neither direction is better", line="-"),
+            mark("o", NEUTRAL, "inconclusive, or neither direction is better", line="-"),
         ],
     )
     return figure
@@ -152,7 +152,9 @@ def _figures(
         )
         for curve in captions.CURVES
     ]
-    contrasts = data.contrast_info(findings.contrasts, baseline="sft", treatment="orpo")
+    contrasts = data.contrast_info(
+        (*findings.contrasts, *findings.pooled), baseline="sft", treatment="orpo"
+    )
     return [
         (captions.HISTORY, search_figures.draw_history, data.history_info(records)),
         (

@@ -3,11 +3,13 @@
 import dataclasses
 import json
 
-from analysis import provenance, tables, wording
+from analysis import advice, calibration, provenance, tables, wording
+from analysis.contrasts import comparisons, contrast_rows, pooled_comparisons
 from analysis.load import StudyRecords
 from analysis.metrics import METRICS
 from analysis.rows import (
     ArmRow,
+    CalibrationRow,
     ContrastRow,
     CostRow,
     DataRow,
@@ -22,6 +24,7 @@ from study.errors import RecordError
 
 __all__ = [
     "ArmRow",
+    "CalibrationRow",
     "ContrastRow",
     "CostRow",
     "DataRow",
@@ -48,11 +51,13 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
     """
     primary = _primary_metric(records)
     arms = tables.arm_rows(records)
-    contrasts = tables.contrast_rows(records)
+    found = comparisons(records)
+    over_all = pooled_comparisons(found)
+    contrasts, pooled = contrast_rows(found, over_all, primary=primary)
     searches = tables.search_rows(records)
     reported = {name for arm in arms for name in arm.scores}
     return Findings(
-        answer=wording.answer(contrasts, arms, primary),
+        answer=wording.answer((*pooled, *contrasts), arms, primary),
         primary_metric=primary,
         metrics={name: metric for name, metric in METRICS.items() if name in reported},
         recipes=provenance.descriptions(records),
@@ -62,7 +67,7 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
         costs=tables.cost_rows(records),
         samples=tables.sample_rows(records),
         data=tables.data_rows(records),
-        failed_runs=wording.failed_runs(records),
+        failed_runs=(*wording.failed_runs(records), *advice.failure_rates(records)),
         cannot_conclude=wording.cannot_conclude(records, arms, contrasts),
         deviations=provenance.deviations(records),
         environment=provenance.environment(records),
@@ -72,6 +77,9 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
         origin=origin,
         commands=provenance.commands(records),
         search_remarks=wording.search_remarks(records, searches),
+        pooled=pooled,
+        test_remarks=advice.test_remarks(found, over_all, (*contrasts, *pooled), primary=primary),
+        calibration=calibration.read_results(),
     )
 
 

@@ -16,6 +16,8 @@ class Metric:
     digits: int
     meaning: str
     """One plain sentence."""
+    sesoi: float | None = None
+    """Smallest effect of interest, above zero; None where none was declared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,7 @@ class ContrastRow:
     n_treatment: int
     n_examples: int
     verdict: str
-    """``better``, ``worse``, ``higher``, ``lower``, ``inconclusive`` or ``not tested``."""
+    """One of ``analysis.verdicts.Verdict``."""
     null_hypothesis: str = ""
     """What the test assumes until the data speak against it, in words."""
     test_set_low: float | None = None
@@ -72,6 +74,33 @@ class ContrastRow:
     """The same test about these held-out pairs alone: over seeds only."""
     shares: Mapping[str, float] | None = None
     """Shares of the estimate's variance: ``seed``, ``prompt``, ``residual``."""
+    family: str = ""
+    """``primary``, ``secondary``, or empty: an interval without a p-value."""
+    family_size: int = 0
+    p_adjusted: float | None = None
+    """Holm's p-value within the family."""
+    sesoi: float | None = None
+    tost_p: float | None = None
+    """p of: the arms differ by at least ``sesoi``."""
+    detectable: float | None = None
+    """True difference that 80 % of such studies would find."""
+    detectable_low: float | None = None
+    detectable_high: float | None = None
+    """Its range over the 80 % interval of the variance between seeds."""
+    relative: float | None = None
+    """Estimate over the baseline's absolute mean."""
+    win_rate: float | None = None
+    """Share of prompts on which the treatment does better, ties counted half."""
+    win_low: float | None = None
+    win_high: float | None = None
+    bound_low: float | None = None
+    """Bounds with diverged runs at the worst scores; None where none diverged."""
+    bound_high: float | None = None
+    n_clusters: int = 0
+    n_models: int = 1
+    n_diverged: int = 0
+    remark: str = ""
+    """What must be known beside the verdict."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +174,22 @@ class FigureFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CalibrationRow:
+    """What a test does in simulated studies, beside what it promises."""
+
+    regime: str
+    test: str
+    quantity: str
+    """``type I error``, ``coverage`` or ``power``."""
+    value: float
+    low: float | None
+    """Bounds within which it must lie; None where nothing is demanded."""
+    high: float | None
+    n_studies: int
+    passed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Findings:
     """Everything that the write-up prints; templates add words only."""
 
@@ -179,3 +224,8 @@ class Findings:
     """Commands that make these records and this report again."""
     search_remarks: tuple[str, ...] = ()
     """One sentence per thing to know about the searches: budgets, edges, luck."""
+    pooled: tuple[ContrastRow, ...] = ()
+    """Contrasts of the trained arms averaged over models; empty with one recipe."""
+    test_remarks: tuple[str, ...] = ()
+    """One sentence per thing to know about the tests: families, seeds or prompts."""
+    calibration: tuple[CalibrationRow, ...] = ()

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis import figure_data as data
 from analysis.drawing import COLOURS, INK, NEUTRAL, columns_of, grid, legend, mark
-from analysis.wording import arm_name
+from analysis.words import arm_name
 
 
 def draw_history(panels: Sequence[data.HistoryPanel]) -> Figure:

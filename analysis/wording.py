@@ -1,39 +1,55 @@
 """Sentences of the findings: words chosen by verdicts and records alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Final
 
 from analysis import tuning
 from analysis.metrics import METRICS
 from analysis.records import RunRecord, StudyRecords
 from analysis.rows import ArmRow, ContrastRow, SearchRow
+from analysis.verdicts import Verdict
+from analysis.words import arm_name, in_unit, setting, setting_name, settings, signed, verdict_words
 from study.config import differences
 
-SMALLEST_EFFECT = {2: 10.4, 3: 3.5, 4: 2.5, 5: 2.1, 6: 1.8, 8: 1.5, 10: 1.3}
-"""Seeds per arm -> effect found in 80 % of studies, in sd between seeds.
-
-Unpaired seeds-by-prompts t where seeds dominate; simulated, STATISTICS 3.6.
-"""
+VERBS: Final = {
+    Verdict.BETTER: "beats",
+    Verdict.BETTER_BY_AT_LEAST: "beats",
+    Verdict.WORSE: "falls behind",
+    Verdict.WORSE_BY_AT_LEAST: "falls behind",
+    Verdict.HIGHER: "differs from",
+    Verdict.LOWER: "differs from",
+}
 
 
 def answer(contrasts: Sequence[ContrastRow], arms: Sequence[ArmRow], metric: str) -> str:
-    """Answer the study's question, ORPO or SFT, in one sentence over all recipes."""
+    """Answer the study's question, ORPO or SFT, in one sentence over all recipes.
+
+    With several recipes the contrast over all of them comes first.
+    """
     rows = {(arm.recipe, arm.arm): arm for arm in arms}
-    parts = []
+    asked = {
+        row.recipe: row
+        for row in contrasts
+        if (row.metric, row.baseline, row.treatment) == (metric, "sft", "orpo")
+    }
+    pooled = next((row for row in asked.values() if row.n_models > 1), None)
+    parts = (
+        [_verdict_clause(pooled, "ORPO", "SFT", f"over {pooled.n_models} models")] if pooled else []
+    )
     for recipe in dict.fromkeys(arm.recipe for arm in arms):
-        sft, orpo = rows.get((recipe, "sft")), rows.get((recipe, "orpo"))
-        contrast = next(
-            (
-                row
-                for row in contrasts
-                if (row.recipe, row.metric, row.baseline, row.treatment)
-                == (recipe, metric, "sft", "orpo")
-            ),
-            None,
+        sft, orpo, contrast = (
+            rows.get((recipe, "sft")),
+            rows.get((recipe, "orpo")),
+            asked.get(recipe),
         )
         if sft is None or orpo is None or contrast is None:
             parts.append(f"on {recipe} ORPO and SFT cannot be compared: finished runs are missing")
+        elif pooled:
+            parts.append(_short_clause(contrast, sft, orpo))
         else:
-            parts.append(_answer_part(contrast, sft, orpo))
+            parts.append(
+                _verdict_clause(contrast, _arm(orpo), _arm(sft), f"on {recipe}", sft, orpo)
+            )
     sentence = "; ".join(parts)
     return f"{sentence[0].upper()}{sentence[1:]}."
 
@@ -80,14 +96,13 @@ def cannot_conclude(
             "updates; how much the verdict varies with another search is not covered."
         ),
         (
-            "Equality: inconclusive means that the interval contains zero; no smallest effect of "
-            "interest was declared, so no row shows that two arms are equal."
+            "Equality: inconclusive means that the interval contains zero; only rows called "
+            "equivalent show that two arms differ by less than the smallest effect of interest."
         ),
-        _small_effects(arms),
+        *_small_effects(arms, contrasts),
         (
-            f"Any single one of the secondary scores: {len(contrasts)} comparisons are shown "
-            "without a correction for their number, and only the primary score was chosen before "
-            "the runs."
+            "Differences from the base model, as claims: they are shown with intervals that are "
+            "not corrected for their number."
         ),
         (
             "What people prefer: scores compare with the chosen answers of the data; nobody judged "
@@ -102,8 +117,8 @@ def cannot_conclude(
     ]
     sentences += [
         f"What diverged runs would have scored: {arm.n_diverged} of {arm.n_diverged + arm.n_seeds} "
-        f"{arm_name(arm.arm)} runs on {arm.recipe} diverged and have no score, so comparisons with "
-        "them stay inconclusive."
+        f"{arm_name(arm.arm)} runs on {arm.recipe} diverged and have no score, so a comparison "
+        "decides only what holds for the worst that they could have scored."
         for arm in arms
         if arm.n_diverged
     ]
@@ -128,8 +143,8 @@ def search_remarks(records: StudyRecords, rows: Sequence[SearchRow]) -> tuple[st
             n = len(next(iter(trials.values())))
             sentences.append(f"{recipe}: every searched arm had the same {n} finished trials.")
     sentences += [
-        f"{row.recipe}: the best {_setting_name(name)} of {arm_name(row.arm)}, "
-        f"{number(row.settings[name])}, lies at the edge of its range, so a better one may lie "
+        f"{row.recipe}: the best {setting_name(name)} of {arm_name(row.arm)}, "
+        f"{setting(row.settings[name])}, lies at the edge of its range, so a better one may lie "
         "outside."
         for row in rows
         for name in row.at_edge
@@ -143,69 +158,66 @@ def search_remarks(records: StudyRecords, rows: Sequence[SearchRow]) -> tuple[st
     return tuple(sentences)
 
 
-def settings_words(settings: Mapping[str, float]) -> str:
-    """Print settings as ``learning rate 3e-3, β 0.1``."""
-    return ", ".join(f"{_setting_name(name)} {number(value)}" for name, value in settings.items())
-
-
-def arm_name(arm: str) -> str:
-    """Print an arm's name: ``Base``, ``SFT``, ``ORPO``."""
-    return "Base" if arm == "base" else arm.upper()
-
-
-def number(value: float) -> str:
-    """Print a hyperparameter with three figures, as ``3e-3`` below 0.01."""
-    if value >= 0.01:
-        return f"{value:.3g}"
-    mantissa, _, exponent = f"{value:.2e}".partition("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-
-
-def signed(value: float, digits: int) -> str:
-    """Print a number with its sign and a real minus."""
-    return f"{value:+.{digits}f}".replace("-", "−")
-
-
-def _answer_part(contrast: ContrastRow, sft: ArmRow, orpo: ArmRow) -> str:
+def _verdict_clause(
+    contrast: ContrastRow, treatment: str, baseline: str, where: str, *runs: ArmRow
+) -> str:
+    """Say what a contrast shows, with its effect, interval and n."""
     metric = METRICS[contrast.metric]
-    effect = signed(contrast.estimate, metric.digits)
-    if metric.unit:
-        effect += f" {metric.unit}"
+    effect = f"{in_unit(signed(contrast.estimate, metric.digits), metric)} in {metric.label}"
+    details = f"({_details(contrast)}{_diverged(*runs)})"
+    margin = "" if contrast.sesoi is None else in_unit(f"±{contrast.sesoi:g}", metric)
+    verdict = Verdict(contrast.verdict)
+    if verdict in VERBS:
+        return f"{treatment} {VERBS[verdict]} {baseline} {where} by {effect} {details}"
+    if verdict is Verdict.NEGLIGIBLE:
+        return (
+            f"{treatment} differs from {baseline} {where} by a negligible {effect}, "
+            f"within {margin} {details}"
+        )
+    if verdict is Verdict.EQUIVALENT:
+        return f"{treatment} equals {baseline} {where} within {margin}: {effect} {details}"
+    if verdict is Verdict.INCONCLUSIVE:
+        return (
+            f"no difference between {treatment} and {baseline} is shown {where}: {effect} is "
+            f"inconclusive {details}"
+        )
+    reason = contrast.test.removeprefix("not tested: ")
+    return (
+        f"the difference between {treatment} and {baseline} {where}, {effect}, is not tested, "
+        f"because {reason} {details}"
+    )
+
+
+def _short_clause(contrast: ContrastRow, sft: ArmRow, orpo: ArmRow) -> str:
+    """Say in a few words what a recipe adds to the contrast over all of them."""
+    metric = METRICS[contrast.metric]
+    return (
+        f"on {contrast.recipe} {signed(contrast.estimate, metric.digits)}, "
+        f"{verdict_words(contrast)}, with {_arm(orpo)} against {_arm(sft)}{_diverged(sft, orpo)}"
+    )
+
+
+def _details(contrast: ContrastRow) -> str:
+    digits = METRICS[contrast.metric].digits
     size = f"{_seeds(contrast)}, {contrast.n_examples} held-out pairs"
-    if contrast.low is not None and contrast.high is not None:
-        low, high = signed(contrast.low, metric.digits), signed(contrast.high, metric.digits)
-        size = f"95 % interval {low} to {high}; {size}"
-    treatment, baseline = _arm(orpo), _arm(sft)
-    match contrast.verdict:
-        case "better" | "worse":
-            verb = "beats" if contrast.verdict == "better" else "falls behind"
-            return (
-                f"{treatment} {verb} {baseline} on {contrast.recipe} by {effect} in "
-                f"{metric.label} ({size})"
-            )
-        case "inconclusive":
-            return (
-                f"no difference between {treatment} and {baseline} is shown on {contrast.recipe}: "
-                f"{effect} in {metric.label} is inconclusive ({size}{_diverged(sft, orpo)})"
-            )
-        case _:
-            reason = contrast.test.removeprefix("not tested: ")
-            return (
-                f"the difference between {treatment} and {baseline} on {contrast.recipe}, "
-                f"{effect} in {metric.label}, is not tested, because {reason} ({size})"
-            )
+    if contrast.low is None or contrast.high is None:
+        return size
+    return (
+        f"95 % interval {signed(contrast.low, digits)} to {signed(contrast.high, digits)}; {size}"
+    )
 
 
 def _arm(row: ArmRow) -> str:
     untuned = "" if row.tuned else ", untuned"
-    return f"{arm_name(row.arm)} ({settings_words(row.settings)}{untuned})"
+    return f"{arm_name(row.arm)} ({settings(row.settings)}{untuned})"
 
 
 def _seeds(contrast: ContrastRow) -> str:
     a, b = contrast.n_baseline, contrast.n_treatment
     if a != b:
         return f"{b} and {a} seeds"
-    return "1 seed" if a == 1 else f"{a} seeds"
+    of_each = " of each model" if contrast.n_models > 1 else ""
+    return "1 seed" if a == 1 else f"{a} seeds{of_each}"
 
 
 def _diverged(*rows: ArmRow) -> str:
@@ -222,15 +234,20 @@ def _divergence(run: RunRecord) -> str:
     )
 
 
-def _small_effects(arms: Sequence[ArmRow]) -> str:
+def _small_effects(arms: Sequence[ArmRow], contrasts: Sequence[ContrastRow]) -> list[str]:
     n = min((arm.n_seeds for arm in arms if arm.arm != "base"), default=0)
     if n < 2:
-        return "Any difference at all where an arm has one run: nothing tells it from luck."
-    known = max(seeds for seeds in SMALLEST_EFFECT if seeds <= n)
-    return (
-        f"Small effects: with {n} seeds per arm a difference below about "
-        f"{SMALLEST_EFFECT[known]} standard deviations between seeds would mostly be missed."
-    )
+        return ["Any difference at all where an arm has one run: nothing tells it from luck."]
+    sentences = []
+    for row in contrasts:
+        if row.family == "primary" and row.detectable is not None:
+            metric = METRICS[row.metric]
+            size = in_unit(f"{row.detectable:.{metric.digits}f}", metric)
+            sentences.append(
+                f"Small effects on {row.recipe}: a true difference below {size} in {metric.label} "
+                "would be missed by more than a fifth of such studies."
+            )
+    return sentences
 
 
 def _settings_from_elsewhere(records: StudyRecords) -> list[str]:
@@ -249,10 +266,6 @@ def _settings_from_elsewhere(records: StudyRecords) -> list[str]:
                 f"ran under another configuration ({names})."
             )
     return sentences
-
-
-def _setting_name(name: str) -> str:
-    return "β" if name == "beta" else name.replace("_", " ")
 
 
 def _list(words: Sequence[str]) -> str:

@@ -4,6 +4,9 @@ What stands between the two marks is rendered from `runs/published` and never
 edited by hand.
 """
 
+# Heavy imports stand inside functions so that ``--help`` answers at once.
+# ruff: noqa: PLC0415
+
 from pathlib import Path
 from typing import TYPE_CHECKING
 

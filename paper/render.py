@@ -9,16 +9,27 @@ import base64
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jinja2
 from markupsafe import Markup
 
-from analysis.findings import ContrastRow, FigureFile, Findings, Metric
+from analysis.findings import CalibrationRow, ContrastRow, FigureFile, Findings, Metric
+from analysis.words import (
+    MISSING,
+    arm_name,
+    number,
+    percent,
+    setting,
+    setting_name,
+    settings,
+    signed,
+    verdict_words,
+)
 from paper.escape import generated_html, generated_tex, printable, tex
 from paper.prose import FOLDER, Reference, prose_html, prose_tex, read_references, read_text
 
-MISSING = "–"
+Key = TypeVar("Key")
 
 
 def render_html(
@@ -85,20 +96,6 @@ def data_uri(svg: bytes) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode('ascii')}"
 
 
-def number(value: float | None, digits: int) -> str:
-    """Print a number with fixed digits and a real minus sign."""
-    if value is None or not math.isfinite(value):
-        return MISSING
-    rounded = round(value, digits) + 0.0
-    return f"{rounded:.{digits}f}".replace("-", "−")
-
-
-def signed(value: float | None, digits: int) -> str:
-    """Print an effect: a number whose sign is always shown, zero excepted."""
-    text = number(value, digits)
-    return f"+{text}" if value is not None and round(value, digits) > 0 else text
-
-
 def interval(low: float | None, high: float | None, digits: int) -> str:
     """Print the bounds of an interval, or a dash where there is none."""
     if low is None or high is None:
@@ -119,29 +116,29 @@ def p_value(value: float | None) -> str:
     return f"p {text}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def setting(value: float | None) -> str:
-    """Print a hyperparameter: ``3e-3`` below 0.01, else decimals, 3 figures."""
-    if value is None:
-        return MISSING
-    if value == 0 or 0.01 <= abs(value) < 10_000:
-        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
-    mantissa, _, exponent = f"{value:.2e}".partition("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+def band(row: CalibrationRow) -> str:
+    """Print what a simulated rate must keep to, or a dash where nothing is asked."""
+    if row.low is not None and row.high is not None:
+        return f"{percent_1(row.low)} to {percent_1(row.high)}"
+    if row.low is not None:
+        return f"at least {percent_1(row.low)}"
+    return MISSING if row.high is None else f"at most {percent_1(row.high)}"
 
 
-def settings(values: Mapping[str, float]) -> str:
-    """Print settings as ``learning rate 3e-3, β 0.1``."""
-    return ", ".join(f"{setting_name(name)} {setting(value)}" for name, value in values.items())
+def percent_1(value: float) -> str:
+    """Print a rate in per cent with one decimal."""
+    return f"{number(100 * value, 1)}\N{NO-BREAK SPACE}%"
 
 
-def setting_name(name: str) -> str:
-    """Print the name of a hyperparameter in words."""
-    return {"beta": "β"}.get(name, name.replace("_", " "))
-
-
-def arm_name(arm: str) -> str:
-    """Print the name of an arm: ``Base``, ``SFT``, ``ORPO``."""
-    return "Base" if arm == "base" else arm.upper()
+def tests_of(
+    findings: Findings,
+) -> list[tuple[str, tuple[str, str], list[ContrastRow]]]:
+    """List the tables of tests: pooled over models first, then each recipe's."""
+    rows = (*findings.pooled, *findings.contrasts)
+    groups = _grouped(rows, lambda row: (row.recipe, row.baseline, row.treatment))
+    return [
+        (recipe, (baseline, treatment), group) for (recipe, baseline, treatment), group in groups
+    ]
 
 
 def count(value: float | None) -> str:
@@ -194,13 +191,6 @@ def flat(section: Mapping[str, object], prefix: str = "") -> list[tuple[str, str
     return rows
 
 
-def pairs_of_arms(
-    contrasts: Iterable[ContrastRow],
-) -> list[tuple[tuple[str, str], list[ContrastRow]]]:
-    """Group contrasts by (baseline, treatment) in order of appearance."""
-    return _grouped(contrasts, lambda row: (row.baseline, row.treatment))
-
-
 def by_hypothesis(
     rows: Iterable[ContrastRow],
 ) -> list[tuple[tuple[str, str], list[ContrastRow]]]:
@@ -223,16 +213,16 @@ FILTERS: Mapping[str, Callable[..., object]] = {
     function.__name__: function
     for function in (
         number, signed, interval, mean_sd, p_value, setting, settings, setting_name, arm_name,
-        count, duration, memory, raw, raw_values, short, flat, pairs_of_arms,
-        by_hypothesis, arrow, with_unit,
+        count, duration, memory, raw, raw_values, short, flat, tests_of, by_hypothesis,
+        arrow, with_unit, percent, percent_1, verdict_words, band,
     )
 }  # fmt: skip
 
 
 def _grouped(
-    rows: Iterable[ContrastRow], key: Callable[[ContrastRow], tuple[str, str]]
-) -> list[tuple[tuple[str, str], list[ContrastRow]]]:
-    groups: dict[tuple[str, str], list[ContrastRow]] = {}
+    rows: Iterable[ContrastRow], key: Callable[[ContrastRow], Key]
+) -> list[tuple[Key, list[ContrastRow]]]:
+    groups: dict[Key, list[ContrastRow]] = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)
     return list(groups.items())

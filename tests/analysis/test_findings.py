@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
+from analysis.contrasts import _decided
 from analysis.findings import build_findings, to_json
 from analysis.load import load_study
 from study.errors import RecordError
@@ -81,9 +82,9 @@ def test_every_metric_is_contrasted_for_every_pair_of_arms(findings):
 
 
 def test_lower_nll_is_better_and_length_has_no_better(findings):
-    assert contrast_of(findings, "nll", "base", "sft").verdict == "better"
+    assert contrast_of(findings, "nll", "base", "sft").verdict == "better by at least"
     assert contrast_of(findings, "response_tokens", "base", "sft").verdict == "lower"
-    assert contrast_of(findings, "accuracy", "sft", "orpo").verdict == "better"
+    assert contrast_of(findings, "accuracy", "sft", "orpo").verdict == "better by at least"
 
 
 def test_a_score_without_any_variance_is_not_tested(findings):
@@ -95,12 +96,15 @@ def test_a_score_without_any_variance_is_not_tested(findings):
 
 
 def test_the_answer_names_settings_effect_interval_and_n_for_every_recipe(findings):
-    assert findings.answer.startswith(
-        "ORPO (learning rate 3.2e-3, β 0.42) beats SFT (learning rate 2.5e-3) on tiny-llama by +0."
-    )
+    assert findings.answer.startswith("ORPO beats SFT over 2 models by +0.")
     assert "in preference accuracy (95 % interval +0." in findings.answer
-    assert "; 3 seeds, 80 held-out pairs)" in findings.answer
-    assert "tiny-smollm2" in findings.answer
+    assert "; 3 seeds of each model, 80 held-out pairs)" in findings.answer
+    assert (
+        "better by at least 0.02, with ORPO (learning rate 3.2e-3, β 0.42) against SFT "
+        "(learning rate 2.5e-3)"
+    ) in findings.answer
+    assert "on tiny-llama +0." in findings.answer
+    assert "on tiny-smollm2 +0." in findings.answer
     assert findings.answer.count(".\n") == 0
     assert findings.answer.endswith(".")
 
@@ -147,14 +151,117 @@ def test_diverged_runs_are_counted_told_and_never_averaged(small_runs, builders)
 
     assert (row.n_seeds, row.n_diverged) == (2, 1)
     assert set(row.scores["nll"].by_seed) == {1, 3}
-    assert found.failed_runs == (
-        "tiny-llama: ORPO with seed 2 diverged at step 41 (examples 00ab, 00cd).",
+    assert found.failed_runs[0] == (
+        "tiny-llama: ORPO with seed 2 diverged at step 41 (examples 00ab, 00cd)."
     )
+    assert "1 of 3 runs of ORPO (95 % interval of the rate 1 % to 91 %)" in (
+        found.failed_runs[1].replace("\N{NO-BREAK SPACE}", " ")
+    )
+    assert "p = 0.55 (Boschloo" in found.failed_runs[1]
     contrast = contrast_of(found, "rejected_logps", "sft", "orpo")
     assert contrast.verdict == "inconclusive"
     assert contrast.test.endswith("given convergence, 1 run diverged")
     assert any("diverged" in sentence for sentence in found.cannot_conclude)
     assert "1 ORPO diverged" in found.answer
+
+
+def test_diverged_runs_bound_the_contrast_by_the_worst_that_they_could_have_scored(
+    small_runs, builders
+):
+    builders["remove"](run_folder(small_runs, "tiny-llama", "orpo", 2).path)
+    builders["run"](small_runs, builders["recipe"]("tiny-llama"), "orpo", 2, diverged=True)
+    found = build_findings(load_study(small_runs), origin="local")
+    row = contrast_of(found, "accuracy", "sft", "orpo")
+
+    assert row.bound_low < row.low
+    assert row.bound_low < 0
+    assert row.verdict == "inconclusive"
+    assert row.remark == "runs diverged"
+
+
+def test_one_recipe_answers_with_its_settings(small_runs):
+    found = build_findings(load_study(small_runs), origin="local")
+
+    assert found.pooled == ()
+    assert found.answer.startswith(
+        "ORPO (learning rate 3.2e-3, β 0.42) beats SFT (learning rate 2.5e-3) on tiny-llama by +0."
+    )
+    assert "; 3 seeds, 80 held-out pairs)" in found.answer
+    assert contrast_of(found, "accuracy", "sft", "orpo").family_size == 1
+
+
+def test_the_contrast_over_models_is_the_mean_of_theirs(findings):
+    row = next(row for row in findings.pooled if row.metric == "accuracy")
+    single = [
+        contrast_of(findings, "accuracy", "sft", "orpo", recipe=recipe)
+        for recipe in ("tiny-llama", "tiny-smollm2")
+    ]
+
+    assert row.recipe == "all models"
+    assert row.n_models == 2
+    assert row.estimate == pytest.approx(np.mean([one.estimate for one in single]))
+    assert row.high - row.low < min(one.high - one.low for one in single)
+    assert row.n_clusters == 40
+
+
+def test_families_are_corrected_and_base_has_intervals_alone(findings):
+    primary = [row for row in findings.contrasts if row.family == "primary"]
+    secondary = [
+        row for row in (*findings.contrasts, *findings.pooled) if row.family == "secondary"
+    ]
+    tested = [row for row in secondary if row.p_value is not None]
+
+    assert [row.metric for row in primary] == ["accuracy", "accuracy"]
+    assert min(row.p_adjusted for row in primary) == pytest.approx(
+        2 * min(row.p_value for row in primary)
+    )
+    assert len(tested) < len(secondary)  # one score had no variance
+    assert min(row.p_adjusted for row in tested) == pytest.approx(
+        len(secondary) * min(row.p_value for row in tested)
+    )
+    for row in tested:
+        if row.p_adjusted > 0.05:
+            assert row.verdict in ("inconclusive", "equivalent", "different but negligible")
+    base = contrast_of(findings, "nll", "base", "sft")
+    assert base.p_value is base.p_adjusted is None
+    assert base.low is not None
+
+
+def test_a_closed_gate_and_a_correction_take_verdicts_back(findings):
+    row = contrast_of(findings, "accuracy", "sft", "orpo")
+    weak = dataclasses.replace(row, p_adjusted=0.06)
+
+    assert _decided(row, is_open=True) == row
+    assert _decided(row, is_open=False).verdict == "inconclusive"
+    assert _decided(weak, is_open=True).remark == "not after correction for the family"
+
+
+def test_rouge_is_told_beside_a_changed_length(findings):
+    changed = [row.recipe for row in findings.pooled if row.remark == "length changed"]
+
+    assert changed
+
+
+def test_rows_say_what_they_could_have_found_and_how_often_the_treatment_wins(findings):
+    row = contrast_of(findings, "margin", "sft", "orpo")
+
+    assert row.detectable_low < row.detectable < row.detectable_high
+    assert row.win_low < row.win_rate <= row.win_high <= 1
+    assert row.tost_p > 0.05
+    assert any("More seeds or more pairs?" in line for line in findings.test_remarks)
+    assert any("smallest effect of interest" in line for line in findings.test_remarks)
+    assert any(row.detectable is not None for row in findings.pooled)
+
+
+def test_from_five_seeds_on_runs_are_compared_seed_by_seed(tmp_path, builders):
+    runs = builders["study"](tmp_path / "runs", recipes=("tiny-llama",), seeds=(1, 2, 3, 4, 5))
+    row = contrast_of(build_findings(load_study(runs), origin="local"), "margin", "sft", "orpo")
+    builders["remove"](run_folder(runs, "tiny-llama", "orpo", 2).path)
+    broken = contrast_of(build_findings(load_study(runs), origin="local"), "margin", "sft", "orpo")
+
+    assert "paired by seed" in row.test
+    assert row.df == 4
+    assert "Welch" in broken.test
 
 
 def test_missing_and_unfinished_runs_are_told(small_runs, builders):

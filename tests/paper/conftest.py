@@ -10,6 +10,7 @@ import pytest
 
 from analysis.findings import (
     ArmRow,
+    CalibrationRow,
     ContrastRow,
     CostRow,
     DataRow,
@@ -188,6 +189,33 @@ def make_findings() -> Findings:
             "tiny-llama: every searched arm had the same 40 finished trials.",
             "tiny-llama: the best β of ORPO, 0.512, lies at the edge of its range.",
         ),
+        pooled=(_pooled("accuracy", arms), _pooled("rougeL", arms)),
+        test_remarks=(
+            "The primary family asks whether ORPO and SFT differ in accuracy.",
+            "tiny-llama: more seeds or more pairs? More seeds would help most.",
+        ),
+        calibration=(
+            CalibrationRow(
+                regime="seeds dominate",
+                test="unpaired",
+                quantity="type I error",
+                value=0.034,
+                low=None,
+                high=0.065,
+                n_studies=2000,
+                passed=True,
+            ),
+            CalibrationRow(
+                regime="seeds dominate",
+                test="unpaired",
+                quantity="power",
+                value=0.71,
+                low=0.77,
+                high=0.83,
+                n_studies=2000,
+                passed=False,
+            ),
+        ),
         origin="published, runs/published (no finished comparison in runs/local)",
         commands=(
             "study search --trials 40 --runs runs/local",
@@ -282,6 +310,30 @@ def _contrast(
         n_treatment=len(SEEDS[treatment]),
         n_examples=256,
         verdict=_verdict(estimate, METRICS[name].higher_is_better) if tested else "not tested",
+        shares={"seed": 0.6, "prompt": 0.3, "residual": 0.1} if tested else None,
+        family=("primary" if name == "accuracy" else "secondary") if tested else "",
+        p_adjusted=0.0123 if tested else None,
+        detectable=0.0415 if tested else None,
+        detectable_low=0.03 if tested else None,
+        detectable_high=0.0888 if tested else None,
+        sesoi=0.02,
+    )
+
+
+def _pooled(name: str, arms: tuple[ArmRow, ...]) -> ContrastRow:
+    return dataclasses.replace(
+        _contrast("tiny-llama", name, "sft", "orpo", arms),
+        recipe="all models",
+        n_models=2,
+        verdict="better by at least",
+        remark="length changed",
+        win_rate=0.62,
+        win_low=0.55,
+        win_high=0.69,
+        bound_low=-0.011,
+        bound_high=0.22,
+        tost_p=0.4,
+        relative=0.07,
     )
 
 

@@ -211,6 +211,20 @@ def test_hypothesis_effect_and_interval_stand_before_the_p_value(
     assert tex(row.null_hypothesis) in render.render_tex(findings, figures)
 
 
+def test_what_a_reader_needs_beside_a_p_value_is_printed(
+    page: str, findings: Findings, figures: tuple[FigureFile, ...]
+) -> None:
+    latex = render.render_tex(findings, figures)
+    for printed in ("all models: ORPO against SFT", "better by at least 0.02", "length changed",
+                    "[−0.011, 0.220]", "0.0415"[:5], "[0.030, 0.089]", "60 %", "62 %",
+                    "More seeds would help most.", "3.4 %", "77.0 % to 83.0 %, missed",
+                    "at most 6.5 %"):  # fmt: skip
+        text = printed.replace(" %", "\N{NO-BREAK SPACE}%")
+
+        assert text in page
+        assert str(tex(text)) in latex
+
+
 def test_generated_text_cannot_leave_its_place_in_the_page(
     hostile_findings: Findings, figures: tuple[FigureFile, ...], images: dict[str, bytes]
 ) -> None:
