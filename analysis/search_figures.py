@@ -3,13 +3,18 @@
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from analysis import figure_data as data
 from analysis.drawing import COLOURS, INK, NEUTRAL, columns_of, grid, legend, mark
 from analysis.words import arm_name
+
+LOSSES = ("nll+lor", "nll")
+"""Objectives above zero, whose bad trials would squash the good ones on a linear axis."""
 
 
 def draw_history(panels: Sequence[data.HistoryPanel]) -> Figure:
@@ -36,6 +41,8 @@ def draw_history(panels: Sequence[data.HistoryPanel]) -> Figure:
             ylabel=objective_words(panel.objective),
         )
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if panel.objective in LOSSES:
+            _logarithmic(axis, axis.yaxis)
     legend(
         figure,
         [
@@ -85,6 +92,7 @@ def draw_front(panels: Sequence[data.FrontPanel]) -> Figure:
             xlabel="NLL (nats/token), lower is better",
             ylabel="preference accuracy",
         )
+        _logarithmic(axis, axis.xaxis)
     arms = list(dict.fromkeys(arm for panel in panels for arm in panel.fronts))
     legend(
         figure,
@@ -111,6 +119,7 @@ def _draw_space(panel: data.SpacePanel, axis: Axes, figure: Figure) -> None:
     colours = {
         "c": [point.value for point in valued],
         "cmap": "viridis" if panel.low_is_good else "viridis_r",
+        "norm": LogNorm() if panel.objective in LOSSES else None,
     }
     dots = axis.scatter(
         [point.x for point in valued],
@@ -155,9 +164,26 @@ def _draw_space(panel: data.SpacePanel, axis: Axes, figure: Figure) -> None:
         xlim=panel.x_range,
         ylim=panel.y_range,
     )
+    if not panel.has_beta and panel.objective in LOSSES:
+        _logarithmic(axis, axis.yaxis)
+        axis.autoscale(axis="y")
     if panel.has_beta:
         axis.set_yscale("log")
         axis.set_ylim(panel.y_range)
         bar = figure.colorbar(dots, ax=axis, pad=0.02)
         bar.set_label(words, fontsize=8)
         bar.outline.set_visible(False)
+        if panel.objective in LOSSES:
+            _label_decades(bar.ax.yaxis)
+
+
+def _logarithmic(axis: Axes, which: Axis) -> None:
+    (axis.set_xscale if which is axis.xaxis else axis.set_yscale)("log")
+    _label_decades(which)
+
+
+def _label_decades(which: Axis) -> None:
+    """Label 1, 2 and 5 of each decade as plain numbers."""
+    which.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    which.set_major_formatter(ScalarFormatter())
+    which.set_minor_formatter(NullFormatter())

@@ -2,38 +2,44 @@
 
 A batch is one row of T tokens: for each pair the prompt, the chosen answer and,
 where the loss needs it, the rejected answer, whose position ids continue from
-the prompt. Linear layers see the row; only attention knows about sequences: it
-gathers them into right-padded causal rows, a few groups of similar length, and
-runs the ordinary fused kernel. The vocabulary projection runs only where a
-label is, in chunks, and never keeps logits.
+the prompt. Linear layers see the row; only attention knows about sequences (see
+`study.attention`). The vocabulary projection runs only where a label is, in
+chunks, and never keeps logits. Where a model's attention is not plainly causal
+over the rows, the padded layout computes the same from one row per answer.
 
-Shapes: T tokens of a batch, N labels, B pairs, H hidden size, V vocabulary,
-A attention heads, D head size.
+Shapes: T tokens of a batch, N labels, B pairs, H hidden size, V vocabulary.
 """
 
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
+from study.attention import (
+    ATTENTION,
+    ONLY_ROWS,
+    Sequences,
+    compute_dtype,
+    lay_out,
+    longest_plain_row,
+)
 from study.errors import ModelError
 from study.losses import PairLogps
 from study.tokens import Encoded
 
-ATTENTION = "study_packed"
-"""Name under which the packed attention is registered with transformers."""
+log = logging.getLogger(__name__)
 
 LOGITS_PER_CHUNK = 2**26
 """Elements of one chunk of float32 logits: 256 MiB."""
 
-PADDING_SHARE = 0.2
-"""A group of rows is closed before padding would exceed this share of it."""
+PADDED_NOTE = (
+    "%s: attention is plainly causal over %s tokens at most (sliding window, soft capping, sinks "
+    "or state); a longer row takes the padded layout, which is exact but slower"
+)
 
 
 class Head(NamedTuple):
@@ -59,41 +65,36 @@ def pack(pairs: Sequence[Encoded], *, rejected: bool, prompt_nll: bool) -> dict[
         Tensors by name, ready for `pair_logps`: ``input_ids`` and
         ``position_ids`` (1, T); ``label_at``, ``labels`` and ``label_of`` (N,);
         ``counts`` (3, B), the labels of prompt, chosen and rejected; the
-        attention rows; ``has_rejected`` and ``n_tokens`` as plain values.
+        fields of `Sequences`; ``has_rejected`` and ``n_tokens`` as plain values.
     """
     ids: list[int] = []
     positions: list[int] = []
-    sequences: list[list[int]] = []
+    conversations: list[tuple[int, list[int]]] = []
     label_at: list[int] = []
     labels: list[int] = []
     label_of: list[int] = []
-    n_sides = 3 if rejected else 2
     for number, pair in enumerate(pairs):
         prompt = _place(ids, positions, pair.prompt_ids, 0)
         if prompt_nll:
             label_at += prompt[:-1]
             labels += pair.prompt_ids[1:]
             label_of += [number] * (len(prompt) - 1)
-        answers = (pair.chosen_ids, pair.rejected_ids)[: n_sides - 1]
+        answers = [pair.chosen_ids, pair.rejected_ids][: 1 + rejected]
+        conversations.append((len(prompt), [len(answer_ids) for answer_ids in answers]))
         for side, answer_ids in enumerate(answers, start=1):
             answer = _place(ids, positions, answer_ids, len(prompt))
-            sequences.append([*prompt, *answer])
             label_at += [prompt[-1], *answer[:-1]]
             labels += answer_ids
             label_of += [side * len(pairs) + number] * len(answer)
-    row_index, n_rows, row_place = _group_rows(sequences, len(ids))
     label_of_tensor = torch.tensor(label_of)
-    counts = torch.bincount(label_of_tensor, minlength=3 * len(pairs)).view(3, -1)
     return {
         "input_ids": torch.tensor([ids]),
         "position_ids": torch.tensor([positions]),
         "label_at": torch.tensor(label_at),
         "labels": torch.tensor(labels),
         "label_of": label_of_tensor,
-        "counts": counts,
-        "row_index": row_index,
-        "n_rows": n_rows,
-        "row_place": row_place,
+        "counts": torch.bincount(label_of_tensor, minlength=3 * len(pairs)).view(3, -1),
+        **lay_out(conversations)._asdict(),
         "has_rejected": rejected,
         "n_tokens": len(ids),
     }
@@ -116,62 +117,38 @@ def pair_logps(model: nn.Module, batch: dict[str, Any]) -> PairLogps:
     return PairLogps(prompt, counts[0], chosen, counts[1])
 
 
-def install(causal: Any) -> None:
+def install(causal: Any, *, attention: str = "auto") -> None:
     """Teach a causal language model, in place, to take packed batches.
 
     ``model(packed=batch)`` returns the labels' log-probabilities (N,); every
-    other call, generation among them, goes where it went before.
+    other call, generation among them, goes where it went before. A batch whose
+    rows are longer than the model's attention is plainly causal over takes the
+    padded layout, which is said once.
+
+    Args:
+        causal: The model as transformers loaded it.
+        attention: ``model.attention`` of the recipe; ``eager`` is the padded
+            layout throughout, ``sdpa`` the rows form on every device.
     """
     original = causal.forward
+    longest = 0 if attention == "eager" else longest_plain_row(causal)
+    say_once = functools.cache(log.warning)
 
     @functools.wraps(original)
     def forward(*args: Any, packed: dict[str, Any] | None = None, **kwargs: Any) -> Any:
         if packed is None:
             return original(*args, **kwargs)
-        return _packed_forward(causal, packed)
+        if packed["longest_key"] <= longest:
+            hidden = _packed_hidden(causal, packed)
+        else:
+            say_once(PADDED_NOTE, type(causal).__name__, longest)
+            hidden = _padded_hidden(causal, packed)
+        predicting = hidden.index_select(0, packed["label_at"])
+        return label_logps(_head(causal), predicting, packed["labels"])
 
     causal.forward = forward
-    causal.set_attn_implementation(ATTENTION)
-
-
-def packed_attention(
-    module: nn.Module,
-    query: Tensor,  # (1, A, T, D)
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    rows: tuple[list[Tensor], list[int], Tensor] | None = None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """Attend within sequences that share prompts; plain SDPA without ``rows``.
-
-    Returns:
-        The attention's output (1, T, A, D) and None for the weights.
-
-    Raises:
-        ModelError: the architecture's attention is not causal attention over
-            the whole sequence (a sliding window shorter than a row, soft
-            capping, attention sinks).
-    """
-    if rows is None:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
-    index, n_rows, place = rows
-    _refuse_other_attention(max(len(i) // n for i, n in zip(index, n_rows, strict=True)), kwargs)
-    grouped = query.shape[1] != key.shape[1]
-    by_token = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]  # (T, A, D)
-    attended = []
-    for group, n in zip(index, n_rows, strict=True):
-        q, k, v = (_gather(tensor, group, n) for tensor in by_token)
-        out = F.scaled_dot_product_attention(
-            q, k, v, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=grouped
-        )
-        attended.append(out.transpose(1, 2).flatten(0, 1))  # (R * L, A, D)
-    return torch.cat(attended).index_select(0, place)[None], None
+    if longest:
+        causal.set_attn_implementation(ONLY_ROWS if attention == "sdpa" else ATTENTION)
 
 
 def label_logps(head: Head, hidden: Tensor, labels: Tensor) -> Tensor:
@@ -182,10 +159,12 @@ def label_logps(head: Head, hidden: Tensor, labels: Tensor) -> Tensor:
         hidden: Hidden states that predict the labels, (N, H).
         labels: Token ids, (N,).
     """
+    dtype = compute_dtype(head.weight)
+    bias = None if head.bias is None else head.bias.to(dtype)
+    head = head._replace(weight=head.weight.to(dtype), bias=bias)
     with torch.autocast(hidden.device.type, enabled=False):
-        hidden = hidden.to(head.weight.dtype)
         apply = cast(Callable[..., Tensor], _LabelLogps.apply)
-        return apply(hidden, head.trained_rows, head, labels)
+        return apply(hidden.to(dtype), head.trained_rows, head, labels)
 
 
 class _LabelLogps(torch.autograd.Function):
@@ -264,15 +243,26 @@ def _times_weight(head: Head, slope: Tensor) -> Tensor:
     return frozen @ head.weight + trained @ head.trained_rows.to(head.weight.dtype)
 
 
-def _packed_forward(causal: Any, batch: dict[str, Any]) -> Tensor:
+def _packed_hidden(causal: Any, batch: dict[str, Any]) -> Tensor:
+    """Return the hidden state of each token, (T, H), computing each once."""
     hidden = causal.get_decoder()(
         inputs_embeds=_embed(causal.get_input_embeddings(), batch["input_ids"]),
         position_ids=batch["position_ids"],
         attention_mask=batch["input_ids"].new_zeros(1, 1, 1, 1),  # 4-D masks are left alone
         use_cache=False,
-        rows=(batch["row_index"], batch["n_rows"], batch["row_place"]),
+        sequences=Sequences(*(batch[name] for name in Sequences._fields)),
     ).last_hidden_state[0]
-    return label_logps(_head(causal), hidden[batch["label_at"]], batch["labels"])
+    return cast(Tensor, hidden)
+
+
+def _padded_hidden(causal: Any, batch: dict[str, Any]) -> Tensor:
+    """Return the same from right-padded rows through the model's own attention."""
+    ids, hidden = batch["input_ids"][0], []
+    for index, n_rows in zip(batch["row_index"], batch["n_rows"], strict=True):
+        embeds = _embed(causal.get_input_embeddings(), ids[index].view(n_rows, -1))
+        rows = causal.get_decoder()(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        hidden.append(rows.flatten(0, 1))
+    return torch.cat(hidden).index_select(0, batch["row_place"])
 
 
 def _head(causal: Any) -> Head:
@@ -303,10 +293,12 @@ def _logit_scale(config: Any) -> float:
 def _embed(layer: Any, input_ids: Tensor) -> Tensor:
     """Embed tokens; trained rows replace frozen ones without copying the matrix."""
     base, trained_ids, trained_rows = _trained_tokens(layer)
-    if trained_ids is None or trained_rows is None or type(base) is not nn.Embedding:
+    scale = getattr(base, "embed_scale", 1.0)  # Gemma's
+    known = type(base) is nn.Embedding or isinstance(scale, Tensor)
+    if trained_ids is None or trained_rows is None or not known:
         return cast(Tensor, layer(input_ids))
-    hits = input_ids[..., None] == trained_ids  # (1, T, M)
-    rows = hits.to(trained_rows.dtype) @ trained_rows
+    hits = input_ids[..., None] == trained_ids  # (..., M)
+    rows = hits.to(trained_rows.dtype) @ (trained_rows * scale)
     return torch.where(hits.any(-1, keepdim=True), rows.to(base.weight.dtype), base(input_ids))
 
 
@@ -320,68 +312,9 @@ def _trained_tokens(layer: Any) -> tuple[Any, Tensor | None, Tensor | None]:
     return adapter.base_layer, torch.tensor(adapter.token_indices[name], device=rows.device), rows
 
 
-def _refuse_other_attention(length: int, kwargs: dict[str, Any]) -> None:
-    window = kwargs.get("sliding_window")
-    if kwargs.get("softcap") or kwargs.get("s_aux") is not None or (window and window < length):
-        raise ModelError(
-            "this architecture's attention (sliding window, soft capping or sinks) is not causal "
-            f"attention over {length} tokens; shorten data.max_length_tokens below its window or "
-            "choose another base model"
-        )
-
-
-def _gather(by_token: Tensor, index: Tensor, n_rows: int) -> Tensor:
-    """Return (R, A, L, D) rows of a (T, A, D) tensor."""
-    rows = by_token.index_select(0, index)
-    return rows.view(n_rows, -1, *rows.shape[1:]).transpose(1, 2)
-
-
 def _place(ids: list[int], positions: list[int], new: Sequence[int], start: int) -> list[int]:
     """Append tokens to the packed row and return where they went."""
     first = len(ids)
     ids += new
     positions += range(start, start + len(new))
     return list(range(first, len(ids)))
-
-
-def _group_rows(
-    sequences: list[list[int]], n_tokens: int
-) -> tuple[list[Tensor], list[int], Tensor]:
-    """Group sequences of similar length into padded rows.
-
-    Returns:
-        Per group the positions it gathers (R * L,), padding repeating a row's
-        last token, and R; then, for each token, where the concatenated groups
-        hold its output, (T,).
-    """
-    index, n_rows = [], []
-    place = torch.empty(n_tokens, dtype=torch.long)
-    offset = 0
-    for group in _similar(sorted(sequences, key=len, reverse=True)):
-        length = len(group[0])
-        rows = torch.tensor([row + row[-1:] * (length - len(row)) for row in group])
-        for number, row in enumerate(group):
-            start = offset + number * length
-            place[row] = torch.arange(start, start + len(row))
-        index.append(rows.flatten())
-        n_rows.append(len(group))
-        offset += rows.numel()
-    return index, n_rows, place
-
-
-def _similar(sequences: list[list[int]]) -> list[list[list[int]]]:
-    """Cut a list that falls in length so that padding stays below its share."""
-    groups: list[list[list[int]]] = []
-    for sequence in sequences:
-        group = groups[-1] if groups else []
-        padded = (len(group) + 1) * len(group[0]) if group else 0
-        real = sum(map(len, group)) + len(sequence)
-        if group and real >= (1 - PADDING_SHARE) * padded:
-            group.append(sequence)
-        else:
-            groups.append([sequence])
-    return groups
-
-
-AttentionInterface.register(ATTENTION, packed_attention)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)

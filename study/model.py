@@ -5,6 +5,7 @@ from a fresh adapter whose weights depend on the run's seed alone, whatever
 was trained before it.
 """
 
+import importlib.util
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,7 +90,7 @@ def load_base(config: ModelConfig, *, device: str, progress: "Progress | None" =
     model.generation_config.eos_token_id = end_of_turn(tokenizer)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     _keep_nf4_exact(model)
-    install(model)
+    install(model, attention=config.attention)
     model.requires_grad_(False)
     model.eval()
     dtype = pick_dtype(config, where)
@@ -203,13 +204,21 @@ def _quantization(config: ModelConfig, device: torch.device) -> Any:
     )
 
 
-def _attention(config: ModelConfig, device: torch.device) -> str:
-    if config.attention != "auto":
-        return config.attention
-    from transformers.utils.import_utils import is_flash_attn_2_available
+def _attention(config: ModelConfig, device: torch.device) -> str | None:
+    """Return what transformers itself is to use; None is its own choice.
 
-    able = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    return "flash_attention_2" if able and is_flash_attn_2_available() else "sdpa"
+    Raises:
+        ModelError: FlashAttention 2 was asked for and cannot run here.
+    """
+    if config.attention == "flash_attention_2":
+        able = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+        if not (able and importlib.util.find_spec("flash_attn")):
+            raise ModelError(
+                "model.attention is 'flash_attention_2', which needs a CUDA device of capability "
+                "8.0 or more and the package flash-attn (pip install '.[gpu]'); 'auto' takes the "
+                "best that is there"
+            )
+    return "eager" if config.attention == "eager" else None
 
 
 def _keep_nf4_exact(model: nn.Module) -> None:

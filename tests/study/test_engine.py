@@ -10,11 +10,23 @@ import torch.nn.functional as F
 
 from study.config import load_recipe
 from study.engine import LOGITS_PER_CHUNK, pack, pair_logps
+from study.errors import ModelError
 from study.losses import PairLogps, orpo, sft
 from study.model import fresh_adapter, load_base
 from study.tokens import Encoded
 
+TINY = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": True,
+}
 BETA = 0.3
+FUSED = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
+"""Phi-3's linear layers."""
 
 
 def padded_logps(model, pairs: list[Encoded], *, prompt_nll: bool) -> PairLogps:
@@ -73,22 +85,36 @@ def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
 
 def exact_norm(self, hidden: torch.Tensor) -> torch.Tensor:
     """RMSNorm in the model's own precision; transformers' rounds float64 to float32."""
-    return self.weight * hidden * (hidden.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt()
+    weight = self.weight + 1 if type(self).__name__.startswith("Gemma") else self.weight
+    return weight * hidden * (hidden.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt()
 
 
-def adapted(model_folder, *, kind="lora", quantization="none", dtype=torch.float64, chat=True):
+def adapted(
+    model_folder,
+    *,
+    kind="lora",
+    quantization="none",
+    dtype=torch.float64,
+    chat=True,
+    attention="auto",
+    fused=False,
+):
     """A tiny model with an adapter that is no longer at its start."""
     recipe = load_recipe("tiny-llama")
-    config = dataclasses.replace(recipe.model, name=str(model_folder), quantization=quantization)
+    config = dataclasses.replace(
+        recipe.model, name=str(model_folder), quantization=quantization, attention=attention
+    )
     base = load_base(config, device="cpu")
     base.trained_token_ids = base.trained_token_ids if chat else ()
     if quantization == "none":
         base.model.to(dtype)
     if dtype == torch.float64:
         for module in base.model.modules():
-            if type(module).__name__ == "LlamaRMSNorm":
+            if type(module).__name__.endswith("RMSNorm"):
                 module.forward = types.MethodType(exact_norm, module)
-    model = fresh_adapter(base, dataclasses.replace(recipe.adapter, kind=kind, rank=4), seed=1)
+    targets = FUSED if fused else recipe.adapter.target_modules
+    adapter = dataclasses.replace(recipe.adapter, kind=kind, rank=4, target_modules=targets)
+    model = fresh_adapter(base, adapter, seed=1)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -188,6 +214,139 @@ def test_gradient_checkpointing_changes_nothing(model_folder, encoded) -> None:
 
     assert again.item() == pytest.approx(plain.item(), rel=1e-12)
     assert_same(gradients(model, again), plain_gradients, 1e-12)
+
+
+# Other architectures: name, configuration beyond the tiny one, whether packing expresses it.
+
+ARCHITECTURES = {
+    "llama": ("Llama", {}, True),
+    "llama, untied, with biases": (
+        "Llama",
+        {"tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True},
+        True,
+    ),
+    "smollm3": ("SmolLM3", {}, True),
+    "smollm3, some layers slide": (
+        "SmolLM3",
+        {"use_sliding_window": True, "sliding_window": 16, "no_rope_layers": [1, 0]},
+        False,
+    ),
+    "mistral, wide window": ("Mistral", {"sliding_window": 4096}, True),
+    "mistral, narrow window": ("Mistral", {"sliding_window": 16}, False),
+    "qwen2": ("Qwen2", {}, True),
+    "qwen2, window unused": ("Qwen2", {"sliding_window": 8, "use_sliding_window": False}, True),
+    "qwen3": ("Qwen3", {"head_dim": 16}, True),
+    "gemma2": ("Gemma2", {"head_dim": 8}, False),
+    "gemma2, uncapped": ("Gemma2", {"head_dim": 8, "attn_logit_softcapping": None}, True),
+    "gemma3": ("Gemma3", {"head_dim": 8, "num_hidden_layers": 6}, True),
+    "gemma3, logits capped": ("Gemma3", {"head_dim": 8, "final_logit_softcapping": 3.0}, True),
+    "gemma3, narrow window": ("Gemma3", {"head_dim": 8, "sliding_window": 16}, False),
+    "phi3": ("Phi3", {}, True),
+    "olmo2": ("Olmo2", {}, True),
+    "granite": (
+        "Granite",
+        {
+            "embedding_multiplier": 3.0,
+            "logits_scaling": 2.0,
+            "residual_multiplier": 0.5,
+            "attention_multiplier": 0.3,
+        },
+        True,
+    ),
+    "gpt-oss, attention sinks": (
+        "GptOss",
+        {"num_local_experts": 2, "num_experts_per_tok": 2, "head_dim": 8, "sliding_window": 16},
+        False,
+    ),
+}
+
+
+def random_model(folder, family: str, changes: dict) -> None:
+    """Write a tiny model with weights large enough for its quirks to matter."""
+    import transformers
+
+    from study.toy import VOCABULARY_SIZE, train_tokenizer
+
+    text = "TextConfig" if family == "Gemma3" else "Config"
+    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    shape = {"vocab_size": VOCABULARY_SIZE, **TINY, **special, "initializer_range": 0.2}
+    config = getattr(transformers, family + text)(**(shape | changes))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        getattr(transformers, f"{family}ForCausalLM")(config).save_pretrained(folder)
+    train_tokenizer().save_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_equals_its_padded_computation(name, encoded, tmp_path, caplog) -> None:
+    family, changes, packs = ARCHITECTURES[name]
+    random_model(tmp_path, family, changes)
+    eager = family in {"Gemma2", "GptOss"}  # its softmax is taken in float32
+    model = adapted(
+        tmp_path,
+        dtype=torch.float32 if family == "GptOss" else torch.float64,
+        fused=family == "Phi3",
+    ).model
+    pairs, rtol = encoded[:6], 1e-5 if eager else 1e-12
+    fast = orpo_loss(packed_logps(model, pairs))
+    fast_gradients = gradients(model, fast)
+    slow = orpo_loss(padded_logps(model, pairs, prompt_nll=True))
+    packed_logps(model, pairs)
+
+    assert any("trainable_tokens" in name for name in fast_gradients)
+    assert fast.item() == pytest.approx(slow.item(), rel=rtol)
+    assert_same(fast_gradients, gradients(model, slow), rtol)
+    assert caplog.text.count("takes the padded layout") == (not packs)
+
+
+def test_only_batches_with_rows_beyond_the_window_are_padded(encoded, tmp_path, caplog) -> None:
+    by_length = sorted(encoded, key=lambda p: p.n_tokens)
+    short, long = by_length[:4], by_length[-4:]
+    window = max(len(p.prompt_ids) + len(a) for p in short for a in (p.chosen_ids, p.rejected_ids))
+    random_model(tmp_path, "Mistral", {"sliding_window": window})
+    model = adapted(tmp_path).model
+
+    for pairs, notes in ((short, 0), (long, 1), (long, 1)):
+        fast = orpo_loss(packed_logps(model, pairs))
+        slow = orpo_loss(padded_logps(model, pairs, prompt_nll=True))
+        assert fast.item() == pytest.approx(slow.item(), rel=1e-12)
+        assert caplog.text.count("takes the padded layout") == notes
+
+
+def test_autocast_reaches_attention_and_output_projection(model_folder, encoded) -> None:
+    model = adapted(model_folder, dtype=torch.float32).model
+    exact = orpo_loss(packed_logps(model, encoded[:6]))
+    exact_gradients = gradients(model, exact)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = packed_logps(model, encoded[:6])
+
+    assert rounded.chosen_sum.dtype == torch.float32
+    assert orpo_loss(rounded).item() == pytest.approx(exact.item(), rel=1e-2)
+    assert orpo_loss(rounded).item() != exact.item()
+    assert_same(gradients(model, orpo_loss(rounded)), exact_gradients, 0.1)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_every_attention_of_a_recipe_gives_the_same_scores(
+    model_folder, encoded, attention
+) -> None:
+    config = dataclasses.replace(load_recipe("tiny-llama").model, name=str(model_folder))
+    auto, other = (
+        load_base(dataclasses.replace(config, attention=name), device="cpu").model
+        for name in ("auto", attention)
+    )
+    with torch.no_grad():
+        expected, found = (packed_logps(model, encoded[:6]) for model in (auto, other))
+
+    torch.testing.assert_close(found.chosen_sum, expected.chosen_sum, rtol=1e-5, atol=0)
+    torch.testing.assert_close(found.rejected_sum, expected.rejected_sum, rtol=1e-5, atol=0)
+
+
+def test_flash_attention_without_its_device_is_one_message(model_folder) -> None:
+    config = dataclasses.replace(load_recipe("tiny-llama").model, name=str(model_folder))
+
+    with pytest.raises(ModelError, match="needs a CUDA device"):
+        load_base(dataclasses.replace(config, attention="flash_attention_2"), device="cpu")
 
 
 # TRL, on real pairs where they are present and on the toy language elsewhere.

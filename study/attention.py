@@ -1,0 +1,340 @@
+"""Attention over a row of distinct tokens, in which answers share their prompt.
+
+Two forms of the same function. *Rows*, everywhere: queries, keys and values are
+gathered into right-padded causal rows, a few groups of similar length, for the
+ordinary fused kernel. *Segments*, on CUDA: a prompt's queries see the prompt, an
+answer's see prompt and answer, causal from the lower right; one call of
+variable length, for which only keys and values are gathered.
+
+Shapes: T tokens of a batch, A attention heads, D head size, R rows of length L
+in a group, K keys of all segments.
+"""
+
+import functools
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from study.errors import ModelError
+
+ATTENTION = "study_packed"
+"""Name under which the packed attention is registered with transformers."""
+
+ONLY_ROWS = "study_rows"
+"""The same, kept to the rows form on every device."""
+
+PADDING_SHARE = 0.2
+"""A group of rows is closed before padding would exceed this share of it."""
+
+Varlen = Callable[[Tensor, Tensor, Tensor, "Sequences", float | None], Tensor]
+"""A kernel of variable length: queries (T, A, D), keys and values (K, A, D)."""
+
+
+class Sequences(NamedTuple):
+    """Where the sequences of a packed row lie, for both forms of attention."""
+
+    row_index: list[Tensor]  # per group (R * L,): token at each place of its rows
+    n_rows: list[int]  # per group R
+    row_place: Tensor  # (T,): where the concatenated groups hold a token's output
+    key_index: Tensor  # (K,): token of each key, segment after segment
+    query_ends: Tensor  # (segments + 1,) int32, from 0: queries are the row itself
+    key_ends: Tensor  # (segments + 1,) int32, from 0
+    longest_query: int
+    longest_key: int  # also the length of the longest row
+
+
+def lay_out(conversations: list[tuple[int, list[int]]]) -> Sequences:
+    """Describe a row of tokens that holds each prompt and, after it, its answers.
+
+    Args:
+        conversations: Tokens of each prompt and of each of its answers.
+    """
+    rows, query_lengths, keys, start = [], [], [], 0
+    for n_prompt, answers in conversations:
+        prompt = list(range(start, start + n_prompt))
+        segments = [prompt]
+        start += n_prompt
+        for n_answer in answers:
+            segments.append([*prompt, *range(start, start + n_answer)])
+            start += n_answer
+        rows += segments[1:]
+        query_lengths += [n_prompt, *answers]
+        keys += segments
+    row_index, n_rows, row_place = _group_rows(rows, start)
+    return Sequences(
+        row_index,
+        n_rows,
+        row_place,
+        key_index=torch.tensor([token for segment in keys for token in segment]),
+        query_ends=_ends(query_lengths),
+        key_ends=_ends([len(segment) for segment in keys]),
+        longest_query=max(query_lengths),
+        longest_key=max(map(len, keys)),
+    )
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,  # (1, A, T, D)
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    sequences: Sequences | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    only_rows: bool = False,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attend within sequences that share prompts; plain SDPA without them.
+
+    Returns:
+        The attention's output (1, T, A, D) and None for the weights.
+
+    Raises:
+        ModelError: a layer asks for more than causal attention, and its
+            model's configuration did not tell (see `longest_plain_row`).
+    """
+    if sequences is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    _refuse_other_attention(sequences.longest_key, kwargs)
+    dtype = compute_dtype(query)
+    q, k, v = (tensor[0].transpose(0, 1).to(dtype) for tensor in (query, key, value))
+    kernel = None if dropout or only_rows else varlen_kernel(q.device, dtype, q.shape[-1])
+    if kernel is None:
+        out = attend_in_rows(q, k, v, sequences, scaling=scaling, dropout=dropout)
+    else:
+        out = attend_in_segments(q, k, v, sequences, scaling=scaling, kernel=kernel)
+    return out[None], None
+
+
+def longest_plain_row(causal: Any) -> float:
+    """Return up to how many tokens a model's attention is plainly causal.
+
+    Infinite for most models; the window where layers slide; 0 where attention
+    is capped, has sinks or a state, and packing cannot express it.
+    """
+    config = causal.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if (
+        not causal._supports_attention_backend  # noqa: SLF001  # transformers has no public word for it
+        or causal._is_stateful  # noqa: SLF001
+        or kinds - {"full_attention", "sliding_attention"}
+        or getattr(config, "attn_logit_softcapping", None)
+        or any(getattr(module, "sinks", None) is not None for module in causal.modules())
+    ):
+        return 0
+    window = getattr(config, "sliding_window", None)
+    slides = getattr(config, "use_sliding_window", True) and kinds != {"full_attention"}
+    return window if window and slides else math.inf
+
+
+def attend_in_rows(
+    query: Tensor,  # (T, A, D)
+    key: Tensor,
+    value: Tensor,
+    sequences: Sequences,
+    *,
+    scaling: float | None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Return attention's output (T, A, D) through right-padded causal rows."""
+    grouped = query.shape[1] != key.shape[1]
+    attended = []
+    for group, n in zip(sequences.row_index, sequences.n_rows, strict=True):
+        q, k, v = (_gather(tensor, group, n) for tensor in (query, key, value))
+        out = F.scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=grouped
+        )
+        attended.append(out.transpose(1, 2).flatten(0, 1))  # (R * L, A, D)
+    return torch.cat(attended).index_select(0, sequences.row_place)
+
+
+def attend_in_segments(
+    query: Tensor,  # (T, A, D)
+    key: Tensor,
+    value: Tensor,
+    sequences: Sequences,
+    *,
+    scaling: float | None,
+    kernel: Varlen,
+) -> Tensor:
+    """Return attention's output (T, A, D) through one call of variable length."""
+    key, value = (tensor.index_select(0, sequences.key_index) for tensor in (key, value))
+    return kernel(query, key, value, sequences, scaling)
+
+
+@functools.lru_cache(maxsize=32)
+def varlen_kernel(device: torch.device, dtype: torch.dtype, head_size: int) -> Varlen | None:
+    """Return the kernel for segments, or None where rows must do.
+
+    FlashAttention's kernels take 16-bit numbers on NVIDIA devices from Ampere
+    on, and heads of up to 256 whose size is a multiple of eight. A kernel is
+    taken only if it gives the rows' values and gradients on this device.
+    """
+    if device.type != "cuda" or dtype not in {torch.float16, torch.bfloat16}:
+        return None
+    if torch.cuda.get_device_capability(device) < (8, 0) or head_size > 256 or head_size % 8:
+        return None
+    kernels = filter(None, (_flash_attn(), _torch_varlen()))
+    return next((k for k in kernels if agrees_with_rows(k, device, dtype, head_size)), None)
+
+
+def agrees_with_rows(
+    kernel: Varlen, device: torch.device, dtype: torch.dtype, head_size: int
+) -> bool:
+    """Tell whether a kernel gives the rows' values and gradients on a small case.
+
+    Kernels differ in where they align the causal mask when queries and keys
+    have different lengths; what a release documents is checked, not trusted.
+    """
+    conversations = [(5, [3, 7]), (2, [6, 1])]
+    sequences = _to(lay_out(conversations), device)
+    n_tokens = sum(prompt + sum(answers) for prompt, answers in conversations)
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for segments in (False, True):
+        draw = torch.randn(3, n_tokens, 2, head_size, generator=generator.manual_seed(0))
+        inputs = draw.to(device, dtype).requires_grad_()
+        query, key, value = inputs
+        scaling = head_size**-0.5
+        if segments:
+            out = attend_in_segments(query, key, value, sequences, scaling=scaling, kernel=kernel)
+        else:
+            out = attend_in_rows(query, key, value, sequences, scaling=scaling)
+        (gradient,) = torch.autograd.grad((out.float() ** 2).sum(), inputs)
+        found.append((out.detach().float(), gradient.float()))
+    tolerance = 64 * torch.finfo(dtype).eps
+    return all(
+        torch.allclose(
+            rows, other, rtol=tolerance, atol=tolerance * rows.detach().abs().max().item()
+        )
+        for rows, other in zip(*found, strict=True)
+    )
+
+
+def _flash_attn() -> Varlen | None:
+    try:
+        from flash_attn import flash_attn_varlen_func
+    except ImportError:
+        return None
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor, at: Sequences, scaling: float | None) -> Tensor:
+        ends, longest = (at.query_ends, at.key_ends), (at.longest_query, at.longest_key)
+        out: Tensor = flash_attn_varlen_func(
+            q, k, v, *ends, *longest, softmax_scale=scaling, causal=True
+        )
+        return out
+
+    return kernel
+
+
+def _torch_varlen() -> Varlen | None:
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:  # before torch 2.10
+        return None
+    if not {"window_size", "enable_gqa"} <= inspect.signature(varlen_attn).parameters.keys():
+        return None
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor, at: Sequences, scaling: float | None) -> Tensor:
+        ends, longest = (at.query_ends, at.key_ends), (at.longest_query, at.longest_key)
+        out = varlen_attn(
+            q, k, v, *ends, *longest, scale=scaling, window_size=(-1, 0), enable_gqa=True
+        )
+        assert isinstance(out, Tensor)
+        return out
+
+    return kernel
+
+
+def _to(sequences: Sequences, device: torch.device) -> Sequences:
+    return sequences._replace(
+        row_index=[index.to(device) for index in sequences.row_index],
+        row_place=sequences.row_place.to(device),
+        key_index=sequences.key_index.to(device),
+        query_ends=sequences.query_ends.to(device),
+        key_ends=sequences.key_ends.to(device),
+    )
+
+
+def compute_dtype(tensor: Tensor) -> torch.dtype:
+    """Return the dtype in which products with a tensor are taken: autocast's, if on."""
+    if tensor.dtype == torch.float32 and torch.is_autocast_enabled(tensor.device.type):
+        return torch.get_autocast_dtype(tensor.device.type)
+    return tensor.dtype
+
+
+def _refuse_other_attention(length: int, kwargs: dict[str, Any]) -> None:
+    window = kwargs.get("sliding_window")
+    if kwargs.get("softcap") or kwargs.get("s_aux") is not None or (window and window < length):
+        raise ModelError(
+            "this architecture's attention (sliding window, soft capping or sinks) is not causal "
+            f"attention over {length} tokens; shorten data.max_length_tokens below its window or "
+            "choose another base model"
+        )
+
+
+def _gather(by_token: Tensor, index: Tensor, n_rows: int) -> Tensor:
+    """Return (R, A, L, D) rows of a (T, A, D) tensor."""
+    rows = by_token.index_select(0, index)
+    return rows.view(n_rows, -1, *rows.shape[1:]).transpose(1, 2)
+
+
+def _ends(lengths: list[int]) -> Tensor:
+    return F.pad(torch.tensor(lengths).cumsum(0), (1, 0)).to(torch.int32)
+
+
+def _group_rows(
+    sequences: list[list[int]], n_tokens: int
+) -> tuple[list[Tensor], list[int], Tensor]:
+    """Group sequences of similar length into padded rows.
+
+    Returns:
+        Per group the positions it gathers (R * L,), padding repeating a row's
+        last token, and R; then, for each token, where the concatenated groups
+        hold its output, (T,).
+    """
+    index, n_rows = [], []
+    place = torch.empty(n_tokens, dtype=torch.long)
+    offset = 0
+    for group in _similar(sorted(sequences, key=len, reverse=True)):
+        length = len(group[0])
+        rows = torch.tensor([row + row[-1:] * (length - len(row)) for row in group])
+        for number, row in enumerate(group):
+            start = offset + number * length
+            place[row] = torch.arange(start, start + len(row))
+        index.append(rows.flatten())
+        n_rows.append(len(group))
+        offset += rows.numel()
+    return index, n_rows, place
+
+
+def _similar(sequences: list[list[int]]) -> list[list[list[int]]]:
+    """Cut a list that falls in length so that padding stays below its share."""
+    groups: list[list[list[int]]] = []
+    for sequence in sequences:
+        group = groups[-1] if groups else []
+        padded = (len(group) + 1) * len(group[0]) if group else 0
+        real = sum(map(len, group)) + len(sequence)
+        if group and real >= (1 - PADDING_SHARE) * padded:
+            group.append(sequence)
+        else:
+            groups.append([sequence])
+    return groups
+
+
+AttentionInterface.register(ATTENTION, packed_attention)
+AttentionInterface.register(ONLY_ROWS, functools.partial(packed_attention, only_rows=True))
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+AttentionMaskInterface.register(ONLY_ROWS, sdpa_mask)
