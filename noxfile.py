@@ -73,6 +73,14 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def bench(session: nox.Session) -> None:
+    """Time a training step against TRL's, and measure its memory."""
+    _run(
+        session, "python", "-m", "study.bench", "--out", "paper/build/bench.json", *session.posargs
+    )
+
+
+@nox.session(python=False)
 def publish(session: nox.Session) -> None:
     """Copy the finished records of runs/local to runs/published."""
     _run(session, "python", "-c", PUBLISH)
