@@ -41,6 +41,9 @@ MENDABLE = (
 )
 """System errors that a user can do something about."""
 
+EXIT_AGAIN_S = 2.0
+"""Longer than what a stopping worker writes, shorter than its grace."""
+
 STOP_GRACE_S = 5.0
 """Time that a stopped worker has to end by itself before it is killed."""
 
@@ -231,6 +234,22 @@ def mendable(error: Exception) -> str | None:
     return f"cannot use {where}: {error.strerror}; free it, or name another --runs"
 
 
+def _exit(*_: object) -> None:
+    """End this process through every ``finally``.
+
+    Python swallows an exception that a signal raises inside a ``__del__``; the
+    alarm then tries again.
+    """
+    signal.signal(signal.SIGALRM, _exit)
+    signal.setitimer(signal.ITIMER_REAL, EXIT_AGAIN_S)
+    sys.exit(0)
+
+
+def _say_unless_stopping(unraisable: Any) -> None:
+    if not isinstance(unraisable.exc_value, SystemExit):
+        sys.__unraisablehook__(unraisable)
+
+
 def _work(
     pipe: Connection,
     device: str,
@@ -239,7 +258,8 @@ def _work(
 ) -> None:
     """Take jobs from the pipe until the parent stops this process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which decides
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # runs every ``finally``
+    signal.signal(signal.SIGTERM, _exit)
+    sys.unraisablehook = _say_unless_stopping
     os.environ.update(environment)
     quieten()
     bench: Any = None
