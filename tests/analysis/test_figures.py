@@ -142,6 +142,7 @@ def test_contrasts_show_tested_ones_with_the_arm_they_favour(findings):
     assert {bar.favours for bar in panels["rejected_logps"].bars} == {None}
 
 
+@pytest.mark.slow
 def test_every_figure_is_drawn_in_every_format(records, findings, tmp_path):
     files = draw_all(records, findings, tmp_path)
 

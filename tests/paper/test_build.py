@@ -186,6 +186,7 @@ def test_help_loads_no_heavy_library() -> None:
     assert shown.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (PUBLISHED / "tiny-llama").is_dir(), reason="runs/published holds no records yet"
 )

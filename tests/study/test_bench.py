@@ -36,6 +36,7 @@ def short_pairs(n_pairs: int) -> list[bench.Encoded]:
     ]
 
 
+@pytest.mark.slow
 def test_every_arm_takes_the_same_step_and_is_timed() -> None:
     sides = build_sides(bench.VOCABULARY, seed=0)
     found = time_arms(sides, short_pairs(8), repeats=1, seed=0)
