@@ -82,7 +82,11 @@ def deviations(records: StudyRecords) -> tuple[str, ...]:
     recipes = [records.of(recipe)[0].config["recipe"] for recipe in records.recipes]
     objectives = {search.best["objective"] for search in records.searches if search.best}
     sentences = [
-        "Learning rate and settings are tuned for SFT too; the sources tune one arm or none.",
+        *(
+            ["Learning rate and settings are tuned for SFT too; the sources tune one arm or none."]
+            if any(search.best and search.arm == "sft" for search in records.searches)
+            else []
+        ),
         (
             "All arms see the same pairs for the same number of updates; the paper trains SFT for "
             "one epoch and ORPO for up to ten."

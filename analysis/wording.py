@@ -51,7 +51,33 @@ def answer(contrasts: Sequence[ContrastRow], arms: Sequence[ArmRow], metric: str
                 _verdict_clause(contrast, _arm(orpo), _arm(sft), f"on {recipe}", sft, orpo)
             )
     sentence = "; ".join(parts)
-    return f"{sentence[0].upper()}{sentence[1:]}."
+    return f"{sentence[0].upper()}{sentence[1:]}.{_other_side(contrasts, metric)}"
+
+
+BESIDE = ("nll", "exact_match", "rougeL")
+"""Scores that a reader must know beside the primary one: likelihood and answers."""
+
+
+def _other_side(contrasts: Sequence[ContrastRow], metric: str) -> str:
+    """Name the scores in which ORPO is worse than SFT, or nothing.
+
+    They are read over all models, or on the one model that there is.
+    """
+    rows = [row for row in contrasts if (row.baseline, row.treatment) == ("sft", "orpo")]
+    pooled = [row for row in rows if row.n_models > 1]
+    worse = [
+        f"{METRICS[row.metric].label} {signed(row.estimate, METRICS[row.metric].digits)}"
+        for row in pooled or rows
+        if row.metric in BESIDE and row.metric != metric and _is_worse(row)
+    ]
+    return f" In other scores ORPO is worse than SFT: {'; '.join(worse)}." if worse else ""
+
+
+def _is_worse(row: ContrastRow) -> bool:
+    """Tell whether the 95 % interval lies on the worse side of zero."""
+    if row.low is None or row.high is None:
+        return False
+    return row.low > 0 if METRICS[row.metric].higher_is_better is False else row.high < 0
 
 
 def failed_runs(records: StudyRecords) -> tuple[str, ...]:
@@ -88,7 +114,7 @@ def cannot_conclude(
     if any(model.startswith("toy:") for model in models):
         sentences.append(
             "Large models and natural language: the embedded study is a toy language on models "
-            "of about a million parameters; it shows that the method works, not how much."
+            "of under a million parameters; it shows that the method works, not how much."
         )
     sentences += [
         (
@@ -96,8 +122,9 @@ def cannot_conclude(
             "updates; how much the verdict varies with another search is not covered."
         ),
         (
-            "Equality: inconclusive means that the interval contains zero; only rows called "
-            "equivalent show that two arms differ by less than the smallest effect of interest."
+            "Equality: inconclusive means that neither a difference, after the correction of its "
+            "family, nor equivalence is shown; only rows called equivalent show, by their 90 % "
+            "interval, that two arms differ by less than the smallest effect of interest."
         ),
         *_small_effects(arms, contrasts),
         (

@@ -182,7 +182,7 @@ def _train(workbench: "Workbench", report: Report, run: PlannedRun) -> "Outcome"
     max_steps = run.recipe.training.max_steps
 
     def follow(step: int, scores: Mapping[str, float]) -> bool:
-        report(step, max_steps, f"step {step}/{max_steps}, held-out NLL {scores['nll']:.3f}")
+        report(step, max_steps, f"step {step}/{max_steps}, validation NLL {scores['nll']:.3f}")
         return False
 
     return train_run(
@@ -262,7 +262,8 @@ def _untuned(plan: Sequence[PlannedRun]) -> list[str]:
     )
     return [
         f"{recipe}/{arm} is untuned: no search has frozen its settings, so the recipe's own "
-        "are used and recorded as untuned"
+        "are used and recorded as untuned; run `study search` first, with the same --runs, to "
+        "tune it"
         for recipe, arm in pairs
     ]
 

@@ -155,7 +155,7 @@ class TrainingConfig:
         _require(
             self.warmup_steps <= self.max_steps,
             f"training.warmup_steps ({self.warmup_steps}) is beyond training.max_steps "
-            f"({self.max_steps})",
+            f"({self.max_steps}); set both",
         )
         _require(
             self.batch_pairs % self.accumulation_steps == 0,

@@ -35,6 +35,7 @@ def check(recipe: Recipe) -> dict[str, Any]:
         "n_rows": loaded.n_rows,
         "n_pairs": len(loaded.pairs),
         "dropped": dropped_lines(loaded.dropped),
+        "recipe": recipe.name,
         "tokenizer": recipe.model.name,
         "tokens": {
             side: _quantiles([len(getattr(pair, f"{side}_ids")) for pair in encoded])
@@ -58,6 +59,7 @@ def as_text(report: dict[str, Any]) -> str:
     """Lay out what `check` found for a reader."""
     lines = [
         f"source     {report['source']}",
+        f"read with  recipe {report['recipe']} (limits, splits) and {report['tokenizer']}'s tokens",
         f"form       {report['form']}",
         f"rows       {report['n_rows']}, of which {report['n_pairs']} are usable pairs",
         *(f"dropped    {line}" for line in report["dropped"]),

@@ -136,11 +136,16 @@ def check_folder(path: Path, config: Mapping[str, Any]) -> None:
     wanted = {**config, "digest": digest(config)}
     found = read_json(path / CONFIG)
     if found is not None and found["digest"] != wanted["digest"]:
-        lines = "\n  ".join(differences(found, wanted))
+        lines = "\n  ".join(differences(_bare(found), _bare(wanted)))
         raise RecordError(
             f"{path} holds records of another configuration:\n  {lines}\n"
-            "name another folder with --runs, or move this one away; nothing was changed"
+            "nothing was changed; name another folder with --runs, or move this one away, for "
+            "example where untuned runs were made before a search"
         )
+
+
+def _bare(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name != "digest"}
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

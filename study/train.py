@@ -38,7 +38,7 @@ from study.workbench import Workbench
 TRAINER = "trainer"
 """Subfolder of a run for checkpoints and for the files of trackers."""
 DIVERGED_FACTOR = 2.0
-"""A held-out NLL above this many times its initial value counts as diverged."""
+"""A validation NLL above this many times its initial value counts as diverged."""
 
 OnValidation = Callable[[int, Mapping[str, float]], bool]
 """Called with (step, held-out scores); True stops the run."""

@@ -26,6 +26,7 @@ def small_search():
             "training.max_steps=160",
             "search.space.sft.learning_rate=[1e-4, 1e-2]",
             "search.space.orpo.learning_rate=[1e-4, 1e-2]",
+            "search.space.orpo.beta=[0.03, 2.0]",
         ]
     )
     known = PublishedSetting(
