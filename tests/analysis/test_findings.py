@@ -253,6 +253,7 @@ def test_rows_say_what_they_could_have_found_and_how_often_the_treatment_wins(fi
     assert any(row.detectable is not None for row in findings.pooled)
 
 
+@pytest.mark.slow
 def test_from_five_seeds_on_runs_are_compared_seed_by_seed(tmp_path, builders):
     runs = builders["study"](tmp_path / "runs", recipes=("tiny-llama",), seeds=(1, 2, 3, 4, 5))
     row = contrast_of(build_findings(load_study(runs), origin="local"), "margin", "sft", "orpo")

@@ -41,6 +41,7 @@ def test_the_report_is_written_from_findings(
 
 
 @needs_tex
+@pytest.mark.slow
 def test_the_document_compiles_without_complaint(
     findings: Findings, draw: Draw, tmp_path: Path
 ) -> None:
@@ -51,6 +52,7 @@ def test_the_document_compiles_without_complaint(
 
 
 @needs_tex
+@pytest.mark.slow
 def test_the_document_compiles_whatever_models_wrote(
     hostile_findings: Findings, draw: Draw, tmp_path: Path
 ) -> None:
@@ -112,6 +114,7 @@ def test_a_document_that_fails_gives_a_hint_and_no_old_pdf(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@pytest.mark.slow
 def test_the_page_never_scrolls_sideways_at_400_pixels(
     hostile_findings: Findings, draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,6 +48,7 @@ def test_every_arm_takes_the_same_step_and_is_timed() -> None:
     assert found["ours"]["loss"] == pytest.approx(found["trl"]["loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_both_sides_get_the_same_gradients() -> None:
     sides, pairs = build_sides(bench.VOCABULARY, seed=0), short_pairs(8)
     gradients = {}

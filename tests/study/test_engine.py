@@ -278,6 +278,7 @@ def random_model(folder, family: str, changes: dict) -> None:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.slow
 def test_every_architecture_equals_its_padded_computation(name, encoded, tmp_path, caplog) -> None:
     family, changes, packs = ARCHITECTURES[name]
     random_model(tmp_path, family, changes)

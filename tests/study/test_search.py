@@ -125,6 +125,7 @@ def test_a_search_started_again_goes_on_to_the_total(recipe, trained, tmp_path):
     assert len(trained) == n_trained
 
 
+@pytest.mark.slow
 def test_a_stopped_search_goes_on_to_what_it_would_have_found(recipe, trained, tmp_path):
     whole = run_arm(recipe, tmp_path / "whole", 16)
     for total in (3, 11, 16):
