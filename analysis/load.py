@@ -164,10 +164,6 @@ def _load_searches(runs: Path, recipe: str) -> list[SearchRecord]:
     return found
 
 
-def _number(trial: Mapping[str, Any]) -> int:
-    return int(trial["number"])
-
-
 def _load_examples(path: Path, who: str) -> pd.DataFrame:
     """Read a run's scored pairs, sorted by example, free of gaps and duplicates."""
     require(path.exists(), f"{who}: {path.name} is missing", "restore it or run again")

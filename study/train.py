@@ -355,7 +355,7 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Return the peak of allocated device memory, or of resident memory on the CPU."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, IndexError):  # not every Linux tells VmHWM
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

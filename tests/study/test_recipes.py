@@ -47,7 +47,7 @@ def test_warm_up_and_validation_fit_into_the_run(name: str) -> None:
 def test_every_published_setting_names_its_source_once(name: str) -> None:
     sources = [(known.arm, known.source) for known in load_recipe(name).search.published]
 
-    assert all(sources)
+    assert all(source.strip() for _, source in sources)
     assert len(sources) == len(set(sources))
 
 
