@@ -22,10 +22,13 @@ def test_remarks(
 ) -> tuple[str, ...]:
     """Say how tests are corrected, what they could find and what would help."""
     asked = [one for one in (*pooled, *found) if one.question and one.metric == primary]
-    tested = [(one.recipe, one.contrast) for one in asked if one.contrast is not None]
+    tested = [(one, one.contrast) for one in asked if one.contrast is not None]
     return (
         *_families(rows, primary),
-        *(f"{recipe}: {' '.join(_help(contrast, primary))}" for recipe, contrast in tested),
+        *(
+            f"{one.recipe}: {' '.join(_help(contrast, primary, one.sesoi))}"
+            for one, contrast in tested
+        ),
     )
 
 
@@ -62,7 +65,7 @@ def _families(rows: Sequence[ContrastRow], primary: str) -> Iterator[str]:
         )
 
 
-def _help(contrast: Contrast, primary: str) -> Iterator[str]:
+def _help(contrast: Contrast, primary: str, sesoi: float | None) -> Iterator[str]:
     """Say what could be found, what the uncertainty is made of, and what would help."""
     metric = METRICS[primary]
 
@@ -89,12 +92,12 @@ def _help(contrast: Contrast, primary: str) -> Iterator[str]:
         f"single answers. Twice the seeds would bring the smallest detectable difference to "
         f"{size(seeds)}, twice the pairs to {size(prompts)}: {advice}."
     )
-    if metric.sesoi is not None:
-        needed = contrast.seeds_needed(metric.sesoi)
-        interest = f"{in_unit(f'{metric.sesoi:g}', metric)}, the smallest effect of interest,"
+    if sesoi is not None:
+        needed = contrast.seeds_needed(sesoi)
+        interest = f"{in_unit(f'{sesoi:g}', metric)}, the smallest effect of interest,"
         if needed is None:
             pairs = power.examples_needed(
-                metric.sesoi, v_prompt=contrast.v_prompt, n_clusters=contrast.n_examples
+                sesoi, v_prompt=contrast.v_prompt, n_clusters=contrast.n_examples
             )
             yield (
                 f"No number of seeds suffices to find {interest} in 80 % of studies; it takes "

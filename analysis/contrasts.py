@@ -26,9 +26,6 @@ QUESTION: Final = ("sft", "orpo")
 PAIRS_OF_ARMS: Final = (QUESTION, ("base", "sft"), ("base", "orpo"))
 """(baseline, treatment) of every comparison."""
 
-SEEDS_TO_PAIR: Final = 5
-"""From so many seeds on, runs are compared seed by seed (METHODS.md, 2)."""
-
 LEVEL: Final = 0.05
 POOLED: Final = "all models"
 """Stands for the recipe in contrasts pooled over models."""
@@ -56,6 +53,8 @@ class Comparison:
     n_runs: tuple[int, int]
     n_examples: int
     n_diverged: int = 0
+    sesoi: float | None = None
+    """Smallest effect size of interest; None where the plan names none."""
     contrast: Contrast | None = None
     """Over seeds and prompts; None where no test could run."""
     test_set: Contrast | None = None
@@ -116,8 +115,7 @@ def contrast_rows(
 def is_paired(records: StudyRecords) -> bool:
     """Tell whether runs are compared seed by seed.
 
-    A rule on the number of seeds that were started, never on scores: from five,
-    and only where no run of a pair is missing.
+    The plan says so, never the scores; runs without a partner cannot be.
     """
     lists = [
         tuple(run.seed for run in records.of(recipe, arm))
@@ -125,7 +123,7 @@ def is_paired(records: StudyRecords) -> bool:
         for arm in QUESTION
     ]
     ok = all(run.ok for run in records.runs)
-    return ok and len(set(lists)) == 1 and len(lists[0]) >= SEEDS_TO_PAIR
+    return records.paired and ok and len(set(lists)) == 1
 
 
 def _comparison(
@@ -147,6 +145,7 @@ def _comparison(
         n_runs=(len(a.seeds), len(b.seeds)),
         n_examples=a.matrix.shape[1],
         n_diverged=sum(failed),
+        sesoi=records.sesoi.get(metric),
     )
     fixed = baseline == "base"
     paired = paired and not fixed
@@ -234,6 +233,7 @@ def _pooled(group: Sequence[Comparison]) -> Comparison:
         n_runs=contrast.n_seeds,
         n_examples=contrast.n_examples,
         n_diverged=sum(one.n_diverged for one in group),
+        sesoi=group[0].sesoi,
         contrast=contrast,
         test_set=stats.pool_models(test_sets) if len(test_sets) == len(group) else None,
         wins=stats.pool_models(wins) if len(wins) == len(group) else None,
@@ -275,7 +275,7 @@ def _row(found: Comparison, primary: str) -> ContrastRow:
         n_examples=found.n_examples,
         verdict=Verdict.NOT_TESTED,
         family=family,
-        sesoi=metric.sesoi,
+        sesoi=found.sesoi,
         n_diverged=found.n_diverged,
     )
     contrast = found.contrast
@@ -292,13 +292,13 @@ def _row(found: Comparison, primary: str) -> ContrastRow:
             df=contrast.df_seed,
             test=_test_name(found, contrast),
             verdict=stats.verdict(
-                contrast, sesoi=metric.sesoi, higher_is_better=metric.higher_is_better
+                contrast, sesoi=found.sesoi, higher_is_better=metric.higher_is_better
             ),
             null_hypothesis=_null_hypothesis(found),
             shares=contrast.shares,
             n_clusters=contrast.n_clusters,
             n_models=contrast.n_models,
-            tost_p=contrast.tost_p(metric.sesoi) if metric.sesoi is not None else None,
+            tost_p=contrast.tost_p(found.sesoi) if found.sesoi is not None else None,
             detectable=contrast.minimum_detectable(),
             detectable_low=detectable_low,
             detectable_high=detectable_high,
@@ -319,7 +319,7 @@ def _given_convergence(row: ContrastRow, found: Comparison) -> ContrastRow:
         return row
     metric = METRICS[row.metric]
     verdicts = [
-        stats.verdict(bound, sesoi=metric.sesoi, higher_is_better=metric.higher_is_better)
+        stats.verdict(bound, sesoi=found.sesoi, higher_is_better=metric.higher_is_better)
         for bound in found.bounds
     ]
     limits = [contrast.interval() for contrast in (found.contrast, *found.bounds)]

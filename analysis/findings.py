@@ -20,7 +20,6 @@ from analysis.rows import (
     SearchRow,
     Summary,
 )
-from study.errors import RecordError
 
 __all__ = [
     "ArmRow",
@@ -45,11 +44,8 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
     Args:
         records: what ``load_study`` read.
         origin: where they come from and why, for the report's first page.
-
-    Raises:
-        RecordError: the recipes do not share a primary metric.
     """
-    primary = _primary_metric(records)
+    primary = records.primary_metric
     arms = tables.arm_rows(records)
     found = comparisons(records)
     over_all = pooled_comparisons(found)
@@ -87,17 +83,3 @@ def to_json(findings: Findings) -> str:
     """Write findings as JSON at full precision; refuses values that are not finite."""
     tree = dataclasses.asdict(findings)
     return json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _primary_metric(records: StudyRecords) -> str:
-    named = {
-        recipe: str(records.of(recipe)[0].config["recipe"]["evaluation"]["primary_metric"])
-        for recipe in records.recipes
-    }
-    if len(set(named.values())) > 1:
-        listed = ", ".join(f"{recipe} by {metric}" for recipe, metric in named.items())
-        raise RecordError(
-            f"the recipes are judged by different primary metrics ({listed}); "
-            "keep them in separate folders and name one with --runs"
-        )
-    return next(iter(named.values()))

@@ -5,7 +5,7 @@ with records is said by naming recipe, arm and seed; nothing is left out or
 averaged over in silence.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from study.records import (
     TRIALS,
     RunFolder,
     compare_folders,
+    plan_path,
     read_json,
     read_jsonl,
     recipes_in,
@@ -75,6 +76,7 @@ def load_study(runs: Path) -> StudyRecords:
         runs=tuple(finished),
         searches=tuple(search for search in searches if search.recipe in recipes),
         unfinished=tuple(row for row in unfinished if row[0] in recipes),
+        plans=_load_plans(runs, recipes),
     )
 
 
@@ -141,6 +143,28 @@ def _load_run(
     if ok:
         checks.check_scores(run, who)
     return run
+
+
+def _load_plans(runs: Path, recipes: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """Read how each comparison was to be judged; all must be judged alike."""
+    plans: dict[str, Mapping[str, Any]] = {}
+    for recipe in recipes:
+        plan = read_json(plan_path(runs, recipe))
+        require(
+            plan is not None,
+            f"{recipe}: {plan_path(runs, recipe)}, the plan of the comparison, is missing",
+            "restore it, or start `study compare` again, which writes it",
+        )
+        assert plan is not None
+        plans[recipe] = plan
+    for name in ("primary_metric", "sesoi"):
+        said = [f"{recipe} by {plan[name]}" for recipe, plan in plans.items()]
+        require(
+            len({digest(plan[name]) for plan in plans.values()}) == 1,
+            f"the recipes differ in {name}, by which they are judged: {', '.join(said)}",
+            "keep them in separate folders and name one with --runs",
+        )
+    return plans
 
 
 def _load_searches(runs: Path, recipe: str) -> list[SearchRecord]:

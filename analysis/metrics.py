@@ -15,22 +15,6 @@ LARGEST_LOGP = -1e-7
 """Mean log-probabilities are clamped here, where the odds are still finite."""
 
 
-SESOI: Mapping[str, float] = MappingProxyType(
-    {
-        "accuracy": 0.02,
-        "margin": 0.05,
-        "nll": 0.02,
-        "rouge1": 0.01,
-        "rouge2": 0.01,
-        "rougeL": 0.01,
-    }
-)
-"""Smallest effects of interest, in each metric's unit (METHODS.md, 5).
-
-A metric without one has its equivalence not assessed.
-"""
-
-
 def _metrics(*rows: tuple[str, str, str, bool | None, int, str]) -> Mapping[str, Metric]:
     return MappingProxyType(
         {
@@ -41,7 +25,6 @@ def _metrics(*rows: tuple[str, str, str, bool | None, int, str]) -> Mapping[str,
                 higher_is_better=higher,
                 digits=digits,
                 meaning=meaning,
-                sesoi=SESOI.get(name),
             )
             for name, label, unit, higher, digits, meaning in rows
         }

@@ -16,8 +16,6 @@ class Metric:
     digits: int
     meaning: str
     """One plain sentence."""
-    sesoi: float | None = None
-    """Smallest effect of interest, above zero; None where none was declared."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from study.environment import environment
 from study.errors import RecordError
 from study.jobs import Job, Report
 from study.locks import hold
+from study.plan import write_plan
 from study.records import (
     BEST,
     CONFIG,
@@ -91,6 +92,14 @@ def compare(
         check_folder(run.folder.path, run.config)
     for line in _untuned(plan):
         say(line)
+    for recipe in recipes:
+        mine = [run for run in plan if run.recipe is recipe]
+        write_plan(
+            runs,
+            recipe,
+            seeds=compare_seeds(seed, seeds),
+            arms={run.arm: run.settings for run in mine},
+        )
     missing = [run for run in plan if run.folder.record() is None]
     missing.sort(key=lambda run: list(ARM_SETTINGS).index(run.arm), reverse=True)
     run_jobs([_job(run) for run in missing])
@@ -251,6 +260,7 @@ def _record(
         "cost": dict(cost),
         "parameters": outcome.parameters,
         "model": workbench.base.resolved,
+        "out_of_memory": outcome.out_of_memory,
         **environment(str(workbench.device)),
     }
 

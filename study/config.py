@@ -26,7 +26,7 @@ ARM_SETTINGS: Mapping[str, tuple[str, ...]] = types.MappingProxyType(
 )
 """Every arm with the hyperparameters that its loss takes; ``base`` never trains."""
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the records' layout, part of every digest."""
 
 Settings = Mapping[str, float]
@@ -118,8 +118,9 @@ class TrainingConfig:
     """Updates of the weights."""
     batch_pairs: int
     """Pairs per update, over all devices and micro-batches."""
-    accumulation_steps: int
-    """Micro-batches per update; changes memory, never the gradient."""
+    microbatch_tokens: int
+    """Distinct tokens in one forward pass at most; 0 takes a whole update at
+    once. Changes memory, never the gradient."""
     warmup_steps: int
     schedule: Literal["linear", "cosine", "constant_with_warmup", "inverse_sqrt"]
     optimizer: Literal["adamw_torch", "adamw_torch_fused", "paged_adamw_8bit"]
@@ -142,13 +143,18 @@ class TrainingConfig:
         for field in (
             "max_steps",
             "batch_pairs",
-            "accumulation_steps",
             "log_every_steps",
             "validate_every_steps",
         ):
             value = getattr(self, field)
             _require(value > 0, f"training.{field} is {value}; it must be at least 1")
-        for field in ("warmup_steps", "weight_decay", "checkpoint_every_steps", "threads"):
+        for field in (
+            "microbatch_tokens",
+            "warmup_steps",
+            "weight_decay",
+            "checkpoint_every_steps",
+            "threads",
+        ):
             value = getattr(self, field)
             _require(value >= 0, f"training.{field} is {value}; it must be 0 or more")
         _require(self.max_grad_norm > 0, "training.max_grad_norm must be positive")
@@ -157,19 +163,12 @@ class TrainingConfig:
             f"training.warmup_steps ({self.warmup_steps}) is beyond training.max_steps "
             f"({self.max_steps}); set both",
         )
-        _require(
-            self.batch_pairs % self.accumulation_steps == 0,
-            f"training.batch_pairs ({self.batch_pairs}) must be a multiple of "
-            f"training.accumulation_steps ({self.accumulation_steps})",
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
     """How held-out pairs are scored."""
 
-    primary_metric: Literal["accuracy", "margin", "nll", "log_odds", "rougeL", "exact_match"]
-    """The one metric that the answer in one sentence rests on."""
     generated_answers: int
     """Test prompts answered by generation; 0 generates none."""
     max_new_tokens: int
@@ -184,6 +183,28 @@ class EvaluationConfig:
         for field in ("max_new_tokens", "batch_pairs"):
             value = getattr(self, field)
             _require(value > 0, f"evaluation.{field} is {value}; it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalysisConfig:
+    """How a comparison is judged: its plan, written down before its first run.
+
+    No part of a run's digest, because it changes no run.
+    """
+
+    primary_metric: Literal["accuracy", "margin", "nll", "log_odds", "rougeL", "exact_match"]
+    """The one metric that the answer in one sentence rests on."""
+    sesoi: Mapping[str, float]
+    """Metric -> smallest effect size of interest, in the metric's unit; the
+    equivalence of a metric that is not named is not assessed."""
+
+    def __post_init__(self) -> None:
+        """Refuse effect sizes that are not positive."""
+        for metric, value in self.sesoi.items():
+            _require(
+                math.isfinite(value) and value > 0,
+                f"analysis.sesoi.{metric} is {value}; it must be positive and finite",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +260,7 @@ class Recipe:
     data: DataConfig
     training: TrainingConfig
     evaluation: EvaluationConfig
+    analysis: AnalysisConfig
     search: SearchConfig
     arms: Mapping[str, Settings]
     """Arm -> the settings it is trained with where no search has frozen any."""

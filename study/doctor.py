@@ -222,9 +222,10 @@ def shape_of(peft_model: Any) -> Shape:
 def step_memory(recipe: Recipe, shape: Shape, *, device: str, value_bytes: int) -> Memory:
     """Estimate the memory of one ORPO step whose pairs all have full length.
 
-    T, the tokens of a micro-batch, is at most pairs x 2 x max_length_tokens:
-    a chosen and a rejected answer behind a prompt too short to matter. SFT
-    needs about half. Not counted: the CUDA context, gaps of the allocator and
+    T, the tokens of a micro-batch, is at most batch_pairs x 2 x
+    max_length_tokens, a chosen and a rejected answer behind a prompt too short
+    to matter, or the recipe's token budget where that is less; one pair always
+    fits. SFT needs about half. Not counted: the CUDA context, gaps of the allocator and
     workspaces of kernels, for which a tenth of the device is left free.
 
     Args:
@@ -234,8 +235,10 @@ def step_memory(recipe: Recipe, shape: Shape, *, device: str, value_bytes: int) 
         value_bytes: Bytes of a value in the model's dtype.
     """
     training = recipe.training
-    pairs = training.batch_pairs // training.accumulation_steps
-    tokens = pairs * 2 * recipe.data.max_length_tokens
+    pair = 2 * recipe.data.max_length_tokens
+    tokens = training.batch_pairs * pair
+    if training.microbatch_tokens:
+        tokens = min(tokens, max(pair, training.microbatch_tokens))
     return Memory(
         weights=_weight_bytes(shape, recipe.model.quantization, value_bytes),
         adapter_and_optimizer=shape.trainable * (4 + 4 + OPTIMIZER_BYTES[training.optimizer]),
@@ -350,10 +353,12 @@ def _warnings(
 def _savings(recipe: Recipe) -> list[list[str]]:
     """List changes that save memory, the cheapest first."""
     training = recipe.training
+    pair = 2 * recipe.data.max_length_tokens
+    whole = training.microbatch_tokens or training.batch_pairs * pair
     steps = [
-        f"training.accumulation_steps={n}"
-        for n in range(training.accumulation_steps + 1, training.batch_pairs + 1)
-        if training.batch_pairs % n == 0
+        f"training.microbatch_tokens={tokens}"
+        for tokens in (whole // 2, whole // 4, whole // 8, pair)
+        if pair <= tokens < whole
     ]
     checkpointing = "training.gradient_checkpointing=true"
     return [*([step] for step in steps), [checkpointing], *([s, checkpointing] for s in steps)]

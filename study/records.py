@@ -4,12 +4,14 @@ Layout below the folder that ``--runs`` names::
 
     <recipe>/search/<arm>/     config.json  journal.log  trials.jsonl
                                confirmations.jsonl  best.json
+    <recipe>/compare/config.json
     <recipe>/compare/<arm>/seed-<n>/
                                config.json  steps.jsonl  examples.parquet
                                generations.jsonl  adapter/  record.json
 
-``config.json`` is written first, ``record.json`` last and by rename: its
-presence means that the run is complete. Nothing here imports torch, so the
+A comparison's own ``config.json`` is its plan. A run's ``config.json`` is
+written first, ``record.json`` last and by rename: its presence means that the
+run is complete. Nothing here imports torch, so the
 analysis can read records on any machine.
 """
 
@@ -98,6 +100,11 @@ def compare_folders(runs: Path, recipe: str) -> list[tuple[str, int, RunFolder]]
         if number.isdecimal() and (path / CONFIG).exists():
             found.append((path.parent.name, int(number), RunFolder(path)))
     return sorted(found, key=lambda item: item[:2])
+
+
+def plan_path(runs: Path, recipe: str) -> Path:
+    """Return the file that holds the plan of a comparison."""
+    return runs / recipe / "compare" / CONFIG
 
 
 def search_folder(runs: Path, recipe: str, arm: str) -> Path:
@@ -248,7 +255,8 @@ def publish(source: Path, target: Path) -> list[Path]:
         runs = compare_folders(source, recipe)
         folders = [folder.path for _, _, folder in runs if folder.record()]
         folders += [path.parent for path in (source / recipe / "search").glob(f"*/{BEST}")]
-        for folder in sorted(folders):
+        folders += [plan_path(source, recipe).parent]
+        for folder in sorted(filter(Path.is_dir, folders)):
             for path in sorted(folder.iterdir()):
                 if path.is_file() and path.name != JOURNAL and not path.name.startswith("."):
                     copy = target / path.relative_to(source)

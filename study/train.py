@@ -7,6 +7,8 @@ pairs in the same order for every arm with the same seed.
 
 import contextlib
 import functools
+import gc
+import logging
 import math
 import resource
 import shutil
@@ -27,16 +29,20 @@ from transformers.trainer_callback import PrinterCallback
 from study.config import Settings, TrainingConfig
 from study.engine import pack, pair_logps
 from study.environment import trackers
-from study.errors import RecordError
-from study.evaluate import score_validation
+from study.errors import ModelError, RecordError
+from study.evaluate import score_validation, to_device
 from study.losses import LOSSES, NEEDS_REJECTED, PairLogps, log_odds, odds_ratio_loss
 from study.model import fresh_adapter
 from study.records import ADAPTER, STEPS, append_jsonl, read_json, read_jsonl, write_jsonl
 from study.tokens import Encoded
 from study.workbench import Workbench
 
+log = logging.getLogger(__name__)
+
 TRAINER = "trainer"
 """Subfolder of a run for checkpoints and for the files of trackers."""
+WINDOW_UPDATES = 16
+"""Pairs of so many updates are grouped by length together."""
 DIVERGED_FACTOR = 2.0
 """A validation NLL above this many times its initial value counts as diverged."""
 
@@ -54,6 +60,8 @@ class Outcome:
     divergence: dict[str, Any] | None = None
     cost: dict[str, Any] = field(default_factory=dict)
     parameters: dict[str, int] = field(default_factory=dict)
+    out_of_memory: list[dict[str, int]] = field(default_factory=list)
+    """Steps in which memory ran out, and the token budget that they went on with."""
 
 
 def train_run(
@@ -117,8 +125,12 @@ def train_run(
     return outcome
 
 
-class PlannedBatches(Dataset[dict[str, Any]]):
-    """All micro-batches of a run, planned from the seed and packed when asked for."""
+class PlannedBatches(Dataset[dict[str, int]]):
+    """The updates of a run, planned from the seed, and their micro-batches.
+
+    As a data set it holds one entry per update and process: which share of
+    which update. The pairs themselves are packed when their turn comes.
+    """
 
     def __init__(
         self,
@@ -129,40 +141,101 @@ class PlannedBatches(Dataset[dict[str, Any]]):
         seed: int,
         world: int = 1,
     ) -> None:
-        """Plan ``max_steps`` updates; each is cut into parts of equal work."""
+        """Plan ``max_steps`` updates, each divided among ``world`` processes."""
         self.pairs = pairs
         self.rejected = arm in NEEDS_REJECTED
         self.prompt_nll = config.nll_over == "prompt_and_response"
-        self.n_parts = config.accumulation_steps * world
-        self.updates = plan_updates(len(pairs), config.max_steps, config.batch_pairs, seed=seed)
+        self.world = world
+        self.microbatch_tokens = config.microbatch_tokens or sum(pair.n_tokens for pair in pairs)
+        sizes = [pair.n_tokens for pair in pairs]
+        self.updates = plan_updates(sizes, config.max_steps, config.batch_pairs, seed=seed)
 
     def __len__(self) -> int:
-        """Return the number of micro-batches."""
-        return len(self.updates) * self.n_parts
+        """Return the number of shares of updates."""
+        return len(self.updates) * self.world
 
-    def __getitem__(self, number: int) -> dict[str, Any]:
-        """Pack one micro-batch with the label counts of its whole update."""
-        update, part = divmod(number, self.n_parts)
-        pairs = self.update(update)
-        by_size = sorted(pairs, key=lambda pair: pair.n_tokens, reverse=True)
-        batch = pack(
-            by_size[part :: self.n_parts], rejected=self.rejected, prompt_nll=self.prompt_nll
-        )
-        n_tokens = sum(len(p.chosen_ids) + self.prompt_nll * (len(p.prompt_ids) - 1) for p in pairs)
-        return {**batch, "update_tokens": n_tokens, "update_pairs": len(pairs)}
+    def __getitem__(self, number: int) -> dict[str, int]:
+        """Name an update and one process's share of it."""
+        update, share = divmod(number, self.world)
+        return {"update": update, "share": share}
 
     def update(self, number: int) -> list[Encoded]:
-        """Return the pairs of one update."""
+        """Return the pairs of one update, the longest first."""
         return [self.pairs[index] for index in self.updates[number]]
 
+    def microbatches(self, update: int, share: int = 0) -> list[list[Encoded]]:
+        """Cut a share of an update so that no part exceeds the token budget.
 
-def plan_updates(n_pairs: int, n_updates: int, batch_pairs: int, *, seed: int) -> list[list[int]]:
-    """Draw the pairs of each update: whole shuffled passes, one after the other."""
+        A pair that is longer than the budget stands alone.
+        """
+        parts: list[list[Encoded]] = []
+        room = 0
+        for pair in self.update(update)[share :: self.world]:
+            if not parts or pair.n_tokens > room:
+                parts.append([])
+                room = self.microbatch_tokens
+            parts[-1].append(pair)
+            room -= pair.n_tokens
+        return parts
+
+    def counts(self, update: int) -> dict[str, int]:
+        """Return what a loss of this update is divided by: its labels and pairs."""
+        pairs = self.update(update)
+        n_tokens = sum(len(p.chosen_ids) + self.prompt_nll * (len(p.prompt_ids) - 1) for p in pairs)
+        return {"n_tokens": n_tokens, "n_pairs": len(pairs)}
+
+    def pack(self, pairs: Sequence[Encoded]) -> dict[str, Any]:
+        """Lay out one micro-batch as the arm's loss needs it."""
+        return pack(pairs, rejected=self.rejected, prompt_nll=self.prompt_nll)
+
+    def halve(self, update: int, share: int = 0) -> bool:
+        """Halve the token budget; False where each pair stands alone already."""
+        parts = self.microbatches(update, share)
+        if all(len(part) == 1 for part in parts):
+            return False
+        self.microbatch_tokens = max(sum(p.n_tokens for p in part) for part in parts) // 2
+        return True
+
+
+def plan_updates(
+    sizes: Sequence[int], n_updates: int, batch_pairs: int, *, seed: int
+) -> list[list[int]]:
+    """Choose the pairs of each update, of similar length, in an order of chance.
+
+    Whole shuffled passes over the data are cut into windows of
+    `WINDOW_UPDATES`; within a window the pairs are sorted by length and cut
+    into updates, which are shuffled. The largest update is then moved to the
+    front, so that a run that lacks memory fails at once.
+
+    Args:
+        sizes: Tokens of each pair.
+        n_updates: Updates to plan.
+        batch_pairs: Pairs per update.
+        seed: Decides the plan, whatever the arm.
+    """
     generator = torch.Generator().manual_seed(seed)
-    order: list[int] = []
-    while len(order) < n_updates * batch_pairs:
-        order += torch.randperm(n_pairs, generator=generator).tolist()
-    return [order[i * batch_pairs : (i + 1) * batch_pairs] for i in range(n_updates)]
+
+    def shuffled(n: int) -> list[int]:
+        order: list[int] = torch.randperm(n, generator=generator).tolist()
+        return order
+
+    updates: list[list[int]] = []
+    left: list[int] = []
+    window = WINDOW_UPDATES * batch_pairs
+    while len(updates) < n_updates:
+        left += shuffled(len(sizes))
+        n_whole = len(left) - len(left) % batch_pairs
+        for start in range(0, n_whole, window):
+            block = sorted(
+                left[start : min(start + window, n_whole)], key=sizes.__getitem__, reverse=True
+            )
+            grouped = [block[i : i + batch_pairs] for i in range(0, len(block), batch_pairs)]
+            updates += [grouped[i] for i in shuffled(len(grouped))]
+        left = left[n_whole:]
+    del updates[n_updates:]
+    largest = max(range(n_updates), key=lambda n: sum(sizes[i] for i in updates[n]))
+    updates[0], updates[largest] = updates[largest], updates[0]
+    return updates
 
 
 class ArmTrainer(Trainer):
@@ -185,23 +258,69 @@ class ArmTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)
         self.pair_loss = loss
+        self.batches = batches
         self.watch = watch
-        self.loss_is_scaled_for_ga = True  # counts are of the whole update
 
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
-        """Return this micro-batch's share of the update's loss."""
-        logps = pair_logps(model, inputs)
-        loss = self.pair_loss(
-            logps, n_tokens=inputs["update_tokens"], n_pairs=inputs["update_pairs"]
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> Tensor:
+        """Add up the gradients of one update and return its loss.
+
+        Where memory runs out, the update starts again in halves.
+
+        Raises:
+            ModelError: memory runs out with a single pair.
+        """
+        if not model.training:
+            model.train()
+        while True:
+            try:
+                return self._accumulate(model, **inputs)
+            except torch.OutOfMemoryError as error:
+                memory_error = str(error).partition("\n")[0]
+            self._halve(model, memory_error, **inputs)
+
+    def _accumulate(self, model: Any, update: int, share: int) -> Tensor:
+        parts = self.batches.microbatches(update, share)
+        losses, sums, n_tokens = [], [], 0
+        for part in parts:
+            batch = to_device(self.batches.pack(part), self.watch.workbench.device)
+            whole = part is parts[-1]
+            with (
+                contextlib.nullcontext() if whole else self.accelerator.no_sync(model),
+                self.compute_loss_context_manager(),
+            ):
+                logps = pair_logps(model, batch)
+                loss = self.pair_loss(logps, **self.batches.counts(update))
+                loss = loss * self.accelerator.num_processes  # DDP averages gradients
+                self.accelerator.backward(loss)
+            losses.append(loss.detach())
+            sums.append(_metric_sums(logps))
+            n_tokens += batch["n_tokens"]
+        total = torch.stack(losses).sum()
+        self.watch.add(total, torch.stack(sums).sum(dim=0), n_tokens)
+        return total
+
+    def _halve(self, model: Any, memory_error: str, update: int, share: int) -> None:
+        if self.accelerator.num_processes > 1 or not self.batches.halve(update, share):
+            size = max(pair.n_tokens for pair in self.batches.update(update))
+            raise ModelError(
+                f"out of memory in a step on {size} tokens ({memory_error}); set "
+                "training.gradient_checkpointing=true, a smaller training.microbatch_tokens or "
+                "data.max_length_tokens, or model.quantization=nf4"
+            )
+        model.zero_grad(set_to_none=True)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        log.warning(
+            "out of memory in step %d: on with at most %d tokens per micro-batch",
+            update + 1,
+            self.batches.microbatch_tokens,
         )
-        self.watch.add(loss, logps, inputs["n_tokens"])
-        return loss * self.accelerator.num_processes  # DDP averages gradients
+        self.watch.outcome.out_of_memory.append(
+            {"step": update + 1, "microbatch_tokens": self.batches.microbatch_tokens}
+        )
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
         """Add what the watch has gathered since the last log."""
@@ -241,10 +360,10 @@ class Watch(TrainerCallback):
         self.validation_s = 0.0
         self._clear(0)
 
-    def add(self, loss: Tensor, logps: PairLogps, n_tokens: int) -> None:
-        """Keep one micro-batch's sums as tensors, where they are."""
-        self._losses.append(loss.detach())
-        self._sums.append(_metric_sums(logps))
+    def add(self, loss: Tensor, sums: Tensor, n_tokens: int) -> None:
+        """Keep one update's loss and sums as tensors, where they are."""
+        self._losses.append(loss)
+        self._sums.append(sums)
         self._tokens += n_tokens
         self.tokens += n_tokens
 
@@ -307,8 +426,7 @@ class Watch(TrainerCallback):
         if not self._losses:
             return None
         finite = torch.isfinite(torch.stack(self._losses)).tolist()
-        parts = self.workbench.recipe.training.accumulation_steps
-        return None if all(finite) else self._logged + finite.index(False) // parts + 1
+        return None if all(finite) else self._logged + finite.index(False) + 1
 
     def _diverge(self, step: int, bad: int | None) -> None:
         """End the run; name the pairs where one step's loss is known to be the first."""
@@ -402,7 +520,6 @@ def _arguments(
         output_dir=nowhere if folder is None else str(folder / TRAINER),
         max_steps=training.max_steps,
         per_device_train_batch_size=1,
-        gradient_accumulation_steps=training.accumulation_steps,
         learning_rate=learning_rate,
         lr_scheduler_type=training.schedule,
         warmup_steps=training.warmup_steps,

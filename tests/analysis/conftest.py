@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from study.config import digest, load_recipe, run_config, search_config
+from study.plan import write_plan
 from study.records import (
     BEST,
     CONFIRMATIONS,
@@ -17,6 +18,7 @@ from study.records import (
     STEPS,
     TRIALS,
     claim_folder,
+    plan_path,
     run_folder,
     search_folder,
     write_json,
@@ -154,7 +156,9 @@ def scores_of(frame):
 
 
 def make_run(runs, recipe, arm, seed, *, diverged=False, tuned=True, examples=None):
-    """Write one finished run."""
+    """Write one finished run, and a plan where there is none."""
+    if not plan_path(runs, recipe.name).exists():
+        make_plan(runs, recipe)
     rng = np.random.default_rng([seed, *arm.encode(), *recipe.name.encode()])
     folder = run_folder(runs, recipe.name, arm, seed)
     config = run_config(recipe, arm=arm, settings=SETTINGS[arm], seed=seed)
@@ -280,10 +284,16 @@ def make_search(runs, recipe, arm, *, trials=12):
     )
 
 
+def make_plan(runs, recipe, *, seeds=(1, 2, 3)):
+    """Write the plan of a comparison."""
+    write_plan(runs, recipe, seeds=seeds, arms=SETTINGS)
+
+
 def make_study(runs, *, recipes=RECIPES, seeds=(1, 2, 3)):
     """Write a whole study."""
     for name in recipes:
         recipe = load_recipe(name)
+        make_plan(runs, recipe, seeds=seeds)
         for arm in ("sft", "orpo"):
             make_search(runs, recipe, arm)
             for seed in seeds:
@@ -309,6 +319,7 @@ def builders():
     """The functions that write records, for tests that need other ones."""
     return {
         "run": make_run,
+        "plan": make_plan,
         "search": make_search,
         "study": make_study,
         "examples": make_examples,

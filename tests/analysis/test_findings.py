@@ -357,7 +357,7 @@ def test_overrides_stand_in_the_commands(tmp_path, builders):
 
 
 def test_recipes_judged_by_different_metrics_are_kept_apart(small_runs, builders):
-    recipe = builders["recipe"]("tiny-smollm2").override(["evaluation.primary_metric=nll"])
+    recipe = builders["recipe"]("tiny-smollm2").override(["analysis.primary_metric=nll"])
     builders["run"](small_runs, recipe, "sft", 1)
     with pytest.raises(RecordError, match="tiny-llama by accuracy, tiny-smollm2 by nll"):
         build_findings(load_study(small_runs), origin="local")

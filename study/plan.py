@@ -1,0 +1,57 @@
+"""The plan of a comparison: how it will be judged, written before its first run.
+
+Which metric decides, from which effect on a difference matters and whether
+runs are compared seed by seed must not depend on the scores. What is changed
+later is kept beside what was first written, with the number of runs that had
+finished by then.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from study.config import SCHEMA, Recipe, Settings, to_dict
+from study.records import compare_folders, plan_path, read_json, write_json
+
+SEEDS_TO_PAIR = 5
+"""From so many seeds on, runs are compared seed by seed: with fewer, pairing
+costs more degrees of freedom than it gains."""
+
+
+def write_plan(
+    runs: Path, recipe: Recipe, *, seeds: Sequence[int], arms: dict[str, Settings]
+) -> dict[str, Any]:
+    """Write a comparison's ``config.json``, or amend it, and return it.
+
+    Seeds are only ever added: runs that were planned stay planned.
+
+    Args:
+        runs: folder of all records.
+        recipe: what is compared, and in ``analysis`` how it is judged.
+        seeds: seeds of every trained arm.
+        arms: arm -> settings that its runs are trained with.
+    """
+    path = plan_path(runs, recipe.name)
+    earlier = read_json(path)
+    planned = sorted({*seeds, *(earlier["seeds"] if earlier else ())})
+    plan: dict[str, Any] = {
+        "schema": SCHEMA,
+        **to_dict(recipe)["analysis"],
+        "seeds": planned,
+        "paired": len(planned) >= SEEDS_TO_PAIR,
+        "arms": {arm: dict(settings) for arm, settings in arms.items()},
+    }
+    if earlier is not None and plan == {name: earlier[name] for name in plan}:
+        return earlier
+    plan["written_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+    plan["amended"] = [*earlier["amended"], _past(earlier, runs, recipe)] if earlier else []
+    write_json(path, plan)
+    return plan
+
+
+def _past(plan: dict[str, Any], runs: Path, recipe: Recipe) -> dict[str, Any]:
+    """Return a plan as it stands below ``amended``, with the runs it had."""
+    finished = sum(f.record() is not None for _, _, f in compare_folders(runs, recipe.name))
+    kept = {name: value for name, value in plan.items() if name != "amended"}
+    return {**kept, "finished_runs": finished}
