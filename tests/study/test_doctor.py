@@ -66,9 +66,9 @@ def test_nf4_needs_half_a_byte_and_its_scales() -> None:
 @pytest.mark.parametrize(
     ("assignments", "part", "more"),
     [
-        (["training.microbatch_tokens=4096"], "activations", False),
+        (["training.microbatch_tokens=2048"], "activations", False),
         (["training.gradient_checkpointing=true"], "activations", False),
-        (["data.max_length_tokens=2048"], "activations", True),
+        (["data.max_length_tokens=4096"], "activations", True),
         (["training.optimizer=paged_adamw_8bit"], "adapter_and_optimizer", False),
         (["model.quantization=none"], "weights", True),
         (["adapter.rank=64"], "adapter_and_optimizer", True),

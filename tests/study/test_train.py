@@ -41,12 +41,41 @@ def test_arms_see_the_same_pairs_in_the_same_order(workbench) -> None:
 
 
 def test_plan_seed_is_honoured_and_every_pair_is_used_before_any_repeats() -> None:
-    plan = plan_updates(10, 5, 4, seed=1)
+    sizes = [7, 9, 3, 5, 1, 8, 2, 6, 4, 10]
+    plan = plan_updates(sizes, 5, 2, seed=1)
 
-    assert plan == plan_updates(10, 5, 4, seed=1)
-    assert plan != plan_updates(10, 5, 4, seed=2)
-    flat = [index for update in plan for index in update]
-    assert sorted(flat[:10]) == sorted(flat[10:20]) == list(range(10))
+    assert plan == plan_updates(sizes, 5, 2, seed=1)
+    assert plan != plan_updates(sizes, 15, 2, seed=2)[:5]
+    assert sorted(index for update in plan for index in update) == list(range(10))
+
+
+def test_an_update_holds_pairs_of_similar_length_and_the_largest_comes_first() -> None:
+    sizes = [7, 9, 3, 5, 1, 8, 2, 6, 4, 10]
+    plan = plan_updates(sizes, 5, 2, seed=1)
+
+    assert [sizes[index] for index in plan[0]] == [10, 9]
+    assert sorted(sorted(sizes[index] for index in update) for update in plan) == [
+        [1, 2], [3, 4], [5, 6], [7, 8], [9, 10],
+    ]  # fmt: skip
+
+
+def test_pairs_left_over_by_a_pass_begin_the_next(workbench) -> None:
+    plan = plan_updates([1] * 10, 5, 4, seed=1)
+
+    assert [len(update) for update in plan] == [4] * 5
+    used = [index for update in plan for index in update]
+    assert all(used.count(index) == 2 for index in range(10))
+
+
+def test_micro_batches_keep_to_the_token_budget_and_lose_no_pair(workbench) -> None:
+    config = dataclasses.replace(workbench.recipe.training, microbatch_tokens=200)
+    batches = PlannedBatches(workbench.train, config, arm="orpo", seed=5)
+
+    for number in range(len(batches)):
+        parts = batches.microbatches(number)
+        assert all(len(p) == 1 or sum(pair.n_tokens for pair in p) <= 200 for p in parts)
+        assert [pair for part in parts for pair in part] == batches.update(number)
+    assert any(len(batches.microbatches(number)) > 1 for number in range(len(batches)))
 
 
 @pytest.mark.parametrize(("arm", "settings"), [("sft", SFT), ("orpo", ORPO)])
