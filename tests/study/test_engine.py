@@ -1,12 +1,15 @@
 """The packed engine against its slow twin, the padded one, and against TRL."""
 
 import dataclasses
+import itertools
 import types
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from study.config import load_recipe
 from study.engine import LOGITS_PER_CHUNK, pack, pair_logps
@@ -163,17 +166,26 @@ def test_a_pair_does_not_depend_on_its_neighbours(model_folder, encoded) -> None
         torch.testing.assert_close(getattr(together, field), expected, rtol=1e-12, atol=0)
 
 
-def test_any_split_into_micro_batches_gives_the_same_gradient(model_folder, encoded) -> None:
-    model, pairs = adapted(model_folder).model, encoded[:12]
-    whole = gradients(model, orpo_loss(packed_logps(model, pairs)))
+@pytest.fixture(scope="module")
+def split_model(model_folder, encoded):
+    """A model with the gradient of one batch of twelve pairs."""
+    model = adapted(model_folder).model
+    whole = gradients(model, orpo_loss(packed_logps(model, encoded[:12])))
+    return SimpleNamespace(model=model, pairs=encoded[:12], whole=whole)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.permutations(range(12)), st.sets(st.integers(1, 11)))
+def test_any_split_into_micro_batches_gives_the_same_gradient(split_model, order, cuts) -> None:
+    model, pairs = split_model.model, [split_model.pairs[i] for i in order]
     n_tokens = torch.tensor(sum(len(p.prompt_ids) - 1 + len(p.chosen_ids) for p in pairs))
     model.zero_grad()
-    for part in (pairs[:1], pairs[1:7], pairs[7:]):
-        logps = packed_logps(model, part)
-        orpo(logps, n_tokens=n_tokens, n_pairs=torch.tensor(len(pairs)), beta=BETA).backward()
+    for start, end in itertools.pairwise([0, *sorted(cuts), 12]):
+        logps = packed_logps(model, pairs[start:end])
+        orpo(logps, n_tokens=n_tokens, n_pairs=torch.tensor(12), beta=BETA).backward()
     parts = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
 
-    assert_same(parts, whole, 1e-12)
+    assert_same(parts, split_model.whole, 1e-12)
 
 
 def test_chunks_of_logits_do_not_change_the_result(model_folder, encoded, monkeypatch) -> None:
@@ -401,27 +413,67 @@ def trl_orpo_loss(model, pairs: list[Encoded], pad: int) -> torch.Tensor:
     return loss
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_orpo_agrees_with_trls_trainer(model_folder, trl_pairs, toy_tokenizer, dtype) -> None:
-    model = adapted(model_folder, dtype=dtype).model
-    pad = toy_tokenizer.tokenizer.pad_token_id
-    ours = orpo_loss(packed_logps(model, trl_pairs))
-    our_gradients = gradients(model, ours)
-    theirs = trl_orpo_loss(model, trl_pairs, pad)
+@pytest.fixture
+def no_rounding(monkeypatch):
+    """TRL and transformers round logits and log-probabilities to float32: not in float64."""
+    single = torch.Tensor.float
+    monkeypatch.setattr(
+        torch.Tensor, "float", lambda t: t if t.dtype == torch.float64 else single(t)
+    )
 
-    assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
-    assert_same(our_gradients, gradients(model, theirs), 1e-5)
+
+ADAPTERS = pytest.mark.parametrize(
+    ("options", "rtol"),
+    [
+        ({"kind": "lora", "dtype": torch.float64}, 1e-12),
+        ({"kind": "dora", "dtype": torch.float64}, 1e-12),
+        ({"kind": "lora", "dtype": torch.float32}, 1e-5),
+        ({"kind": "dora", "dtype": torch.float32}, 1e-5),
+        ({"kind": "lora", "quantization": "nf4", "dtype": torch.float32}, 1e-5),
+    ],
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", [False, True])
+@ADAPTERS
+def test_orpo_agrees_with_trls_trainer(
+    model_folder, trl_pairs, toy_tokenizer, options, rtol, checkpointing, no_rounding
+) -> None:
+    model = adapted(model_folder, **options).model
+    if checkpointing:
+        model.base_model.model.activation_checkpointing_enable({"use_reentrant": False})
+    pad = toy_tokenizer.tokenizer.pad_token_id
+    for pairs in (trl_pairs, trl_pairs[:1]):
+        ours = orpo_loss(packed_logps(model, pairs))
+        our_gradients = gradients(model, ours)
+        theirs = trl_orpo_loss(model, pairs, pad)
+
+        assert ours.item() == pytest.approx(theirs.item(), rel=rtol)
+        assert_same(our_gradients, gradients(model, theirs), rtol)
 
 
 @pytest.mark.filterwarnings("ignore")  # TRL's own use of transformers' old names
-@pytest.mark.parametrize("response_only", [True, False])
+@pytest.mark.slow
+@pytest.mark.parametrize(("response_only", "checkpointing"), [(True, False), (False, True)])
+@ADAPTERS
 def test_sft_agrees_with_trls_trainer(
-    model_folder, trl_pairs, toy_tokenizer, tmp_path, response_only
+    model_folder,
+    trl_pairs,
+    toy_tokenizer,
+    tmp_path,
+    options,
+    rtol,
+    response_only,
+    checkpointing,
+    no_rounding,
 ) -> None:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    adapter = adapted(model_folder, dtype=torch.float32, chat=False)  # TRL's head takes no wrapper
+    adapter = adapted(model_folder, **options, chat=False)  # TRL's head takes no wrapper
+    if checkpointing:
+        adapter.base.causal.activation_checkpointing_enable({"use_reentrant": False})
     pad = toy_tokenizer.tokenizer.pad_token_id
     batch = pack(trl_pairs, rejected=False, prompt_nll=not response_only)
     logps = pair_logps(adapter.model, batch)
@@ -443,7 +495,10 @@ def test_sft_agrees_with_trls_trainer(
         if response_only
         else inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
     )
-    theirs = trainer.compute_loss(trainer.model, inputs)
+    if options["dtype"] == torch.float64:  # TRL's output layer rounds to float32
+        theirs = trainer.model(**inputs, use_cache=False).loss
+    else:
+        theirs = trainer.compute_loss(trainer.model, inputs)
 
-    assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
-    assert_same(our_gradients, gradients(adapter.model, theirs), 1e-5)
+    assert ours.item() == pytest.approx(theirs.item(), rel=rtol)
+    assert_same(our_gradients, gradients(adapter.model, theirs), rtol)
