@@ -140,8 +140,9 @@ def search_command(
 
     Started again, it goes on to the total number of trials.
     """
-    from study import search
+    from study import launch, search
 
+    launch.refuse("search")
     say = _speaker(quiet)
     recipes = _recipes(names, assignments, device, say)
     _say_cost(recipes, device, say)
@@ -293,9 +294,12 @@ def _recipes(
 def _runner(
     recipes: Sequence[Recipe], device: str, workers: int | None, quiet: bool
 ) -> Callable[[Sequence["Job"]], list[Any]]:
+    from study import launch
     from study.devices import plan_slots
     from study.jobs import run_jobs
 
+    if launch.n_processes() > 1:
+        return functools.partial(launch.run_here, device=device)
     slots = plan_slots(recipes, device=device, workers=workers)
     return functools.partial(run_jobs, slots=slots, quiet=quiet)
 
@@ -321,7 +325,9 @@ def _say_cost(recipes: Sequence[Recipe], device: str, say: Callable[[str], None]
 
 
 def _speaker(quiet: bool) -> Callable[[str], None]:
-    return lambda text: None if quiet else click.echo(text, err=True)
+    from study.launch import is_main
+
+    return lambda text: click.echo(text, err=True) if is_main() and not quiet else None
 
 
 def _repeated(names: Sequence[str], assignments: Sequence[str], runs: Path) -> str:
@@ -335,8 +341,11 @@ def _repeated(names: Sequence[str], assignments: Sequence[str], runs: Path) -> s
 
 
 def _print(value: Any, as_json: bool, to_text: Callable[[Any], str]) -> None:
+    from study.launch import is_main
+
     text = json.dumps(value, indent=2, ensure_ascii=False) if as_json else to_text(value)
-    click.echo(text)
+    if is_main():
+        click.echo(text)
 
 
 if __name__ == "__main__":

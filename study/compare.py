@@ -7,6 +7,7 @@ schedule and number of updates, and differ in the loss and its settings alone.
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from study.config import (
 from study.environment import environment
 from study.errors import RecordError
 from study.jobs import Job, Report
+from study.launch import agree, is_main
 from study.locks import hold
 from study.plan import write_plan
 from study.records import (
@@ -149,11 +151,14 @@ def arm_settings(recipe: Recipe, arm: str, *, runs: Path) -> tuple[Settings, boo
 
 def make_run(workbench: "Workbench", report: Report, *, run: PlannedRun) -> None:
     """Train, score and record one run; nothing where another process makes it."""
-    with hold(lock_path(run.folder)) as free:
-        if not free or run.folder.record() is not None:
+    with hold(lock_path(run.folder)) if is_main() else nullcontext(True) as free:
+        if not agree(free and run.folder.record() is None):
             return
-        run.folder.claim(run.config)
+        if is_main():
+            run.folder.claim(run.config)
         outcome = _train(workbench, report, run)
+        if not is_main():
+            return
         report(1, 1, "scoring held-out pairs")
         began = time.perf_counter()
         scores = {} if outcome.status == "diverged" else _evaluate(workbench, run)
@@ -212,7 +217,8 @@ def _untrained(workbench: "Workbench", run: PlannedRun) -> "Outcome":
     reset_peak_memory(workbench.device)
     fresh_adapter(workbench.base, run.recipe.adapter, seed=run.seed)
     scores = workbench.initial_validation()
-    write_jsonl(run.folder.path / STEPS, [{"split": "validation", "step": 0, **scores}])
+    if is_main():
+        write_jsonl(run.folder.path / STEPS, [{"split": "validation", "step": 0, **scores}])
     return Outcome(
         validation=scores,
         cost={

@@ -88,7 +88,6 @@ def train_run(
     model = fresh_adapter(workbench.base, recipe.adapter, seed=seed)
     workbench.initial_validation()  # while the adapter still changes nothing
     hyperparameters = {name: v for name, v in settings.items() if name != "learning_rate"}
-    checkpoint, earlier = _resume_from(folder)
     with tempfile.TemporaryDirectory() as nowhere:
         args = _arguments(
             workbench,
@@ -97,10 +96,13 @@ def train_run(
             folder=folder,
             nowhere=nowhere,
         )
+        with args.main_process_first():
+            checkpoint, earlier = _resume_from(folder)
         batches = PlannedBatches(
             workbench.train, recipe.training, arm=arm, seed=seed, world=args.world_size
         )
-        watch = Watch(workbench, batches, folder, on_validation)
+        is_main = args.process_index == 0
+        watch = Watch(workbench, batches, folder if is_main else None, on_validation)
         trainer = ArmTrainer(
             loss=functools.partial(LOSSES[arm], **hyperparameters),
             batches=batches,
@@ -120,7 +122,7 @@ def train_run(
         "train_tokens": watch.tokens + sum(row["tokens"] for row in earlier),
         "peak_memory_bytes": peak_memory_bytes(workbench.device),
     }
-    if folder is not None and outcome.status == "ok":
+    if folder is not None and is_main and outcome.status == "ok":
         save_adapter(model, folder / ADAPTER)
     return outcome
 
@@ -282,7 +284,7 @@ class ArmTrainer(Trainer):
 
     def _accumulate(self, model: Any, update: int, share: int) -> Tensor:
         parts = self.batches.microbatches(update, share)
-        losses, sums, n_tokens = [], [], 0
+        rows = []
         for part in parts:
             batch = to_device(self.batches.pack(part), self.watch.workbench.device)
             whole = part is parts[-1]
@@ -294,12 +296,10 @@ class ArmTrainer(Trainer):
                 loss = self.pair_loss(logps, **self.batches.counts(update))
                 loss = loss * self.accelerator.num_processes  # DDP averages gradients
                 self.accelerator.backward(loss)
-            losses.append(loss.detach())
-            sums.append(_metric_sums(logps))
-            n_tokens += batch["n_tokens"]
-        total = torch.stack(losses).sum()
-        self.watch.add(total, torch.stack(sums).sum(dim=0), n_tokens)
-        return total
+            rows.append(_sums(loss, logps, batch["n_tokens"]))
+        update_row = torch.stack(rows).sum(dim=0)
+        self.watch.add(update_row)
+        return update_row[0]
 
     def _halve(self, model: Any, memory_error: str, update: int, share: int) -> None:
         if self.accelerator.num_processes > 1 or not self.batches.halve(update, share):
@@ -325,7 +325,7 @@ class ArmTrainer(Trainer):
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
         """Add what the watch has gathered since the last log."""
         if "loss" in logs:
-            metrics = self.watch.flush(self.state.global_step, logs)
+            metrics = self.watch.flush(self.state.global_step, logs, self.accelerator.reduce)
             logs.update({name: value for name, value in metrics.items() if value is not None})
         super().log(logs, start_time)
 
@@ -357,19 +357,29 @@ class Watch(TrainerCallback):
         self.on_validation = on_validation
         self.outcome = Outcome()
         self.tokens = 0
+        """Tokens computed up to the last log."""
         self.validation_s = 0.0
-        self._clear(0)
+        self._rows: list[Tensor] = []
+        self._logged = 0
+        self._since = time.perf_counter()
 
-    def add(self, loss: Tensor, sums: Tensor, n_tokens: int) -> None:
-        """Keep one update's loss and sums as tensors, where they are."""
-        self._losses.append(loss)
-        self._sums.append(sums)
-        self._tokens += n_tokens
+    def add(self, row: Tensor) -> None:
+        """Keep one update's sums as a tensor, where it is."""
+        self._rows.append(row)
+
+    def flush(
+        self, step: int, logs: Mapping[str, float], add_up: Callable[[Tensor], Tensor]
+    ) -> dict[str, float | None]:
+        """Turn the sums since the last log into means and write them as one line.
+
+        Args:
+            step: Updates so far.
+            logs: What the Trainer logs.
+            add_up: Sums a tensor over the processes of a launch.
+        """
+        self._rows = list(add_up(torch.stack(self._rows)))
+        metrics, n_tokens = _means(self._rows)
         self.tokens += n_tokens
-
-    def flush(self, step: int, logs: Mapping[str, float]) -> dict[str, float | None]:
-        """Turn the sums since the last log into means and write them as one line."""
-        metrics = _means(self._sums)
         bad = self._first_bad_step()
         if bad is not None or not math.isfinite(logs.get("grad_norm", 0.0)):
             self._diverge(step, bad)
@@ -382,7 +392,7 @@ class Watch(TrainerCallback):
                     **metrics,
                     "learning_rate": logs["learning_rate"],
                     "grad_norm": logs.get("grad_norm"),
-                    "tokens": self._tokens,
+                    "tokens": n_tokens,
                     "seconds": round(time.perf_counter() - self._since, 4),
                     "peak_memory_bytes": peak_memory_bytes(self.workbench.device),
                 }
@@ -404,6 +414,7 @@ class Watch(TrainerCallback):
             self._validate(state.global_step, score_validation(self.workbench))
             self.validation_s += time.perf_counter() - started
             self._since += time.perf_counter() - started
+        control.should_log |= state.global_step == state.max_steps
         self._stop_if_over(control)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -423,9 +434,9 @@ class Watch(TrainerCallback):
 
     def _first_bad_step(self) -> int | None:
         """Return the first step since the last log whose loss is not finite."""
-        if not self._losses:
+        if not self._rows:
             return None
-        finite = torch.isfinite(torch.stack(self._losses)).tolist()
+        finite = torch.isfinite(torch.stack(self._rows)[:, 0]).tolist()
         return None if all(finite) else self._logged + finite.index(False) + 1
 
     def _diverge(self, step: int, bad: int | None) -> None:
@@ -448,9 +459,7 @@ class Watch(TrainerCallback):
             append_jsonl(self.folder / STEPS, row)
 
     def _clear(self, step: int) -> None:
-        self._losses: list[Tensor] = []
-        self._sums: list[Tensor] = []
-        self._tokens = 0
+        self._rows = []
         self._logged = step
         self._since = time.perf_counter()
 
@@ -483,10 +492,10 @@ def peak_memory_bytes(device: torch.device) -> int:
 METRICS = ("nll", "chosen_logps", "rejected_logps", "margin", "accuracy", "log_odds", "or_loss")
 
 
-def _metric_sums(logps: PairLogps) -> Tensor:
-    """Return sums of the metrics over a micro-batch, and what to divide by, (9,)."""
+def _sums(loss: Tensor, logps: PairLogps, n_tokens: int) -> Tensor:
+    """Return a micro-batch's loss, sums of the metrics and what to divide by, (11,)."""
     with torch.no_grad():
-        n_tokens = (logps.prompt_tokens + logps.chosen_tokens).sum()
+        n_labels = (logps.prompt_tokens + logps.chosen_tokens).sum()
         sums = [logps.nll_sum, logps.chosen.sum()]
         if logps.rejected_sum is not None:
             odds = log_odds(logps.chosen, logps.rejected)
@@ -496,18 +505,21 @@ def _metric_sums(logps: PairLogps) -> Tensor:
             sums += [x.sum() for x in (logps.rejected, margin, accuracy, odds, or_loss)]
         else:
             sums += [torch.full_like(logps.nll_sum, math.nan)] * 5
-        n_pairs = torch.full_like(logps.nll_sum, len(logps.chosen_sum))
-        return torch.stack([*sums, n_tokens.to(n_pairs.dtype), n_pairs])
+        n_pairs, n_computed = (
+            torch.full_like(logps.nll_sum, n) for n in (len(logps.chosen_sum), n_tokens)
+        )
+        return torch.stack([loss, *sums, n_labels.to(n_pairs.dtype), n_pairs, n_computed])
 
 
-def _means(sums: Sequence[Tensor]) -> dict[str, float | None]:
-    """Divide gathered sums: NLL by tokens, the others by pairs."""
-    *totals, n_tokens, n_pairs = torch.stack(list(sums)).sum(dim=0).tolist()
-    means = [totals[0] / n_tokens, *(total / n_pairs for total in totals[1:])]
-    return {
+def _means(rows: Sequence[Tensor]) -> tuple[dict[str, float | None], int]:
+    """Divide sums, NLL by labels and the others by pairs; return tokens computed too."""
+    _, *totals, n_labels, n_pairs, n_computed = torch.stack(list(rows)).sum(dim=0).tolist()
+    means = [totals[0] / n_labels, *(total / n_pairs for total in totals[1:])]
+    metrics = {
         name: mean if math.isfinite(mean) else None
         for name, mean in zip(METRICS, means, strict=True)
     }
+    return metrics, int(n_computed)
 
 
 def _arguments(

@@ -76,11 +76,17 @@ def model_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_recipe(model_folder):
+def small_overrides(model_folder) -> list[str]:
+    """What cuts the embedded recipe down to seconds, on the random tiny Llama."""
+    return [*SMALL_RECIPE, f"model.name={model_folder}"]
+
+
+@pytest.fixture(scope="session")
+def small_recipe(small_overrides):
     """The embedded recipe cut down to seconds, on the random tiny Llama."""
     from study.config import load_recipe
 
-    recipe = load_recipe("tiny-llama").override([*SMALL_RECIPE, f"model.name={model_folder}"])
+    recipe = load_recipe("tiny-llama").override(small_overrides)
     return dataclasses.replace(recipe, name="small")
 
 

@@ -83,7 +83,8 @@ def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
     assert found.keys() == expected.keys()
     for name, value in found.items():
         scale = expected[name].abs().max().item()
-        torch.testing.assert_close(value, expected[name], rtol=0, atol=rtol * scale, msg=name)
+        off = (value - expected[name]).abs().max().item()
+        assert off <= rtol * scale, f"{name} is off by {off / scale:.1e} of its largest entry"
 
 
 def exact_norm(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -480,6 +481,7 @@ def test_sft_agrees_with_trls_trainer(
     n_tokens = (logps.prompt_tokens + logps.chosen_tokens).sum()
     ours = sft(logps, n_tokens=n_tokens, n_pairs=torch.tensor(len(trl_pairs)))
     our_gradients = gradients(adapter.model, ours)
+    exact = {n: p.data for n, p in adapter.model.named_parameters() if p.requires_grad}
 
     trainer = SFTTrainer(
         model=adapter.model,
@@ -487,6 +489,9 @@ def test_sft_agrees_with_trls_trainer(
         train_dataset=Dataset.from_dict({"input_ids": [[1, 2]], "labels": [[1, 2]]}),
         processing_class=toy_tokenizer.tokenizer,
     )
+    for name, parameter in adapter.model.named_parameters():
+        if name in exact:  # TRL rounds adapters of quantised models to bfloat16
+            parameter.data = exact[name]
     padded = padded_batch(trl_pairs, pad)
     inputs = {"input_ids": padded["chosen_input_ids"]}
     inputs["attention_mask"] = padded["chosen_attention_mask"]

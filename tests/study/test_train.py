@@ -2,11 +2,15 @@
 
 import dataclasses
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from study.records import STEPS, read_jsonl
+from study.engine import pair_logps
+from study.errors import ModelError
+from study.records import STEPS, read_jsonl, run_folder
 from study.train import TRAINER, PlannedBatches, discard_checkpoints, plan_updates, train_run
 from study.workbench import open_workbench
 
@@ -202,3 +206,77 @@ def test_training_lowers_the_loss(workbench, tmp_path) -> None:
     outcome = train_run(workbench, arm="sft", settings={"learning_rate": 1e-2}, seed=1, folder=None)
 
     assert outcome.validation["nll"] < 0.8 * workbench.initial_validation()["nll"]
+
+
+def test_out_of_memory_halves_the_micro_batches_and_changes_no_loss(
+    workbench, tmp_path, monkeypatch
+) -> None:
+    import study.train
+
+    def rows_of(folder):
+        rows = [row for row in read_jsonl(folder / STEPS) if row["split"] == "train"]
+        return torch.tensor([(row["loss"], row["grad_norm"]) for row in rows])
+
+    undisturbed = train_run(workbench, arm="orpo", settings=ORPO, seed=1, folder=tmp_path / "a")
+    largest = PlannedBatches(
+        workbench.train, workbench.recipe.training, arm="orpo", seed=1
+    ).microbatches(0)[0]
+    limit = sum(pair.n_tokens for pair in largest) // 3
+
+    def small_device(model, batch):
+        if model.training and batch["n_tokens"] > limit:
+            raise torch.OutOfMemoryError("injected")
+        return pair_logps(model, batch)
+
+    monkeypatch.setattr(study.train, "pair_logps", small_device)
+    outcome = train_run(workbench, arm="orpo", settings=ORPO, seed=1, folder=tmp_path / "b")
+
+    assert undisturbed.out_of_memory == []
+    assert [note["step"] for note in outcome.out_of_memory] == [1, 1]
+    assert outcome.out_of_memory[-1]["microbatch_tokens"] <= limit
+    torch.testing.assert_close(
+        rows_of(tmp_path / "b"), rows_of(tmp_path / "a"), rtol=1e-6, atol=1e-7
+    )
+    assert outcome.cost["train_tokens"] == undisturbed.cost["train_tokens"]
+
+
+def test_memory_too_small_for_one_pair_is_one_message(workbench, monkeypatch) -> None:
+    import study.train
+
+    def no_memory(model, batch):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+    monkeypatch.setattr(study.train, "pair_logps", no_memory)
+    with pytest.raises(ModelError, match=r"out of memory in a step.*gradient_checkpointing=true"):
+        train_run(workbench, arm="orpo", settings=ORPO, seed=1, folder=None)
+
+
+@pytest.mark.slow
+def test_two_processes_of_a_launch_train_what_one_does(small_overrides, tmp_path) -> None:
+    options = [f"--set={text}" for text in small_overrides]
+    command = ["compare", "--recipe=tiny-llama", "--seeds=1", "--device=cpu", *options]
+    alone = ["-m", "study.cli", *command, f"--runs={tmp_path / 'alone'}"]
+    launched = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes=2"]
+    launched += ["-m", "study.cli", *command, f"--runs={tmp_path / 'launched'}"]
+    for arguments in (alone, launched):
+        done = subprocess.run(
+            [sys.executable, *arguments], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+    for arm in ("sft", "orpo"):
+        one, two = (
+            run_folder(tmp_path / name, "tiny-llama", arm, 1) for name in ("alone", "launched")
+        )
+        names = ("loss", "nll", "chosen_logps", "grad_norm", "tokens")
+        rows = [
+            torch.tensor(
+                [[row[n] for n in names] for row in run.steps() if row["split"] == "train"]
+            )
+            for run in (one, two)
+        ]
+        torch.testing.assert_close(rows[1], rows[0], rtol=1e-5, atol=1e-6)
+        loss = [table[:, 0].double() for table in rows]
+        assert (loss[1] - loss[0]).abs().max() < 1e-6
+        assert two.record()["cost"]["train_tokens"] == one.record()["cost"]["train_tokens"]
+        assert two.record()["scores"]["nll"] == pytest.approx(one.record()["scores"]["nll"], 1e-5)
