@@ -31,7 +31,7 @@ ATTENTION = "study_packed"
 ONLY_ROWS = "study_rows"
 """The same, kept to the rows form on every device."""
 
-PADDING_SHARE = 0.2
+PADDING_SHARE = 0.1
 """A group of rows is closed before padding would exceed this share of it."""
 
 Varlen = Callable[[Tensor, Tensor, Tensor, "Sequences", float | None], Tensor]

@@ -8,6 +8,7 @@ any base model, they know the answers without preferring them.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -31,10 +32,11 @@ Progress = Callable[[str, int, int], None]
 N_PAIRS = 6_000
 VOCABULARY_SIZE = 640
 PRETRAINING: dict[str, Any] = {
-    "version": 3,
+    "version": 4,
     "seed": 0,
-    "steps": 750,
+    "steps": 600,
     "batch_texts": 48,
+    "window_batches": 10,
     "learning_rate": 4e-3,
     "right": 0.32,
     "wrong": 0.38,
@@ -144,19 +146,18 @@ def _pretrain(shape: str, folder: Path, progress: Progress) -> None:
     from transformers import LlamaForCausalLM
 
     tokenizer = train_tokenizer()
-    texts = plain_texts(seed=PRETRAINING["seed"])
+    batches = _batches(plain_texts(seed=PRETRAINING["seed"]))
     with _one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(PRETRAINING["seed"])
         model = LlamaForCausalLM(base_config(shape)).train()
         optimizer = torch.optim.AdamW(
-            model.parameters(), lr=PRETRAINING["learning_rate"], weight_decay=0.01
+            model.parameters(), lr=PRETRAINING["learning_rate"], weight_decay=0.01, fused=True
         )
         scheduler = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, PRETRAINING["learning_rate"], total_steps=PRETRAINING["steps"], pct_start=0.1
         )
         for step in range(PRETRAINING["steps"]):
-            batch = _batch(tokenizer, [next(texts) for _ in range(PRETRAINING["batch_texts"])])
-            loss = model(**batch).loss
+            loss = model(**_pad(tokenizer, next(batches))).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -172,7 +173,17 @@ def _pretrain(shape: str, folder: Path, progress: Progress) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _batch(tokenizer: "PreTrainedTokenizerFast", texts: list[str]) -> dict[str, Any]:
+def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
+    """Yield batches of texts of similar length: a window's worth sorted, then shuffled."""
+    rng = random.Random(f"batches-{PRETRAINING['seed']}")
+    size, window = PRETRAINING["batch_texts"], PRETRAINING["window_batches"]
+    while True:
+        block = sorted(itertools.islice(texts, size * window), key=len)
+        batches = [block[i : i + size] for i in range(0, len(block), size)]
+        yield from rng.sample(batches, len(batches))
+
+
+def _pad(tokenizer: "PreTrainedTokenizerFast", texts: list[str]) -> dict[str, Any]:
     """Return right-padded ids with BOS and EOS, and labels that skip the padding."""
     import torch
 
