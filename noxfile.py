@@ -74,10 +74,8 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def bench(session: nox.Session) -> None:
-    """Time a training step against TRL's, and measure its memory."""
-    _run(
-        session, "python", "-m", "study.bench", "--out", "paper/build/bench.json", *session.posargs
-    )
+    """Time steps, evaluation and search beside TRL's; `-- --only steps`, `-- --quick`."""
+    _run(session, "study", "bench", *session.posargs)
 
 
 @nox.session(python=False)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from study import __version__, tables
+from study.bench import PARTS as BENCH_PARTS
 from study.config import Recipe, load_recipe, recipe_names
 from study.environment import quieten
 from study.errors import ConfigError, StudyError
@@ -239,6 +240,42 @@ def recipes_command(as_json: bool) -> None:
         {"recipe": name, "description": load_recipe(name).description} for name in recipe_names()
     ]
     _print(rows, as_json, lambda found: tables.table(["recipe", "description"], found))
+
+
+@main.command("bench")
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("../shared/data"),
+    show_default=True,
+    metavar="FOLDER",
+    help="Folder of real pairs; without its files, generated pairs of the same lengths are used.",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("runs/local/bench.json"),
+    show_default=True,
+    metavar="FILE.json",
+    help="Where figures go; parts that stand there and are not measured are kept.",
+)
+@click.option(
+    "--only",
+    "parts",
+    type=click.Choice(BENCH_PARTS),
+    multiple=True,
+    help="Measure this part alone; repeatable. [default: all]",
+)
+@click.option("--quick", is_flag=True, help="Show that everything runs, on short batches.")
+def bench_command(*, data: Path, out: Path, parts: tuple[str, ...], quick: bool) -> None:
+    """Time training, evaluation and search beside TRL's, and measure memory.
+
+    Nothing else should run meanwhile: some twenty minutes on two quiet cores.
+    """
+    from study import bench
+
+    bench.bench(data=data, out=out, parts=parts or BENCH_PARTS, quick=quick, say=click.echo)
+    click.echo(f"the report shows {out} where it lies beside its records")
 
 
 @main.group("data")

@@ -109,24 +109,39 @@ def generate(workbench: Workbench, pairs: Sequence[Encoded]) -> list[dict[str, A
         In the order of ``pairs``: example id, text, tokens of the answer (its
         end of turn included), whether it ended by itself, ROUGE and exact match.
     """
-    base, config = workbench.base, workbench.recipe.evaluation
+    base = workbench.base
     end = end_of_turn(base.tokenizer)
-    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].prompt_ids))
-    answers: list[dict[str, Any]] = [{}] * len(pairs)
-    for indices in _chunks(order, config.batch_pairs):
-        prompts = [pairs[i].prompt_ids for i in indices]
-        for i, new in zip(indices, _continue(workbench, prompts), strict=True):
-            ended = end in new
-            ids = new[: new.index(end)] if ended else new
-            text = base.tokenizer.decode(ids, skip_special_tokens=True)
-            answers[i] = {
-                "example_id": pairs[i].example_id,
+    answers = []
+    for pair, new in zip(pairs, continue_prompts(workbench, pairs), strict=True):
+        ended = end in new
+        ids = new[: new.index(end)] if ended else new
+        text = base.tokenizer.decode(ids, skip_special_tokens=True)
+        answers.append(
+            {
+                "example_id": pair.example_id,
                 "text": text.strip(),
                 "response_tokens": len(ids) + ended,
                 "ended": ended,
-                **_compare(text, workbench.pairs[pairs[i].example_id]),
+                **_compare(text, workbench.pairs[pair.example_id]),
             }
+        )
     return answers
+
+
+def continue_prompts(workbench: Workbench, pairs: Sequence[Encoded]) -> list[list[int]]:
+    """Return the greedy answer's ids to each pair's prompt, in the order of ``pairs``.
+
+    An answer ends with its end of turn, or after ``evaluation.max_new_tokens``.
+    """
+    workbench.base.model.eval()
+    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].prompt_ids))
+    found: list[list[int]] = [[]] * len(pairs)
+    for indices in _chunks(order, workbench.recipe.evaluation.batch_pairs):
+        with torch.inference_mode(), workbench.base.precision():
+            new = _continue(workbench, [pairs[i].prompt_ids for i in indices])
+        for i, ids in zip(indices, new, strict=True):
+            found[i] = ids
+    return found
 
 
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
@@ -141,19 +156,44 @@ def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
 
 
 def _continue(workbench: Workbench, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Return the new ids of each prompt, without padding."""
-    base = workbench.base
-    pad, width = base.tokenizer.pad_token_id, max(map(len, prompts))
-    ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts])
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-    with torch.inference_mode(), workbench.base.precision():
-        out = base.model.eval().generate(
-            input_ids=ids.to(base.device),
-            attention_mask=mask.to(base.device),
-            max_new_tokens=workbench.recipe.evaluation.max_new_tokens,
-            do_sample=False,
-        )
-    return [[token for token in row if token != pad] for row in out[:, width:].tolist()]
+    """Extend a batch of prompts greedily; rows that have ended leave the batch."""
+    from transformers import DynamicCache
+
+    base, limit = workbench.base, workbench.recipe.evaluation.max_new_tokens
+    end, pad = end_of_turn(base.tokenizer), base.tokenizer.pad_token_id
+    width = max(map(len, prompts))
+    ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=base.device)
+    starts = torch.tensor([width - len(p) for p in prompts], device=base.device)
+    positions = torch.arange(width, device=base.device) - starts[:, None]
+    mask = (positions >= 0).long()
+    cache = DynamicCache(config=base.causal.config)
+    answers: list[list[int]] = [[] for _ in prompts]
+    rows = list(range(len(prompts)))
+    for _ in range(limit):
+        logits = base.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions.clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
+        ids = logits[:, -1].argmax(-1, keepdim=True)
+        going = []
+        for place, (row, token) in enumerate(zip(rows, ids[:, 0].tolist(), strict=True)):
+            answers[row].append(token)
+            if token != end:
+                going.append(place)
+        if not going:
+            break
+        positions = positions[:, -1:] + 1
+        if len(going) < len(rows):
+            kept = torch.tensor(going, device=base.device)
+            cache.batch_select_indices(kept)
+            ids, mask, positions = ids[kept], mask[kept], positions[kept]
+            rows = [rows[place] for place in going]
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+    return answers
 
 
 def _compare(text: str, pair: Pair) -> dict[str, float | None]:

@@ -111,6 +111,33 @@ def search_arm(
     Returns early, without freezing, where other workers still train a trial:
     the last of them freezes.
     """
+    if run_trials(workbench, report, arm=arm, runs=runs, trials=trials, seed=seed, storage=storage):
+        recipe = workbench.recipe
+        confirm(
+            workbench,
+            report,
+            arm=arm,
+            folder=search_folder(runs, recipe.name, arm),
+            config=search_config(recipe, arm=arm, seed=seed),
+            seed=seed,
+        )
+
+
+def run_trials(
+    workbench: "Workbench",
+    report: Report,
+    *,
+    arm: str,
+    runs: Path,
+    trials: int,
+    seed: int,
+    storage: str | None = None,
+) -> bool:
+    """Bring one arm's search to ``trials`` finished trials.
+
+    Returns:
+        Whether that total is reached; other workers may still train a trial.
+    """
     recipe = workbench.recipe
     folder = search_folder(runs, recipe.name, arm)
     config = search_config(recipe, arm=arm, seed=seed)
@@ -123,9 +150,10 @@ def search_arm(
             _sample_from(optuna_study, recipe, arm, seed, trial.number)
             _run_trial(workbench, report, trial, arm=arm, seed=seed, trials=trials)
             write_jsonl(folder / TRIALS, trial_rows(optuna_study))
-    if len(_in_state(optuna_study, FINISHED)) >= trials:
-        write_jsonl(folder / TRIALS, trial_rows(optuna_study))
-        confirm(workbench, report, arm=arm, folder=folder, config=config, seed=seed)
+    if len(_in_state(optuna_study, FINISHED)) < trials:
+        return False
+    write_jsonl(folder / TRIALS, trial_rows(optuna_study))
+    return True
 
 
 def open_optuna_study(

@@ -1,0 +1,116 @@
+"""The two sides of the comparison: one random model, a step of TRL's and one of ours."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from study.bench.pairs import padded_batch
+from study.engine import install, pack, pair_logps
+from study.losses import orpo
+from study.tokens import Encoded
+
+BETA = 0.1
+SHAPE: dict[str, Any] = {
+    "hidden_size": 384,
+    "intermediate_size": 1024,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": True,
+}
+
+
+class Arm(NamedTuple):
+    """One way to take a step."""
+
+    side: str
+    """``trl`` or ``ours``."""
+    grouped: bool = False
+    """Batches of pairs of similar length instead of random ones."""
+    checkpointing: bool = False
+    bf16: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name the arm as in the table."""
+        marks = ("grouped", "checkpointing", "bf16")
+        return " ".join([self.side, *(mark for mark in marks if getattr(self, mark))])
+
+
+def build_sides(
+    vocabulary: int,
+    *,
+    seed: int,
+    sides: Sequence[str] = ("trl", "ours"),
+    shape: Mapping[str, Any] = SHAPE,
+) -> dict[str, Any]:
+    """Return the same random Llama with LoRA for each side, ours prepared for packing."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    built = {}
+    for side in sides:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            causal = LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, **shape))
+            if side == "ours":
+                install(causal)
+            lora = LoraConfig(
+                task_type="CAUSAL_LM",
+                r=16,
+                lora_alpha=32,
+                target_modules="all-linear",
+                init_lora_weights=False,
+            )
+            built[side] = get_peft_model(causal, lora).train()
+    return built
+
+
+def step(sides: Mapping[str, Any], arm: Arm, pairs: Sequence[Encoded]) -> float:
+    """Lay out a batch and run it forward and backward; return the loss."""
+    model = sides[arm.side]
+    model.zero_grad(set_to_none=True)
+    with _checkpointing(model, on=arm.checkpointing):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=arm.bf16):
+            loss = _our_loss(model, pairs) if arm.side == "ours" else _trl_loss(model, pairs)
+        loss.backward()
+    return loss.item()
+
+
+def trl_trainer() -> Any:
+    """Return TRL's trainer with what its loss needs, without a training loop."""
+    from trl.experimental.orpo import ORPOTrainer
+
+    trainer: Any = ORPOTrainer.__new__(ORPOTrainer)
+    trainer.beta, trainer.is_encoder_decoder, trainer.aux_loss_enabled = BETA, False, False
+    trainer.padding_value = 0
+    trainer.accelerator = SimpleNamespace(
+        device=torch.device("cpu"), gather_for_metrics=lambda value: value
+    )
+    return trainer
+
+
+def _our_loss(model: Any, pairs: Sequence[Encoded]) -> Tensor:
+    logps = pair_logps(model, pack(pairs, rejected=True, prompt_nll=True))
+    n_tokens = sum(len(pair.prompt_ids) - 1 + len(pair.chosen_ids) for pair in pairs)
+    return orpo(logps, n_tokens=n_tokens, n_pairs=len(pairs), beta=BETA)
+
+
+def _trl_loss(model: Any, pairs: Sequence[Encoded]) -> Tensor:
+    loss: Tensor = trl_trainer().get_batch_loss_metrics(model, padded_batch(pairs))[0]
+    return loss
+
+
+@contextlib.contextmanager
+def _checkpointing(model: Any, *, on: bool) -> Iterator[None]:
+    causal = model.get_base_model()
+    if on:
+        causal.activation_checkpointing_enable({"use_reentrant": False})
+    yield
+    if on:
+        causal.activation_checkpointing_disable()

@@ -1,0 +1,164 @@
+"""One training step here and in TRL: same pairs, same weights, in turn, in one process.
+
+A step is: lay out a batch, forward pass, backward pass; without the optimiser,
+which is the same for both. TRL's side is its own `ORPOTrainer`. Losses are
+compared on short pairs before anything is timed, and on every timed batch.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from study.bench import Say
+from study.bench.pairs import (
+    BATCH_PAIRS,
+    SOURCES,
+    VOCABULARY,
+    cut_pair,
+    draw_sample,
+    padded_tokens,
+)
+from study.bench.sides import SHAPE, Arm, build_sides, step
+from study.errors import DataError
+from study.tokens import Encoded
+
+BASELINE = Arm("trl")
+ARMS = (
+    BASELINE,
+    Arm("trl", grouped=True),
+    Arm("ours"),
+    Arm("ours", grouped=True),
+    Arm("trl", checkpointing=True),
+    Arm("ours", grouped=True, checkpointing=True),
+    Arm("trl", bf16=True),
+    Arm("trl", checkpointing=True, bf16=True),
+    Arm("ours", grouped=True, bf16=True),
+)
+"""``trl checkpointing bf16`` is what TRL does by default."""
+
+TOLERANCE = {False: 1e-5, True: 2e-2}
+"""How far losses may lie apart, relatively: without and with bfloat16 autocast."""
+
+Batches = Sequence[Sequence[Encoded]]
+
+
+def measure_steps(data: Path, *, quick: bool, say: Say, seed: int = 0) -> dict[str, Any]:
+    """Time a step of every arm on pairs of every source.
+
+    Args:
+        data: Folder of the real pairs.
+        quick: One short batch per source, timed once.
+        say: Told of each arm.
+        seed: Decides which pairs are drawn.
+    """
+    torch.set_num_threads(1)
+    n_batches, repeats = (1, 1) if quick else (3, 3)
+    sides = build_sides(VOCABULARY, seed=seed)
+    sources = {}
+    for source in SOURCES:
+        sample = draw_sample(source, data, n_batches, seed=seed, quick=quick)
+        say(
+            f"{source}: {len(sample.pairs)} pairs ({sample.origin}), {sample.padding_share:.0%} "
+            f"padding in TRL's batches ({sample.padding_share_of_all:.0%} over many)"
+        )
+        arms = time_arms(
+            sides, {False: sample.batches, True: sample.grouped()}, repeats=repeats, say=say
+        )
+        sources[source] = {
+            "origin": sample.origin,
+            "n_pairs": len(sample.pairs),
+            "padding_share": sample.padding_share,
+            "padding_share_of_all": sample.padding_share_of_all,
+            "padding_share_grouped": 1
+            - sum(p.n_tokens + len(p.prompt_ids) for p in sample.pairs)
+            / padded_tokens(sample.grouped()),
+            "arms": arms,
+        }
+    settings = {
+        "batch_pairs": BATCH_PAIRS,
+        "repeats": repeats,
+        "seed": seed,
+        "threads": 1,
+        "vocabulary": VOCABULARY,
+        "adapter": "LoRA r 16 on all linear layers",
+        **SHAPE,
+    }
+    return {"settings": settings, "sources": sources}
+
+
+def time_arms(
+    sides: Mapping[str, Any],
+    batches: Mapping[bool, Batches],
+    *,
+    repeats: int,
+    say: Say,
+    arms: Sequence[Arm] = ARMS,
+) -> dict[str, dict[str, float]]:
+    """Time each arm on the same pairs, in turn within each batch.
+
+    Args:
+        sides: Models by side.
+        batches: The pairs in random batches, and under True grouped by length.
+        repeats: Times that each batch is timed for each arm; medians are taken.
+        say: Told of each arm.
+        arms: The first is what the others are compared with.
+
+    Returns:
+        By arm: pairs per second; distinct tokens per second (useful) and tokens
+        through the linear layers per second (processed); the ratio of pairs per
+        second to the first arm; mean loss.
+
+    Raises:
+        DataError: arms compute different losses.
+    """
+    short = [cut_pair(pair, 12, 24) for pair in batches[False][0]]
+    check_losses({arm: step(sides, arm, short) for arm in arms})  # warms every arm up, too
+    seconds: dict[Arm, list[list[float]]] = {arm: [[] for _ in batches[False]] for arm in arms}
+    losses: dict[Arm, list[float]] = {arm: [] for arm in arms}
+    for _ in range(repeats):
+        for number in range(len(batches[False])):
+            for arm in arms:
+                started = time.perf_counter()
+                losses[arm].append(step(sides, arm, batches[arm.grouped][number]))
+                seconds[arm][number].append(time.perf_counter() - started)
+            check_losses({arm: values[-1] for arm, values in losses.items()})
+    total = {arm: sum(map(statistics.median, times)) for arm, times in seconds.items()}
+    pairs = [pair for batch in batches[False] for pair in batch]
+    useful = sum(pair.n_tokens for pair in pairs)
+    found = {}
+    for arm in arms:
+        processed = useful if arm.side == "ours" else padded_tokens(batches[arm.grouped])
+        found[arm.name] = {
+            "pairs_per_s": len(pairs) / total[arm],
+            "useful_tokens_per_s": useful / total[arm],
+            "processed_tokens_per_s": processed / total[arm],
+            "ratio": total[arms[0]] / total[arm],
+            "loss": math.fsum(losses[arm]) / len(losses[arm]),
+        }
+        say(
+            f"{arm.name:30} {len(pairs) / total[arm]:7.2f} pairs/s {found[arm.name]['ratio']:6.2f}×"
+        )
+    return found
+
+
+def check_losses(losses: Mapping[Arm, float]) -> None:
+    """Refuse to time arms that do not compute the same thing on one batch.
+
+    Raises:
+        DataError: an arm's loss differs from TRL's in float32.
+    """
+    reference = {
+        arm.grouped: loss for arm, loss in losses.items() if arm._replace(grouped=False) == BASELINE
+    }
+    for arm, loss in losses.items():
+        expected = reference.get(arm.grouped)
+        if expected is not None and not math.isclose(loss, expected, rel_tol=TOLERANCE[arm.bf16]):
+            raise DataError(
+                f"{arm.name} gives a loss of {loss}, TRL {expected}; "
+                "arms that compute different things are not timed"
+            )
