@@ -89,6 +89,7 @@ def quieten() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     for name in ("bitsandbytes", "torch.distributed.elastic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for message in HARMLESS:

@@ -56,9 +56,9 @@ def measure_growth(*, quick: bool, say: Say) -> dict[str, Any]:
 
 def _grid(quick: bool) -> list[tuple[str, int, int, int, int]]:
     """List points: axis, value on it, pairs of the batch, sequence length, vocabulary."""
-    n = 2 if quick else None
+    n, row_tokens = (2, ROW_TOKENS // 8) if quick else (None, ROW_TOKENS)
     lengths = [
-        ("length", length, max(1, ROW_TOKENS // length), length, TYPICAL_VOCABULARY)
+        ("length", length, max(1, row_tokens // length), length, TYPICAL_VOCABULARY)
         for length in LENGTHS[:n]
     ]
     batches = [

@@ -15,8 +15,8 @@ from study.tokens import Encoded, encode, prepare_tokenizer
 
 BATCH_PAIRS = 8
 MAX_PROMPT_TOKENS, MAX_LENGTH_TOKENS = 512, 1024  # TRL's defaults
-QUICK_SHARE = 4
-"""A quick run cuts prompts and answers to this part of the limits."""
+QUICK_SHARE = 8
+"""A quick run divides the limits of prompts and answers by this."""
 VOCABULARY = 8_192
 DRAWN_BATCHES = 48
 """Batches among which those are chosen that are padded like all of them."""
@@ -76,7 +76,7 @@ def draw_pairs(source: str, data: Path, n_pairs: int, *, seed: int) -> tuple[lis
     """Draw pairs of a source as tokens; say whether they are real or generated."""
     file = data / SOURCES[source]
     if not file.is_file():
-        return generate_pairs(source, n_pairs, seed=seed), f"generated: no {file.name} in {data}"
+        return generate_pairs(source, n_pairs, seed=seed), "generated: the real ones are absent"
     known = [data / name for name in SOURCES.values() if (data / name).is_file()]
     loaded = {path: _load(path) for path in known}
     tokenizer = train_tokenizer(list(loaded.values()))

@@ -66,8 +66,8 @@ def search_here(*, trials: int, pruning: str, quick: bool, seed: int) -> dict[st
 
     Returns:
         Seconds until the workbench stood, and seconds of all trials;
-        ``inside_s``, those within the training loop, validation included; each
-        trial's settings, state and seconds.
+        ``inside_s``, those within the training loop, validation included, and
+        ``validation_s``; each trial's settings, state and seconds.
     """
     started = time.perf_counter()
     from study import search, train
@@ -79,7 +79,11 @@ def search_here(*, trials: int, pruning: str, quick: bool, seed: int) -> dict[st
     opened = time.perf_counter()
     workbench.initial_validation()
     scored = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder, _timing(train.ArmTrainer, "train") as inside:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _timing(train.ArmTrainer, "train") as inside,
+        _timing(train, "score_validation") as validation,
+    ):
         runs = Path(folder)
         search.run_trials(workbench, lambda *_: None, arm=ARM, runs=runs, trials=trials, seed=seed)
         ended = time.perf_counter()
@@ -89,6 +93,7 @@ def search_here(*, trials: int, pruning: str, quick: bool, seed: int) -> dict[st
         "base_scores_s": scored - opened,
         "trials_s": ended - scored,
         "inside_s": sum(inside),
+        "validation_s": sum(validation),
         "n_pruned": sum(row["state"] == "pruned" for row in rows),
         "trials": [{name: row[name] for name in ("settings", "state", "seconds")} for row in rows],
     }
@@ -166,8 +171,8 @@ def _write_pairs(recipe: Recipe, path: Path) -> Path:
 
 
 @contextmanager
-def _timing(owner: type, name: str) -> Iterator[list[float]]:
-    """Collect the seconds of every call of a method while the block runs."""
+def _timing(owner: Any, name: str) -> Iterator[list[float]]:
+    """Collect the seconds of every call of a function while the block runs."""
     original, seconds = getattr(owner, name), []
 
     @functools.wraps(original)

@@ -67,7 +67,7 @@ def train_with_trl(
                 per_device_eval_batch_size=batch_pairs,
                 warmup_steps=warmup_steps,
                 max_length=max_length,
-                gradient_checkpointing=False,
+                activation_checkpointing=False,
                 bf16=False,
                 use_cpu=True,
                 seed=seed,

@@ -10,7 +10,7 @@ from typing import Any
 from study.errors import StudyError
 
 
-def ask(function: Callable[..., dict[str, Any]], **order: Any) -> dict[str, Any]:
+def ask(function: Callable[..., dict[str, Any]], /, **order: Any) -> dict[str, Any]:
     """Call a function in a new process, one at a time, and return what it returns.
 
     Args:

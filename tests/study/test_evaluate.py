@@ -5,9 +5,18 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from rouge_score.rouge_scorer import RougeScorer
 
-from study.evaluate import evaluate_run, generate, preference_scores, score_pairs, validation_rouge
+from study.evaluate import (
+    continue_prompts,
+    evaluate_run,
+    generate,
+    preference_scores,
+    score_pairs,
+    validation_rouge,
+)
+from study.model import fresh_adapter
 from study.tokens import end_of_turn
 from study.train import train_run
 
@@ -32,6 +41,37 @@ def test_greedy_answers_do_not_depend_on_the_batch(workbench) -> None:
     many = generate(with_batch(workbench, 6), workbench.test[:6])
 
     assert [answer["text"] for answer in one] == [answer["text"] for answer in many]
+
+
+def test_greedy_answers_are_those_of_generate(workbench, monkeypatch) -> None:
+    """A token of some answers stands for the end of turn, so that rows leave the batch early."""
+    fresh_adapter(workbench.base, workbench.recipe.adapter, seed=0)
+    model, limit = workbench.base.model.eval(), workbench.recipe.evaluation.max_new_tokens
+    cut = [
+        dataclasses.replace(pair, prompt_ids=pair.prompt_ids[: 4 + n])
+        for n, pair in enumerate(workbench.test[:8])
+    ]
+    free = [one_by_one(model, pair, limit, end=639) for pair in cut]
+    ends = [(len({ids.index(t) if t in ids else limit for ids in free}), t) for t in free[0]]
+    n_lengths, end = max(ends)
+    monkeypatch.setattr("study.evaluate.end_of_turn", lambda tokenizer: end)
+    found = continue_prompts(with_batch(workbench, 8), cut)
+
+    assert found == [one_by_one(model, pair, limit, end=end) for pair in cut]
+    assert len({len(ids) for ids in found}) == n_lengths > 1
+
+
+def one_by_one(model, pair, limit: int, *, end: int) -> list[int]:
+    prompt = torch.tensor([pair.prompt_ids])
+    with torch.inference_mode():
+        out = model.generate(
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=limit,
+            do_sample=False,
+            eos_token_id=end,
+        )
+    return out[0, prompt.shape[1] :].tolist()
 
 
 def test_scores_of_two_pairs_by_hand() -> None:
