@@ -112,3 +112,12 @@ LENGTHS: Final = FigureFile(
     alt="Histograms of the number of tokens in the answers of each arm, one panel per recipe.",
     section="results",
 )
+GROWTH: Final = FigureFile(
+    name="growth",
+    caption="How the cost of a training step grows with the length of sequences, the size of the "
+    "batch and the vocabulary: pairs per second above, peak memory over the loaded model below. "
+    "All pairs of a batch are equally long, so that TRL's batches hold no padding; TRL runs "
+    "without checkpointing and is left out where it does not fit into memory.",
+    alt="Six line plots on logarithmic scales of this study and TRL.",
+    section="cost",
+)

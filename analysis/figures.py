@@ -12,6 +12,8 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis import captions, search_figures
 from analysis import figure_data as data
+from analysis.bench import growth_info
+from analysis.bench_figures import draw_growth
 from analysis.curve_data import CurvePanel, curve_info
 from analysis.drawing import COLOURS, INK, NEUTRAL, STYLE, grid, legend, mark, save
 from analysis.records import StudyRecords
@@ -170,6 +172,7 @@ def _figures(
             contrasts,
         ),
         (captions.LENGTHS, draw_lengths, data.length_info(records)),
+        (captions.GROWTH, draw_growth, growth_info(records.bench)),
     ]
 
 

@@ -4,11 +4,14 @@ import dataclasses
 import json
 
 from analysis import advice, calibration, provenance, tables, wording
+from analysis.bench import bench_table
 from analysis.contrasts import comparisons, contrast_rows, pooled_comparisons
 from analysis.load import StudyRecords
 from analysis.metrics import METRICS
 from analysis.rows import (
     ArmRow,
+    Bench,
+    BenchRow,
     CalibrationRow,
     ContrastRow,
     CostRow,
@@ -23,6 +26,8 @@ from analysis.rows import (
 
 __all__ = [
     "ArmRow",
+    "Bench",
+    "BenchRow",
     "CalibrationRow",
     "ContrastRow",
     "CostRow",
@@ -76,6 +81,7 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
         pooled=pooled,
         test_remarks=advice.test_remarks(found, over_all, (*contrasts, *pooled), primary=primary),
         calibration=calibration.read_results(),
+        bench=bench_table(records.bench),
     )
 
 

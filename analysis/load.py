@@ -20,6 +20,7 @@ from analysis.records import RunRecord, Scores, SearchRecord, StudyRecords
 from study.config import ARM_SETTINGS, digest
 from study.errors import RecordError
 from study.records import (
+    BENCH,
     BEST,
     CONFIG,
     CONFIRMATIONS,
@@ -77,6 +78,7 @@ def load_study(runs: Path) -> StudyRecords:
         searches=tuple(search for search in searches if search.recipe in recipes),
         unfinished=tuple(row for row in unfinished if row[0] in recipes),
         plans=_load_plans(runs, recipes),
+        bench=read_json(runs / BENCH),
     )
 
 

@@ -65,6 +65,8 @@ class StudyRecords:
     """(recipe, arm, seed) of runs that were begun and not finished."""
     plans: Mapping[str, Mapping[str, Any]]
     """Recipe -> how its comparison was planned to be judged."""
+    bench: Mapping[str, Any] | None = None
+    """Part -> what `study bench` measured; None where it lies not beside the records."""
 
     @property
     def primary_metric(self) -> str:

@@ -138,6 +138,31 @@ class CostRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BenchRow:
+    """One cost beside what it is compared with, measured in turn on the same data."""
+
+    subject: str
+    reference: str
+    ours: float
+    theirs: float
+    unit: str
+    """``pairs/s`` or ``prompts/s``, where more is better; ``s`` or ``bytes``."""
+    ratio: float
+    """Above one where this study is cheaper."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What the benchmark measured."""
+
+    rows: tuple[BenchRow, ...]
+    remarks: tuple[str, ...]
+    """One sentence per thing to know about the rows."""
+    signature: str
+    """Provenance: ``processor:…|torch:…|transformers:…|trl:…|git:…|measured:…``."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sample:
     """One test prompt with every arm's answer, side by side."""
 
@@ -227,3 +252,5 @@ class Findings:
     test_remarks: tuple[str, ...] = ()
     """One sentence per thing to know about the tests: families, seeds or prompts."""
     calibration: tuple[CalibrationRow, ...] = ()
+    bench: Bench | None = None
+    """None where no benchmark lies beside the records."""

@@ -1,7 +1,8 @@
 """Write the numbers of README.md: `python -m paper.readme`, or `--check`.
 
-What stands between the two marks is rendered from `runs/published` and never
-edited by hand.
+What stands between two marks is rendered from `runs/published` and never
+edited by hand: the answer with its table, and the costs that `study bench`
+measured.
 """
 
 # Heavy imports stand inside functions so that ``--help`` answers at once.
@@ -20,19 +21,23 @@ if TYPE_CHECKING:
 
 README = Path("README.md")
 BEGIN = "<!-- written by `python -m paper.readme` from runs/published: begin -->"
+BENCH_BEGIN = (
+    "<!-- measured by `study bench`, written by `python -m paper.readme` "
+    "from runs/published/bench.json: begin -->"
+)
 END = "<!-- end -->"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--check", is_flag=True, help="Change nothing; fail where README.md is out of date.")
 def main(*, check: bool) -> None:
-    """Renew the answer and the table in README.md from runs/published."""
+    """Renew the answer and the tables in README.md from runs/published."""
     from analysis.findings import build_findings
     from analysis.load import load_study
 
     findings = build_findings(load_study(PUBLISHED), origin="published")
     old = README.read_text(encoding="utf-8")
-    new = renew(old, block(findings))
+    new = renew(renew(old, block(findings)), bench_block(findings), begin=BENCH_BEGIN)
     if check and old != new:
         raise click.ClickException("README.md is out of date; run python -m paper.readme")
     if not check:
@@ -46,17 +51,22 @@ def block(findings: "Findings") -> str:
     return template.render(findings=findings).strip()
 
 
-def renew(readme: str, text: str) -> str:
-    """Replace what stands between the two marks.
+def bench_block(findings: "Findings") -> str:
+    """Render the costs beside TRL's as Markdown, or how to measure them."""
+    return markdown_environment().get_template("bench.md").render(bench=findings.bench).strip()
+
+
+def renew(readme: str, text: str, *, begin: str = BEGIN) -> str:
+    """Replace what stands between one of the marks and the end that follows it.
 
     Raises:
         ClickException: the marks are missing.
     """
-    before, begin, rest = readme.partition(BEGIN)
+    before, found, rest = readme.partition(begin)
     _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise click.ClickException(f"README.md needs the lines {BEGIN!r} and {END!r}")
-    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+    if not (found and end):
+        raise click.ClickException(f"README.md needs the lines {begin!r} and {END!r}")
+    return f"{before}{begin}\n{text}\n{END}{after}"
 
 
 if __name__ == "__main__":

@@ -165,6 +165,21 @@ def memory(size: float | None) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
+def quantity(value: float, unit: str) -> str:
+    """Print seconds, bytes, or a rate with its unit, in three figures."""
+    if unit == "s":
+        return duration(value)
+    if unit == "bytes":
+        return memory(value)
+    digits = max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0
+    return f"{value:,.{digits}f}\N{NO-BREAK SPACE}{unit}"
+
+
+def times(ratio: float) -> str:
+    """Print a ratio as ``3.2×``."""
+    return f"{number(ratio, 1 if ratio >= 10 else 2)}×"
+
+
 def raw(value: float) -> str:
     """Print a raw value with six significant figures."""
     return f"{value:.6g}".replace("-", "−") if "e" not in f"{value:.6g}" else f"{value:.6g}"
@@ -213,8 +228,8 @@ FILTERS: Mapping[str, Callable[..., object]] = {
     function.__name__: function
     for function in (
         number, signed, interval, mean_sd, p_value, setting, settings, setting_name, arm_name,
-        count, duration, memory, raw, raw_values, short, flat, tests_of, by_hypothesis,
-        arrow, with_unit, percent, percent_1, verdict_words, band,
+        count, duration, memory, quantity, times, raw, raw_values, short, flat, tests_of,
+        by_hypothesis, arrow, with_unit, percent, percent_1, verdict_words, band,
     )
 }  # fmt: skip
 

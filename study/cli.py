@@ -16,6 +16,7 @@ from study.bench import PARTS as BENCH_PARTS
 from study.config import Recipe, load_recipe, recipe_names
 from study.environment import quieten
 from study.errors import ConfigError, StudyError
+from study.records import BENCH
 
 if TYPE_CHECKING:
     from study.jobs import Job
@@ -254,7 +255,7 @@ def recipes_command(as_json: bool) -> None:
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("runs/local/bench.json"),
+    default=Path("runs/local") / BENCH,
     show_default=True,
     metavar="FILE.json",
     help="Where figures go; parts that stand there and are not measured are kept.",

@@ -8,6 +8,7 @@ Layout below the folder that ``--runs`` names::
     <recipe>/compare/<arm>/seed-<n>/
                                config.json  steps.jsonl  examples.parquet
                                generations.jsonl  adapter/  record.json
+    bench.json                 what `study bench` measured
 
 A comparison's own ``config.json`` is its plan. A run's ``config.json`` is
 written first, ``record.json`` last and by rename: its presence means that the
@@ -36,6 +37,10 @@ TRIALS, CONFIRMATIONS, BEST, JOURNAL = (
     "best.json",
     "journal.log",
 )
+
+
+BENCH = "bench.json"
+"""What `study bench` measured, beside the recipes' folders."""
 
 
 @dataclass(frozen=True)
@@ -246,10 +251,13 @@ def checksum(path: Path) -> str:
 def publish(source: Path, target: Path) -> list[Path]:
     """Copy finished records, without adapters, checkpoints and journals.
 
-    Each recipe's records in ``target`` are replaced as a whole. Returns the
-    copied files. What is unfinished is left behind.
+    Each recipe's records in ``target`` are replaced as a whole, and so is the
+    benchmark's file. Returns the copied files. What is unfinished is left behind.
     """
     copied = []
+    if (source / BENCH).is_file():
+        target.mkdir(parents=True, exist_ok=True)
+        copied.append(Path(shutil.copyfile(source / BENCH, target / BENCH)))
     for recipe in recipes_in(source):
         shutil.rmtree(target / recipe, ignore_errors=True)
         runs = compare_folders(source, recipe)

@@ -5,9 +5,11 @@ import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import pytest
 
+from analysis.bench import bench_table
 from analysis.findings import (
     ArmRow,
     CalibrationRow,
@@ -61,9 +63,9 @@ HOSTILE = (
 
 
 @pytest.fixture
-def findings() -> Findings:
+def findings(bench_report: dict[str, Any]) -> Findings:
     """Findings with every field filled."""
-    return make_findings()
+    return dataclasses.replace(make_findings(), bench=bench_table(bench_report))
 
 
 @pytest.fixture

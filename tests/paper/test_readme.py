@@ -1,11 +1,12 @@
 """The README's numbers are those of the published records."""
 
+import dataclasses
 from pathlib import Path
 
 import click
 import pytest
 
-from paper.readme import BEGIN, END, block, renew
+from paper.readme import BEGIN, BENCH_BEGIN, END, bench_block, block, renew
 
 
 def test_the_readme_shows_the_published_records(root: Path) -> None:
@@ -16,6 +17,7 @@ def test_the_readme_shows_the_published_records(root: Path) -> None:
     published = build_findings(load_study(root / "runs" / "published"), origin="published")
 
     assert renew(readme, block(published)) == readme
+    assert renew(readme, bench_block(published), begin=BENCH_BEGIN) == readme
 
 
 def test_only_what_stands_between_the_marks_is_replaced() -> None:
@@ -40,3 +42,24 @@ def test_the_block_names_every_arm_with_its_settings(findings) -> None:
         ]
         assert f"| {row.n_seeds} |" in line
     assert findings.answer.split(";")[0][:20] in text
+
+
+def test_each_block_is_replaced_by_itself() -> None:
+    readme = f"{BEGIN}\nold\n{END}\nb\n{BENCH_BEGIN}\nold\n{END}\n"
+
+    assert renew(readme, "new", begin=BENCH_BEGIN) == (
+        f"{BEGIN}\nold\n{END}\nb\n{BENCH_BEGIN}\nnew\n{END}\n"
+    )
+
+
+def test_the_costs_are_a_table_or_a_hint(findings) -> None:
+    table = bench_block(findings)
+    nothing = bench_block(dataclasses.replace(findings, bench=None))
+
+    assert "| training step, HH-RLHF, float32 | TRL | 6.00\N{NO-BREAK SPACE}pairs/s |" in table
+    assert "| 3.00× |" in table
+    assert len([line for line in table.splitlines() if line.startswith("| ")]) == 1 + len(
+        findings.bench.rows
+    )
+    assert table.endswith(f"`{findings.bench.signature}`")
+    assert "`study bench`" in nothing

@@ -176,9 +176,14 @@ def test_the_page_is_accessible(page: str) -> None:
 
 
 def test_the_signature_stands_under_every_table(page: str, findings: Findings) -> None:
-    assert page.count(f'</div>\n  <p class="signature">{findings.signature}</p>') == page.count(
-        "<table>"
+    assert findings.bench is not None
+    of_records, of_bench = (
+        page.count(f'</div>\n  <p class="signature">{signature}</p>')
+        for signature in (findings.signature, findings.bench.signature)
     )
+
+    assert of_bench == 1
+    assert of_records + of_bench == page.count("<table>")
 
 
 def test_both_formats_print_the_same_numbers(
@@ -223,6 +228,39 @@ def test_what_a_reader_needs_beside_a_p_value_is_printed(
 
         assert text in page
         assert str(tex(text)) in latex
+
+
+def test_costs_beside_trl_stand_in_both_formats(
+    page: str, findings: Findings, figures: tuple[FigureFile, ...], images: dict[str, bytes]
+) -> None:
+    latex = render.render_tex(findings, figures)
+    assert findings.bench is not None
+    for row in findings.bench.rows:
+        ours, ratio = render.quantity(row.ours, row.unit), render.times(row.ratio)
+
+        assert f'{ours}</td><td class="n">' in page
+        assert f'<td class="n">{ratio}</td>' in page
+        assert f"& {tex(ratio)}" in latex
+    for remark in findings.bench.remarks:
+        assert remark.replace("'", "&#39;") in page
+    bare = dataclasses.replace(findings, bench=None)
+    assert "Beside TRL" in latex
+    assert "Beside TRL" not in render.render_tex(bare, figures)
+    assert "Beside TRL" not in render.render_html(bare, figures, images)
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "expected"),
+    [(9.0, "s", "9.0 s"), (2**31, "bytes", "2.0 GiB"), (3.14159, "pairs/s", "3.14 pairs/s"),
+     (0.0123, "pairs/s", "0.0123 pairs/s"), (1234.5, "prompts/s", "1,234 prompts/s")],
+)  # fmt: skip
+def test_quantities(value: float, unit: str, expected: str) -> None:
+    assert render.quantity(value, unit).replace("\N{NO-BREAK SPACE}", " ") == expected
+
+
+def test_ratios() -> None:
+    assert render.times(3.2345) == "3.23×"
+    assert render.times(21.57) == "21.6×"
 
 
 def test_generated_text_cannot_leave_its_place_in_the_page(
