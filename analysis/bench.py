@@ -49,6 +49,7 @@ class GrowthPanel:
     y_label: str
     lines: Mapping[str, tuple[tuple[float, float], ...]]
     """``trl`` and ``ours`` -> points; sides without any are left out."""
+    in_bytes: bool
 
 
 def bench_table(report: Report | None) -> Bench | None:
@@ -70,8 +71,9 @@ def growth_info(report: Report | None) -> tuple[GrowthPanel, ...]:
             lines={
                 side: line for side in ("trl", "ours") if (line := _line(points, axis, side, name))
             },
+            in_bytes=name == "peak_bytes",
         )
-        for name, y_label in (("pairs_per_s", "pairs per second"), ("peak_bytes", "peak bytes"))
+        for name, y_label in (("pairs_per_s", "pairs per second"), ("peak_bytes", "peak memory"))
         for axis, x_label in AXES.items()
         if any(point["axis"] == axis for point in points)
     )

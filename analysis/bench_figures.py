@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, FormatStrFormatter, LogLocator
 
 from analysis.bench import GrowthPanel
 from analysis.drawing import NEUTRAL, columns_of, grid, legend
@@ -24,7 +24,10 @@ def draw_growth(panels: Sequence[GrowthPanel]) -> Figure:
         ticks = sorted({x for points in panel.lines.values() for x, _ in points})
         axis.set_xticks(ticks, [f"{x:,.0f}" for x in ticks], rotation=35, ha="right", fontsize=7.5)
         axis.minorticks_off()
-        axis.yaxis.set_major_formatter(EngFormatter(sep=""))
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(
+            EngFormatter(unit="B") if panel.in_bytes else FormatStrFormatter("%g")
+        )
         axis.tick_params(axis="y", labelsize=7.5)
     legend(
         figure,

@@ -86,6 +86,7 @@ def test_growth_has_a_panel_for_each_measure_and_axis(report):
     assert (speed.x_label, speed.y_label) == ("tokens of a sequence", "pairs per second")
     assert speed.lines["ours"] == ((128, 20.0), (256, 10.0))
     assert speed.lines["trl"] == ((128, 8.0),)  # the other did not fit
+    assert (speed.in_bytes, memory.in_bytes) == (False, True)
     assert memory.lines["ours"] == ((128, 1e8), (256, 2e8))
     assert growth_info(None) == ()
     assert growth_info({"memory": report["memory"]}) == ()

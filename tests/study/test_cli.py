@@ -4,16 +4,18 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import click
 import pytest
 from click.testing import CliRunner
 
+from study.bench import PARTS
 from study.cli import main
 from study.records import read_json
 
-COMMANDS = ["search", "compare", "status", "doctor", "recipes", "data"]
+COMMANDS = ["search", "compare", "status", "doctor", "recipes", "bench", "data"]
 
 
 @pytest.fixture
@@ -229,6 +231,20 @@ def test_status_is_a_table_and_says_where_nothing_is(study, trained):
         "detail",
     ]
     assert "tiny-smollm2" not in full.stdout
+
+
+def test_bench_measures_all_parts_or_those_asked_for(study, monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr("study.bench.bench", lambda **options: calls.append(options))
+    whole = study("bench")
+    quick = study("bench", "--quick", "--only", "steps", "--only", "growth", "--out", "b.json")
+    wrong = study("bench", "--only", "speed")
+
+    assert (whole.exit_code, quick.exit_code, wrong.exit_code) == (0, 0, 2)
+    assert calls[0]["parts"] == PARTS
+    assert calls[0]["out"] == Path("runs/local/bench.json")
+    assert calls[1]["parts"] == ("steps", "growth")
+    assert (calls[1]["quick"], calls[1]["out"]) == (True, Path("b.json"))
 
 
 def test_two_recipes_of_one_name_are_refused(study, tmp_path):

@@ -174,10 +174,12 @@ def test_publishing_copies_finished_records_alone(tmp_path: Path) -> None:
     unfinished = records.search_folder(source, "tiny", "orpo")
     records.write_jsonl(unfinished / records.TRIALS, [{"number": 0}])
     records.write_json(search / records.BEST, {"trial": 0})
+    records.write_json(source / records.BENCH, {"steps": {}})
     copied = records.publish(source, target)
 
     names = sorted(path.relative_to(target).as_posix() for path in target.rglob("*.*"))
     assert names == [
+        "bench.json",
         "tiny/compare/sft/seed-1/config.json",
         "tiny/compare/sft/seed-1/record.json",
         "tiny/compare/sft/seed-1/steps.jsonl",
@@ -185,4 +187,4 @@ def test_publishing_copies_finished_records_alone(tmp_path: Path) -> None:
         "tiny/search/sft/trials.jsonl",
     ]
     assert sorted(copied) == sorted(target / name for name in names)
-    assert (target / names[1]).read_bytes() == (source / names[1]).read_bytes()
+    assert (target / names[2]).read_bytes() == (source / names[2]).read_bytes()
