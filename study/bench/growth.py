@@ -35,7 +35,7 @@ def measure_growth(*, quick: bool, say: Say) -> dict[str, Any]:
                 arm=arm,
                 vocabulary=vocabulary,
                 lengths=[[half, half, half]] * n_pairs,
-                repeats=1 if quick else 3,
+                repeats=1 if quick else 2,
                 shape=SMALL,
             )
             points.append(

@@ -57,7 +57,7 @@ def measure_steps(data: Path, *, quick: bool, say: Say, seed: int = 0) -> dict[s
         seed: Decides which pairs are drawn.
     """
     torch.set_num_threads(1)
-    n_batches, repeats = (1, 1) if quick else (3, 3)
+    n_batches, repeats = (1, 1) if quick else (4, 2)
     sides = build_sides(VOCABULARY, seed=seed)
     sources = {}
     for source in SOURCES:
@@ -120,13 +120,14 @@ def time_arms(
     check_losses({arm: step(sides, arm, short) for arm in arms})  # warms every arm up, too
     seconds: dict[Arm, list[list[float]]] = {arm: [[] for _ in batches[False]] for arm in arms}
     losses: dict[Arm, list[float]] = {arm: [] for arm in arms}
-    for _ in range(repeats):
+    for turn in range(repeats):
         for number in range(len(batches[False])):
             for arm in arms:
                 started = time.perf_counter()
                 losses[arm].append(step(sides, arm, batches[arm.grouped][number]))
                 seconds[arm][number].append(time.perf_counter() - started)
             check_losses({arm: values[-1] for arm, values in losses.items()})
+            say(f"round {turn + 1} of {repeats}: batch {number + 1} of {len(batches[False])} done")
     total = {arm: sum(map(statistics.median, times)) for arm, times in seconds.items()}
     pairs = [pair for batch in batches[False] for pair in batch]
     useful = sum(pair.n_tokens for pair in pairs)
