@@ -79,7 +79,7 @@ def load_base(config: ModelConfig, *, device: str, progress: "Progress | None" =
             name,
             dtype=pick_dtype(config, where),
             use_safetensors=True,
-            quantization_config=_quantization(config, where),
+            quantization_config=quantization_config(config, where),
             device_map={"": where},
             attn_implementation=_attention(config, where),
             **_hub_options(config),
@@ -191,7 +191,8 @@ def _hub_options(config: ModelConfig) -> dict[str, Any]:
     return {"revision": config.revision or "main", "trust_remote_code": config.trust_remote_code}
 
 
-def _quantization(config: ModelConfig, device: torch.device) -> Any:
+def quantization_config(config: ModelConfig, device: torch.device) -> Any:
+    """Return what transformers is told to quantise, or None."""
     if config.quantization == "none":
         return None
     from transformers import BitsAndBytesConfig

@@ -13,7 +13,7 @@ from typing import Any
 from study.errors import ConfigError
 from study.records import read_json, write_json
 
-PARTS = ("steps", "memory", "evaluation", "search", "growth")
+PARTS = ("steps", "memory", "evaluation", "search", "growth", "gpu")
 
 Say = Callable[[str], None]
 """Told of each result as it is known."""
@@ -69,9 +69,13 @@ def _measure(name: str, data: Path, quick: bool, say: Say) -> dict[str, Any]:
         from study.bench.search import measure_search
 
         return measure_search(quick=quick, say=say)
-    from study.bench.growth import measure_growth
+    if name == "growth":
+        from study.bench.growth import measure_growth
 
-    return measure_growth(quick=quick, say=say)
+        return measure_growth(quick=quick, say=say)
+    from study.bench.gpu import measure_gpu
+
+    return measure_gpu(data, quick=quick, say=say)
 
 
 def _circumstances(quick: bool) -> dict[str, Any]:
