@@ -223,7 +223,10 @@ class SearchConfig:
     trials: int
     """Finished trials per arm, in total over all starts of the command."""
     objective: Literal["nll+lor", "nll", "accuracy", "margin", "rougeL"]
-    pruning: Literal["median", "none"]
+    pruning: Literal["halving", "median", "none"]
+    """What ends trials early, from a quarter of their steps on: ``halving`` keeps
+    the better half at a quarter and at a half, ``median`` what beats the median
+    of earlier trials at the same step."""
     confirm_top: int
     """Best settings that are trained again with fresh seeds."""
     confirm_seeds: int

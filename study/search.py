@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from study.workbench import Workbench
 
 PRUNE_AFTER = 0.25
-"""Share of a trial that is always trained: the median pruner then keeps the best."""
+"""Share of a trial that is always trained; earlier scores say little about the last."""
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -216,9 +216,10 @@ def _pruner(recipe: Recipe) -> optuna.pruners.BasePruner:
     """Prune on losses alone: early accuracy says nothing about the final one."""
     if recipe.search.pruning == "none" or recipe.search.objective not in BY_VALIDATION_LOSS:
         return optuna.pruners.NopPruner()
-    return optuna.pruners.MedianPruner(
-        n_startup_trials=5, n_warmup_steps=math.ceil(PRUNE_AFTER * recipe.training.max_steps)
-    )
+    first_steps = math.ceil(PRUNE_AFTER * recipe.training.max_steps)
+    if recipe.search.pruning == "halving":
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=first_steps, reduction_factor=2)
+    return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=first_steps)
 
 
 def _enqueue_published(optuna_study: optuna.Study, recipe: Recipe, arm: str) -> None:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -260,6 +260,7 @@ class ArmTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)
         self.pair_loss = loss
+        self.trained = [p for p in options["model"].parameters() if p.requires_grad]
         self.batches = batches
         self.watch = watch
 
@@ -321,6 +322,11 @@ class ArmTrainer(Trainer):
         self.watch.outcome.out_of_memory.append(
             {"step": update + 1, "microbatch_tokens": self.batches.microbatch_tokens}
         )
+
+    def _clip_grad_norm(self, model: Any) -> Tensor:
+        """Clip without a walk over the frozen parameters."""
+        norm = self.accelerator.clip_grad_norm_(self.trained, self.args.max_grad_norm)
+        return cast(Tensor, norm)
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
         """Add what the watch has gathered since the last log."""

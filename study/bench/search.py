@@ -39,7 +39,7 @@ def measure_search(*, quick: bool, say: Say, seed: int = 0) -> dict[str, Any]:
     order = {"quick": quick, "seed": seed}
     whole = _timed_ask(search_here, trials=looped, pruning="none", **order)
     say(_our_line("without pruning", whole))
-    pruned = _timed_ask(search_here, trials=trials, pruning="median", **order)
+    pruned = _timed_ask(search_here, trials=trials, pruning="halving", **order)
     say(_our_line("with pruning", pruned))
     loop = []
     with tempfile.TemporaryDirectory() as folder:

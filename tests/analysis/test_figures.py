@@ -33,7 +33,8 @@ def findings(records):
     return build_findings(records, origin="local")
 
 
-END = load_recipe("tiny-llama").training.max_steps
+TRAINING = load_recipe("tiny-llama").training
+END, EVERY = TRAINING.max_steps, TRAINING.validate_every_steps
 
 
 def lines_of(panel, arm):
@@ -45,7 +46,7 @@ def test_curves_show_each_seed_and_their_mean(records):
     lines = lines_of(panel, "orpo")
 
     assert set(lines) == {1, 2, 3, None}
-    assert [x for x, _ in lines[None].points] == list(range(0, END + 1, 20))
+    assert [x for x, _ in lines[None].points] == list(range(0, END + 1, EVERY))
     last = [lines[seed].points[-1][1] for seed in (1, 2, 3)]
     assert lines[None].points[-1][1] == pytest.approx(sum(last) / 3)
     assert [label.arm for label in panel.reference] == ["base"]
@@ -64,7 +65,7 @@ def test_a_diverged_run_is_drawn_but_not_averaged(small_runs, builders):
     panel = curve_info(load_study(small_runs), split="validation", columns={"nll": ""})[0]
     lines = lines_of(panel, "orpo")
 
-    assert lines[2].points[-1][0] == 40
+    assert lines[2].points[-1][0] == 40 // EVERY * EVERY
     assert lines[None].points[-1][0] == END
     first = [lines[seed].points[1][1] for seed in (1, 3)]
     assert lines[None].points[1][1] == pytest.approx(sum(first) / 2)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from study import bench
-from study.bench import evaluation, growth, memory, pairs, search, steps, worker
+from study.bench import evaluation, gpu, growth, memory, pairs, search, steps, worker
 from study.bench.pairs import (
     chunks,
     cut_pair,
@@ -303,6 +303,7 @@ def test_every_part_is_measured_by_its_own_module(part, monkeypatch) -> None:
         "evaluation": evaluation,
         "search": search,
         "growth": growth,
+        "gpu": gpu,
     }[part]
     monkeypatch.setattr(module, f"measure_{part}", lambda *_, **__: {"part": part})
 
