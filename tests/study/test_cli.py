@@ -15,7 +15,7 @@ from study.bench import PARTS
 from study.cli import main
 from study.records import read_json
 
-COMMANDS = ["search", "compare", "status", "doctor", "recipes", "bench", "data"]
+COMMANDS = ["search", "compare", "claims", "status", "doctor", "recipes", "bench", "data"]
 
 
 @pytest.fixture
