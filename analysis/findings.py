@@ -5,6 +5,7 @@ import json
 
 from analysis import advice, calibration, provenance, tables, wording
 from analysis.bench import bench_table
+from analysis.claims import claim_remarks, claim_rows
 from analysis.contrasts import comparisons, contrast_rows, pooled_comparisons
 from analysis.load import StudyRecords
 from analysis.metrics import METRICS
@@ -13,6 +14,8 @@ from analysis.rows import (
     Bench,
     BenchRow,
     CalibrationRow,
+    ClaimPart,
+    ClaimRow,
     ContrastRow,
     CostRow,
     DataRow,
@@ -29,6 +32,8 @@ __all__ = [
     "Bench",
     "BenchRow",
     "CalibrationRow",
+    "ClaimPart",
+    "ClaimRow",
     "ContrastRow",
     "CostRow",
     "DataRow",
@@ -56,6 +61,7 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
     over_all = pooled_comparisons(found)
     contrasts, pooled = contrast_rows(found, over_all, primary=primary)
     searches = tables.search_rows(records)
+    claims = claim_rows(records)
     reported = {name for arm in arms for name in arm.scores}
     return Findings(
         answer=wording.answer((*pooled, *contrasts), arms, primary),
@@ -82,6 +88,8 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
         test_remarks=advice.test_remarks(found, over_all, (*contrasts, *pooled), primary=primary),
         calibration=calibration.read_results(),
         bench=bench_table(records.bench),
+        claims=claims,
+        claim_remarks=claim_remarks(records, claims),
     )
 
 
