@@ -120,4 +120,11 @@ GROWTH: Final = FigureFile(
     "without checkpointing and is left out where it does not fit into memory.",
     alt="Six line plots on logarithmic scales of this study and TRL.",
     section="cost",
+BETAS: Final = FigureFile(
+    name="claims-beta",
+    caption="ORPO at one learning rate and several β on held-out test pairs: the margin, and the "
+    "log-probability per token of the chosen answers. Dots are single seeds, lines join their "
+    "means; β is on a logarithmic axis.",
+    alt="Dot plots of margin and log-probability of chosen answers against β, one row per recipe.",
+    section="claims",
 )
