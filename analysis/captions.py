@@ -120,6 +120,7 @@ GROWTH: Final = FigureFile(
     "without checkpointing and is left out where it does not fit into memory.",
     alt="Six line plots on logarithmic scales of this study and TRL.",
     section="cost",
+)
 BETAS: Final = FigureFile(
     name="claims-beta",
     caption="ORPO at one learning rate and several β on held-out test pairs: the margin, and the "

@@ -248,9 +248,8 @@ FILTERS: Mapping[str, Callable[..., object]] = {
     for function in (
         number, signed, interval, mean_sd, p_value, setting, settings, setting_name, arm_name,
         count, duration, memory, quantity, times, raw, raw_values, short, flat, tests_of,
-        by_hypothesis, arrow, with_unit, percent, percent_1, verdict_words, band,
-        count, duration, memory, raw, raw_values, short, flat, tests_of, by_hypothesis,
-        arrow, with_unit, percent, percent_1, verdict_words, band, by_claim, hypotheses,
+        by_hypothesis, arrow, with_unit, percent, percent_1, verdict_words, band, by_claim,
+        hypotheses,
     )
 }  # fmt: skip
 

@@ -262,6 +262,8 @@ def test_quantities(value: float, unit: str, expected: str) -> None:
 def test_ratios() -> None:
     assert render.times(3.2345) == "3.23×"
     assert render.times(21.57) == "21.6×"
+
+
 def test_every_claim_stands_with_its_verdict_evidence_and_scale(
     page: str, findings: Findings, figures: tuple[FigureFile, ...]
 ) -> None:
