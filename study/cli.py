@@ -154,6 +154,7 @@ def search_command(
         storage=storage,
         sharing=max(1, math.ceil((workers or 1) / max(1, n_arms))),
         run_jobs=_runner(recipes, device, workers, quiet),
+        say=say,
     )
     _print(found, as_json, tables.search_table)
     say(f"next: study compare --seeds 3{_repeated(names, assignments, runs)}")
@@ -206,7 +207,7 @@ def compare_command(
 @runs_option
 @json_option
 def status_command(names: tuple[str, ...], runs: Path, as_json: bool) -> None:
-    """List what is finished, running, failed, interrupted and missing."""
+    """List what is finished, running, queued, failed, interrupted and missing."""
     from study import status
     from study.records import recipes_in
 

@@ -24,7 +24,7 @@ from study.config import (
 from study.environment import environment
 from study.errors import RecordError
 from study.jobs import Job, Report
-from study.locks import hold
+from study.locks import hold, is_held
 from study.records import (
     BEST,
     CONFIG,
@@ -37,6 +37,7 @@ from study.records import (
     write_jsonl,
 )
 from study.seeds import compare_seeds
+from study.sharing import present
 
 if TYPE_CHECKING:
     from study.train import Outcome
@@ -81,8 +82,8 @@ def compare(
         say: told what a reader must know, such as untuned settings.
 
     Raises:
-        RecordError: a folder holds a run of another configuration; nothing was
-            trained.
+        RecordError: a folder holds a run of another configuration, or another
+            process uses it with one; nothing was trained.
     """
     plan = [
         run for recipe in recipes for run in plan_runs(recipe, runs=runs, seeds=seeds, seed=seed)
@@ -93,10 +94,17 @@ def compare(
         say(line)
     missing = [run for run in plan if run.folder.record() is None]
     missing.sort(key=lambda run: list(ARM_SETTINGS).index(run.arm), reverse=True)
-    run_jobs([_job(run) for run in missing])
-    for run in plan:
+    with present(runs, "compare", [(run.recipe, run.arm, run.seed) for run in missing]):
+        run_jobs([_job(run) for run in missing])
+        left = [run for run in missing if run.folder.record() is None]
+        dropped = [run for run in left if not is_held(lock_path(run.folder))]
+        run_jobs([_job(run) for run in dropped])  # by another process that died meanwhile
+    for run in left:
         if run.folder.record() is None:
-            say(f"{_name(run)} is being made by another process and is not in this table")
+            say(
+                f"{_name(run)} is being made by another process and is not in this table; "
+                "the same command shows it when it is done"
+            )
     return [record for run in plan if (record := run.folder.record()) is not None]
 
 

@@ -299,7 +299,7 @@ def test_confirmations_on_file_are_kept_when_the_search_goes_on(recipe, trained,
 
     repeated = [call for call in trained if call["seed"] != seeds.search_seed(0)]
     assert list(read_jsonl(folder / "confirmations.jsonl"))[:6] == before
-    assert len(repeated) == len({json.dumps(call) for call in repeated})
+    assert len(repeated) == len({str(call) for call in repeated})
 
 
 def test_a_running_trial_of_a_dead_worker_is_retired_and_tried_again(recipe, trained, tmp_path):
@@ -319,9 +319,9 @@ def test_a_running_trial_of_a_dead_worker_is_retired_and_tried_again(recipe, tra
 def test_a_trial_of_a_living_worker_is_left_alone(recipe, trained, tmp_path):
     folder = run_arm(recipe, tmp_path, 2)
     optuna_study = reopen(folder, recipe)
-    with orphans.lease(folder) as worker:
+    with orphans.working(optuna_study, folder, trials=3, shared=False) as worker:
         optuna_study.ask().set_user_attr("worker", worker)
-        n_retired = orphans.retire(optuna_study, folder, shared=False)
+        n_retired = orphans.retire(optuna_study, folder, names=["beta"], shared=False)
         run_arm(recipe, tmp_path, 3)
 
     assert n_retired == 0
@@ -373,7 +373,7 @@ def test_a_trial_beyond_the_total_is_given_back(recipe, trained, monkeypatch, tm
         search_module, "_in_state", lambda *args: views.pop() if views else look(*args)
     )
 
-    assert search_module._next_trial(optuna_study, 1, "late") is None
+    assert search_module._next_trial(optuna_study, recipe, "orpo", 1, "late") is None
     assert [trial.state.name for trial in optuna_study.get_trials()] == ["COMPLETE", "FAIL"]
 
 
