@@ -60,6 +60,8 @@ PRUNE_AFTER = 0.25
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
+CLAIM_LOCK = ".claim.lock"
+
 OPENINGS = 5
 """Tries to open a database: workers that make its tables at once get in each other's way."""
 
@@ -150,7 +152,7 @@ def search_arm(
     folder = search_folder(runs, recipe.name, arm)
     config = search_config(recipe, arm=arm, seed=seed)
     shared = storage is not None
-    with hold(folder / ".claim.lock", wait=True):
+    with hold(folder / CLAIM_LOCK, wait=True):
         claim_folder(folder, config)
     optuna_study = open_optuna_study(folder, recipe, arm, digest(config), storage)
     retire = functools.partial(
@@ -158,7 +160,8 @@ def search_arm(
     )
     with orphans.working(optuna_study, folder, trials=trials, shared=shared) as worker:
         retire()
-        _enqueue_published(optuna_study, recipe, arm)
+        with hold(folder / CLAIM_LOCK, wait=True):
+            _enqueue_published(optuna_study, recipe, arm)
         while True:
             while (trial := _next_trial(optuna_study, recipe, arm, trials, worker)) is not None:
                 _sample_from(optuna_study, recipe, arm, seed, trial.number)
