@@ -339,7 +339,13 @@ class Watch(TrainerCallback):
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """Write the adapter, trained token rows included, as safetensors."""
+    """Write the adapter, trained token rows included, as safetensors.
+
+    PEFT writes sets in an order that changes with every process.
+    """
+    for config in model.peft_config.values():
+        if isinstance(config.target_modules, set):
+            config.target_modules = sorted(config.target_modules)
     model.save_pretrained(folder, save_embedding_layers=False)
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import functools
 import json
@@ -13,7 +14,8 @@ from study.config import PublishedSetting, load_recipe
 from study.confirm import best_trials, choose
 from study.errors import ConfigError, RecordError, StudyError
 from study.locks import hold
-from study.records import read_json, read_jsonl, search_folder
+from study.objectives import score_trial
+from study.records import append_jsonl, read_json, read_jsonl, search_folder
 from study.search import open_optuna_study, published_settings, search, search_arm
 
 STEPS = (0, 20, 40, 80, 120, 160)
@@ -455,3 +457,82 @@ def test_the_search_leaves_other_loggers_quiet(recipe, trained, tmp_path, capsys
 
     assert capsys.readouterr() == ("", "")
     assert optuna.logging.get_verbosity() == optuna.logging.ERROR
+
+
+def test_an_interrupted_trial_goes_on_from_its_checkpoint(recipe, monkeypatch, tmp_path):
+    began = []
+
+    def train_run(workbench, *, arm, settings, seed, folder, on_validation):
+        """Log like the real loop, keep every validation as a checkpoint, stop once at 80."""
+        from study.train import Outcome
+
+        done = [row["step"] for row in read_jsonl(folder / "steps.jsonl")]
+        began.append((settings, done))
+        scores = {}
+        for step in STEPS[len(done) :]:
+            if step == 80 and not done:
+                raise KeyboardInterrupt
+            scores = held_out(settings, seed, step / STEPS[-1])
+            append_jsonl(folder / "steps.jsonl", {"split": "validation", "step": step, **scores})
+            on_validation(step, scores)
+        return Outcome(validation=scores)
+
+    monkeypatch.setattr("study.train.train_run", train_run)
+    folder = search_folder(tmp_path, recipe.name, "orpo")
+    with pytest.raises(KeyboardInterrupt):
+        run_arm(recipe, tmp_path, 1)
+    kept = list(folder.glob(".trial-*"))
+    with pytest.raises(KeyboardInterrupt):  # in the first repetition
+        run_arm(recipe, tmp_path, 1)
+
+    settings = rows(folder)[0]["settings"]
+    assert began[:2] == [(settings, []), (settings, [0, 20, 40])]
+    assert [row["step"] for row in rows(folder)[0]["intermediate"]] == list(STEPS)
+    assert reopen(folder, recipe).trials[1].intermediate_values.keys() == set(STEPS[:-1])
+    assert len(kept) == 1
+    assert not kept[0].exists()
+    for _ in range(5):
+        with contextlib.suppress(KeyboardInterrupt):
+            run_arm(recipe, tmp_path, 1)
+    assert (folder / "best.json").exists()
+    assert not list(folder.glob(".trial-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_at", [4, "end"])
+def test_a_real_trial_that_was_interrupted_ends_as_if_it_were_not(
+    workbench, monkeypatch, tmp_path, stop_at
+):
+    import study.train
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    def train(folder, stop_at=None):
+        told = []
+
+        def follow(step, scores):
+            told.append((step, dict(scores)))
+            if step == stop_at:
+                raise KeyboardInterrupt
+            return False
+
+        settings = {"learning_rate": 3e-3, "beta": 0.1}
+        options = {"arm": "orpo", "settings": settings, "seed": 1, "folder": folder}
+        return score_trial(workbench, follow=follow, **options), told
+
+    every = ["training.validate_every_steps=2", "training.checkpoint_every_steps=2"]
+    workbench.recipe = workbench.recipe.override(every)
+    whole = train(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        if stop_at == "end":  # after the last step's checkpoint
+            save = study.train.save_adapter
+            patch.setattr(
+                "study.train.save_adapter",
+                lambda model, where: interrupt() if where.name == "adapter" else save(model, where),
+            )
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "parts", stop_at)
+
+    assert train(tmp_path / "parts") == whole
+    assert [step for step, _ in whole[1]] == [0, 2, 4, 6, 8]
