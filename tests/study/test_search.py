@@ -70,7 +70,7 @@ def long_search(tmp_path_factory):
                 settings, seed, on_validation
             ),
         )
-        yield run_arm(small_search(), tmp_path_factory.mktemp("runs"), 40)
+        return run_arm(small_search(), tmp_path_factory.mktemp("runs"), 40)
 
 
 def follow(settings, seed, on_validation):
