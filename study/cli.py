@@ -30,13 +30,14 @@ class StudyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command and turn what a user can mend into a message."""
+        from study.jobs import mendable, terminable
+
         try:
-            return super().invoke(ctx)
+            with terminable():
+                return super().invoke(ctx)
         except StudyError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
-            from study.jobs import mendable
-
             message = mendable(error)
             if message is None:
                 raise

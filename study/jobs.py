@@ -88,7 +88,7 @@ def run_jobs(
     """
     workers = [_Worker(slot, open_workbench or _open_workbench) for slot in slots[: len(jobs)]]
     books = _Books(jobs)
-    with _terminable(), open_display([job.name for job in jobs], quiet=quiet) as display:
+    with terminable(), open_display([job.name for job in jobs], quiet=quiet) as display:
         try:
             while books.pending or any(worker.job is not None for worker in workers):
                 _hand_out(books, workers, display)
@@ -239,8 +239,8 @@ def _stop(workers: Sequence[_Worker]) -> None:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does."""
+def terminable() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, with KeyboardInterrupt."""
     try:
         previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     except ValueError:  # not in the main thread, which alone receives signals

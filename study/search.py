@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import DBAPIError
 
 from study import orphans
 from study.config import Recipe, Settings, digest, search_config
@@ -198,7 +199,7 @@ def open_optuna_study(
         except Exception as error:
             if storage is None:
                 raise
-            if opening == OPENINGS or isinstance(error, (ValueError, ImportError)):
+            if opening == OPENINGS or not isinstance(error, (DBAPIError, StorageInternalError)):
                 raise ConfigError(
                     f"the search cannot use the storage {_without_password(storage)!r} ({error}); "
                     "give an Optuna storage URL such as sqlite:///study.db, or leave --storage out"
