@@ -107,10 +107,10 @@ class Killer:
             if self.luck.random() < 0.5:
                 wait_for_orphans(sessions)
             check()
+            n_idle = 0 if hit else n_idle + 1
             if not hit:
                 assert started.returncode == 0
                 wait_for_orphans(sessions)
-                n_idle += 1
                 if is_done(runs):
                     assert not list(runs.rglob(".worker-*")) + list(runs.rglob(".command-*"))
                     return
