@@ -389,6 +389,22 @@ def test_published_settings_that_two_workers_enqueued_are_tried_once(recipe, tra
     assert len(rows(folder)) == 4
 
 
+def test_trials_that_run_side_by_side_never_draw_the_same(recipe, tmp_path):
+    """The second takes its place after a repeated trial before the first was given up."""
+    optuna_study = open_optuna_study(tmp_path, recipe, "orpo", "0" * 16, None)
+    repeated, first = optuna_study.ask(), optuna_study.ask()
+    search_module._sample_from(optuna_study, recipe, "orpo", 0, first.number)
+    drawn = [first.suggest_float("beta", 0.03, 2.0, log=True)]
+    optuna_study.tell(repeated, state=orphans.TrialState.FAIL)
+    second = optuna_study.ask()
+    search_module._sample_from(optuna_study, recipe, "orpo", 0, second.number)
+    drawn.append(second.suggest_float("beta", 0.03, 2.0, log=True))
+
+    places = [search_module._place(optuna_study, n) for n in (first.number, second.number)]
+    assert places == [0, 1]
+    assert drawn[0] != drawn[1]
+
+
 def test_another_storage_holds_the_search(recipe, trained, tmp_path):
     storage = f"sqlite:///{tmp_path}/study.db"
     folder = run_arm(recipe, tmp_path, 3, storage=storage)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from study import orphans
+from study import search as search_module
 from study.config import load_recipe
 from study.devices import Slot
 from study.jobs import run_jobs
@@ -288,6 +290,30 @@ def test_half_a_line_in_the_journal_is_cut_off_by_the_next_writer(recipe, tmp_pa
     states = [t.state.name for t in again.get_trials()]
     assert states == ["COMPLETE", "RUNNING"]
     assert all(json.loads(line) for line in (tmp_path / "journal.log").read_text().splitlines())
+
+
+def test_a_writer_that_is_killed_does_not_hold_up_the_journal(recipe, tmp_path):
+    code = """
+        import os, pathlib, sys
+        from study.search import _JournalLock
+        _JournalLock(pathlib.Path(sys.argv[1])).acquire()
+        os.kill(os.getpid(), 9)
+    """
+    study = open_optuna_study(tmp_path, recipe, "orpo", "0" * 16, None)
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), tmp_path / "journal.log"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
+    began = time.monotonic()
+    study.ask()
+
+    assert time.monotonic() - began < 2
+    lock = search_module._JournalLock(tmp_path / "journal.log")
+    lock.acquire()
+    with hold(tmp_path / ".journal.log.lock") as free:
+        assert not free
+    lock.release()
 
 
 def test_a_password_is_not_shown(recipe, tmp_path, monkeypatch):
