@@ -101,6 +101,27 @@ if __name__ == "__main__":
     compare([recipe], runs=runs, seeds=6, seed=0, run_jobs=here)
 """
 
+SEARCH = """
+import sys
+from pathlib import Path
+
+import stand_in
+
+from study.config import load_recipe
+from study.devices import Slot
+from study.jobs import run_jobs
+from study.search import search
+
+if __name__ == "__main__":
+    def here(jobs):
+        slots = [Slot(device="cpu")] * 2
+        return run_jobs(jobs, slots=slots, quiet=True, open_workbench=stand_in.open_workbench)
+
+    runs, storage = sys.argv[1:]
+    ask = {"trials": 12, "seed": 0, "storage": storage, "say": print}
+    search([load_recipe("tiny-llama")], runs=Path(runs), run_jobs=here, **ask)
+"""
+
 POSTGRESQL = ("initdb", "postgres", "pg_isready")
 
 
@@ -231,6 +252,38 @@ def test_four_workers_share_forty_trials_in_postgresql(stand_in, recipe, tmp_pat
     best = search_with_four(stand_in, recipe, tmp_path, postgresql)
 
     check_forty(best, recipe, tmp_path, postgresql)
+
+
+@pytest.mark.slow
+def test_two_machines_share_a_search_in_one_storage(stand_in, tmp_path, monkeypatch, postgresql):
+    """Each has a folder of its own; who is not the last to finish says so, and freezes later."""
+    monkeypatch.setenv("GATE", "4")
+    # An empty database: all workers want to make its tables at once.
+    storage = postgresql.replace("/postgres", "/template1")
+    script = tmp_path / "modules" / "search_here.py"
+    script.write_text(SEARCH)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    words = [[sys.executable, str(script), tmp_path / name, storage] for name in ("one", "two")]
+    both = [subprocess.Popen(w, env=environment, stdout=subprocess.PIPE, text=True) for w in words]
+    said = [process.communicate(timeout=120)[0] for process in both]
+    frozen = [[(tmp_path / name / best(arm)).exists() for arm in ARMS] for name in ("one", "two")]
+    again = [subprocess.run(w, env=environment, check=True, capture_output=True) for w in words]
+
+    assert [process.returncode for process in both] == [0, 0]
+    assert [text.count("is not finished here") for text in said] == [f.count(False) for f in frozen]
+    assert sum(map(sum, frozen)) >= len(ARMS)
+    assert [done.stdout for done in again] == [b"", b""]
+    for arm in ARMS:
+        found = [read_json(tmp_path / name / best(arm)) for name in ("one", "two")]
+        assert found[0] == found[1]
+        assert found[0]["n_trials"] == 12
+
+
+ARMS = ("sft", "orpo")
+
+
+def best(arm):
+    return f"tiny-llama/search/{arm}/best.json"
 
 
 @pytest.mark.slow
