@@ -20,7 +20,7 @@ import pytest
 from study.records import checksum, compare_folders, read_json, read_jsonl, search_folder
 from study.status import status
 
-KILLS = int(os.environ.get("ORPO_STUDY_KILLS", "4"))
+KILLS = int(os.environ.get("ORPO_STUDY_KILLS", "3"))
 """Kills in all; half of them hit searches."""
 TRIALS = 4
 RECIPE = "tiny-llama"
