@@ -51,6 +51,12 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def faults(session: nox.Session) -> None:
+    """Kill real searches and comparisons sixty times and look for what is lost."""
+    _run(session, "pytest", "tests/faults", *session.posargs, env={"ORPO_STUDY_KILLS": "60"})
+
+
+@nox.session(python=False)
 def calibration(session: nox.Session) -> None:
     """Simulate studies and check error rates, coverage and power."""
     _run(session, "python", "-m", "analysis.calibration", *session.posargs)
@@ -84,9 +90,11 @@ def publish(session: nox.Session) -> None:
     _run(session, "python", "-c", PUBLISH)
 
 
-def _run(session: nox.Session, program: str, *arguments: str) -> None:
+def _run(
+    session: nox.Session, program: str, *arguments: str, env: dict[str, str] | None = None
+) -> None:
     """Run a program of the shared environment."""
-    session.run(str(_programs(session) / program), *arguments, external=True)
+    session.run(str(_programs(session) / program), *arguments, external=True, env=env)
 
 
 def _programs(session: nox.Session) -> Path:
@@ -98,6 +106,6 @@ def _programs(session: nox.Session) -> Path:
         install = (str(programs / "python"), "-m", "pip", "install", "--quiet", "-c", CONSTRAINTS)
         groups = nox.project.dependency_groups(PROJECT, "test", "types")
         session.run(sys.executable, "-m", "virtualenv", str(ENVIRONMENT), external=True)
-        session.run(*install, "-e", ".[tracking]", *groups, external=True)
+        session.run(*install, "-e", ".[postgresql,tracking]", *groups, external=True)
         stamp.write_text(content, encoding="utf-8")
     return programs

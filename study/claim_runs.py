@@ -6,13 +6,12 @@ adapter's start. Nothing is chosen by these runs, so that no seed need be kept
 apart; those of searches are (``study.seeds``).
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from study.claims import load_claims, register
-from study.compare import PlannedRun, make_run
+from study.compare import PlannedRun, make_missing
 from study.config import Recipe
 from study.jobs import Job
 from study.records import check_folder, setting_folder
@@ -54,15 +53,12 @@ def make_claim_runs(
         check_folder(run.folder.path, run.config)
     for recipe in recipes:
         register(runs, recipe, seeds=compare_seeds(seed, seeds))
-    run_jobs([_job(run) for run in plan if run.folder.record() is None])
-    records = []
-    for run in plan:
-        record = run.folder.record()
-        if record is None:
-            say(f"{_name(run)} is being made by another process and is not in this table")
-        else:
-            records.append({**record, "setting": _setting(run)})
-    return records
+    make_missing(plan, runs=runs, command="claims", run_jobs=run_jobs, say=say)
+    return [
+        {**record, "setting": run.part}
+        for run in plan
+        if (record := run.folder.record()) is not None
+    ]
 
 
 def plan_claim_runs(recipe: Recipe, *, runs: Path, seeds: int, seed: int) -> list[PlannedRun]:
@@ -84,15 +80,3 @@ def plan_claim_runs(recipe: Recipe, *, runs: Path, seeds: int, seed: int) -> lis
         for name, settings in scale.settings.items()
         for run_seed in compare_seeds(seed, seeds)
     ]
-
-
-def _setting(run: PlannedRun) -> str:
-    return run.folder.path.parent.name
-
-
-def _name(run: PlannedRun) -> str:
-    return f"{run.recipe.name}/{_setting(run)}/seed-{run.seed}"
-
-
-def _job(run: PlannedRun) -> Job:
-    return Job(name=_name(run), recipe=run.recipe, work=functools.partial(make_run, run=run))

@@ -32,13 +32,14 @@ class StudyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command and turn what a user can mend into a message."""
+        from study.jobs import mendable, terminable
+
         try:
-            return super().invoke(ctx)
+            with terminable():
+                return super().invoke(ctx)
         except StudyError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
-            from study.jobs import mendable
-
             message = mendable(error)
             if message is None:
                 raise
@@ -164,6 +165,7 @@ def search_command(
         storage=storage,
         sharing=max(1, math.ceil((workers or 1) / max(1, n_arms))),
         run_jobs=_runner(recipes, device, workers, quiet),
+        say=say,
     )
     _print(found, as_json, tables.search_table)
     say(f"next: study compare --seeds 3{_repeated(names, assignments, runs)}")
@@ -247,7 +249,7 @@ def claims_command(
 @runs_option
 @json_option
 def status_command(names: tuple[str, ...], runs: Path, as_json: bool) -> None:
-    """List what is finished, running, failed, interrupted and missing."""
+    """List what is finished, running, queued, failed, interrupted and missing."""
     from study import status
     from study.records import recipes_in
 

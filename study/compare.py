@@ -27,7 +27,7 @@ from study.environment import environment
 from study.errors import RecordError
 from study.jobs import Job, Report
 from study.launch import agree, is_main
-from study.locks import hold
+from study.locks import hold, is_held
 from study.plan import write_plan
 from study.records import (
     BEST,
@@ -41,6 +41,7 @@ from study.records import (
     write_jsonl,
 )
 from study.seeds import compare_seeds
+from study.sharing import present
 
 if TYPE_CHECKING:
     from study.train import Outcome
@@ -64,6 +65,16 @@ class PlannedRun:
         """The run's complete description; its digest names the run."""
         return run_config(self.recipe, arm=self.arm, settings=self.settings, seed=self.seed)
 
+    @property
+    def part(self) -> str:
+        """The arm, or the name of its setting where a claim rests on the run."""
+        return self.folder.path.parent.name
+
+    @property
+    def name(self) -> str:
+        """Recipe, part and seed, for messages."""
+        return f"{self.recipe.name}/{self.part}/seed-{self.seed}"
+
 
 def compare(
     recipes: Sequence[Recipe],
@@ -85,8 +96,8 @@ def compare(
         say: told what a reader must know, such as untuned settings.
 
     Raises:
-        RecordError: a folder holds a run of another configuration; nothing was
-            trained.
+        RecordError: a folder holds a run of another configuration, or another
+            process uses it with one; nothing was trained.
     """
     plan = [
         run for recipe in recipes for run in plan_runs(recipe, runs=runs, seeds=seeds, seed=seed)
@@ -104,13 +115,32 @@ def compare(
             arms={run.arm: run.settings for run in mine},
         )
         register(runs, recipe)
-    missing = [run for run in plan if run.folder.record() is None]
-    missing.sort(key=lambda run: list(ARM_SETTINGS).index(run.arm), reverse=True)
-    run_jobs([_job(run) for run in missing])
-    for run in plan:
-        if run.folder.record() is None:
-            say(f"{_name(run)} is being made by another process and is not in this table")
+    make_missing(plan, runs=runs, command="compare", run_jobs=run_jobs, say=say)
     return [record for run in plan if (record := run.folder.record()) is not None]
+
+
+def make_missing(
+    plan: Sequence[PlannedRun],
+    *,
+    runs: Path,
+    command: str,
+    run_jobs: Callable[[Sequence[Job]], list[Any]],
+    say: Callable[[str], None],
+) -> None:
+    """Make the runs of a plan that no process has finished or is making."""
+    missing = [run for run in plan if run.folder.record() is None]
+    missing.sort(key=lambda run: list(ARM_SETTINGS).index(run.arm), reverse=True)  # longest first
+    with present(runs, command, [(run.recipe, run.part, run.seed) for run in missing]):
+        run_jobs([_job(run) for run in missing])
+        left = [run for run in missing if run.folder.record() is None]
+        dropped = [run for run in left if not is_held(lock_path(run.folder))]
+        run_jobs([_job(run) for run in dropped])  # by another process that died meanwhile
+    for run in left:
+        if run.folder.record() is None:
+            say(
+                f"{run.name} is being made by another process and is not in this table; "
+                "the same command shows it when it is done"
+            )
 
 
 def plan_runs(recipe: Recipe, *, runs: Path, seeds: int, seed: int) -> list[PlannedRun]:
@@ -177,13 +207,9 @@ def lock_path(folder: RunFolder) -> Path:
     return folder.path.with_name(f".{folder.path.name}.lock")
 
 
-def _name(run: PlannedRun) -> str:
-    return f"{run.recipe.name}/{run.arm}/seed-{run.seed}"
-
-
 def _job(run: PlannedRun) -> Job:
     return Job(
-        name=_name(run),
+        name=run.name,
         recipe=run.recipe,
         work=functools.partial(make_run, run=run),
     )

@@ -13,7 +13,7 @@ from study.config import Settings, digest
 from study.errors import ConfigError, StudyError
 from study.jobs import Report
 from study.locks import hold
-from study.objectives import DIRECTION, SCORES, score_trial
+from study.objectives import DIRECTION, SCORES, score_trial, unfinished_folder
 from study.records import BEST, CONFIRMATIONS, TRIALS, read_jsonl, write_json, write_jsonl
 from study.seeds import confirmation_seeds, search_seed
 
@@ -145,7 +145,9 @@ def _repeat(
     for number, (trial, seed) in enumerate(wanted):
         if (settings_key(trial["settings"]), seed) not in kept:
             part = _part_of(report, number, len(wanted), workbench.recipe.training.max_steps)
-            rows.append(_train_again(workbench, part, arm=arm, trial=trial, seed=seed))
+            rows.append(
+                _train_again(workbench, part, arm=arm, folder=folder, trial=trial, seed=seed)
+            )
             write_jsonl(folder / CONFIRMATIONS, rows)
 
 
@@ -156,7 +158,9 @@ def _part_of(report: Report, number: int, n: int, max_steps: int) -> Report:
     return part
 
 
-def _train_again(workbench: "Workbench", report: Report, *, arm: str, trial: Row, seed: int) -> Row:
+def _train_again(
+    workbench: "Workbench", report: Report, *, arm: str, folder: Path, trial: Row, seed: int
+) -> Row:
     last: dict[str, float] = {}
 
     def follow(step: int, scores: Mapping[str, float]) -> bool:
@@ -165,7 +169,12 @@ def _train_again(workbench: "Workbench", report: Report, *, arm: str, trial: Row
         return False
 
     status, value = score_trial(
-        workbench, arm=arm, settings=trial["settings"], seed=seed, follow=follow
+        workbench,
+        arm=arm,
+        settings=trial["settings"],
+        seed=seed,
+        follow=follow,
+        folder=unfinished_folder(folder, trial["settings"], seed),
     )
     ok = status == "complete"
     return {

@@ -3,7 +3,8 @@
 The parent never imports torch: every worker starts fresh (``spawn``), sets its
 threads and its GPU first, and keeps the base model of its recipe from one job
 to the next. Each worker talks over a pipe of its own, so one that is killed
-cannot block the others.
+cannot block the others. A worker that dies, or whose device fails, is replaced
+by a fresh process and its job tried once more; one whose parent dies ends.
 """
 
 import errno
@@ -11,6 +12,8 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -47,6 +50,15 @@ EXIT_AGAIN_S = 2.0
 STOP_GRACE_S = 5.0
 """Time that a stopped worker has to end by itself before it is killed."""
 
+ATTEMPTS = 2
+"""Workers that a job may lose before it is reported."""
+
+REPLACED = ("died", "device")
+"""Messages after which a worker's process is of no more use."""
+
+DEVICE_FAILURES = ("AcceleratorError", "CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "NCCL error")
+"""Words of errors after which a process cannot use its device any more."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -70,25 +82,34 @@ def run_jobs(
     A failed job does not stop the others: what they finish is kept.
 
     Raises:
-        StudyError: the first one that a job raised, or a worker died.
+        StudyError: the first one that a job raised, or two workers died of a job.
         RuntimeError: a job failed in a way no user can mend; with its traceback.
         KeyboardInterrupt: SIGINT or SIGTERM; all workers have ended.
     """
     workers = [_Worker(slot, open_workbench or _open_workbench) for slot in slots[: len(jobs)]]
-    pending = list(range(len(jobs)))
-    results: dict[int, Any] = {}
-    failures: list[Exception] = []
-    with _terminable(), open_display([job.name for job in jobs], quiet=quiet) as display:
+    books = _Books(jobs)
+    with terminable(), open_display([job.name for job in jobs], quiet=quiet) as display:
         try:
-            while pending or any(worker.job is not None for worker in workers):
-                _hand_out(jobs, pending, workers, display)
+            while books.pending or any(worker.job is not None for worker in workers):
+                _hand_out(books, workers, display)
                 for worker in _ready(workers):
-                    _receive(jobs, worker, display, results, failures)
+                    _receive(books, worker, display)
         finally:
             _stop(workers)
-    if failures:
-        raise failures[0]
-    return [results[index] for index in range(len(jobs))]
+    if books.failures:
+        raise books.failures[0]
+    return [books.results[index] for index in range(len(jobs))]
+
+
+class _Books:
+    """What the parent knows of its jobs, by their index."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs = jobs
+        self.pending = list(range(len(jobs)))
+        self.results: dict[int, Any] = {}
+        self.failures: list[Exception] = []
+        self.n_lost = [0] * len(jobs)
 
 
 class _Worker:
@@ -121,6 +142,8 @@ class _Worker:
         except (EOFError, OSError):
             self.process.join()
             kind, content = "died", self.process.exitcode
+        if kind in REPLACED:
+            _stop([self])
             self.process = self.recipe = None
         return kind, content
 
@@ -137,14 +160,12 @@ class _Worker:
         theirs.close()
 
 
-def _hand_out(
-    jobs: Sequence[Job], pending: list[int], workers: Sequence[_Worker], display: Display
-) -> None:
+def _hand_out(books: _Books, workers: Sequence[_Worker], display: Display) -> None:
     for worker in workers:
-        if worker.job is None and pending:
-            index = _choose(jobs, pending, worker, workers)
-            pending.remove(index)
-            worker.give(index, jobs[index])
+        if worker.job is None and books.pending:
+            index = _choose(books.jobs, books.pending, worker, workers)
+            books.pending.remove(index)
+            worker.give(index, books.jobs[index])
             display.start(index)
 
 
@@ -164,13 +185,7 @@ def _ready(workers: Sequence[_Worker]) -> Iterator[_Worker]:
         yield handles[handle]  # type: ignore[index]
 
 
-def _receive(
-    jobs: Sequence[Job],
-    worker: _Worker,
-    display: Display,
-    results: dict[int, Any],
-    failures: list[Exception],
-) -> None:
+def _receive(books: _Books, worker: _Worker, display: Display) -> None:
     index = worker.job
     assert index is not None
     kind, content = worker.receive()
@@ -179,11 +194,16 @@ def _receive(
         return
     worker.job = None
     if kind == "done":
-        results[index] = content
+        books.results[index] = content
         display.finish(index, "done")
         return
-    failures.append(_failure(jobs[index].name, kind, content))
-    first_line, _, _ = str(failures[-1]).partition("\n")
+    books.n_lost[index] += kind in REPLACED
+    if kind in REPLACED and books.n_lost[index] < ATTEMPTS:
+        books.pending.insert(0, index)
+        display.finish(index, f"{_cause(kind, content)}; a fresh worker tries once more")
+        return
+    books.failures.append(_failure(books.jobs[index].name, kind, content))
+    first_line, _, _ = str(books.failures[-1]).partition("\n")
     display.finish(index, f"failed: {first_line}")
 
 
@@ -193,12 +213,18 @@ def _failure(name: str, kind: str, content: Any) -> Exception:
         return error(message)  # type: ignore[no-any-return]
     if kind == "bug":
         return RuntimeError(f"{name} failed in its worker:\n{content}")
-    cause = f"signal {-content}" if content < 0 else f"exit status {content}"
     hint = "; the machine may have run out of memory" if content == -signal.SIGKILL else ""
     return StudyError(
-        f"the worker of {name} ended by {cause}{hint}; what was finished is kept, "
-        "the same command goes on from there"
+        f"{name} failed {ATTEMPTS} times: {_cause(kind, content)}{hint}; what was finished is "
+        "kept, the same command goes on from there"
     )
+
+
+def _cause(kind: str, content: Any) -> str:
+    if kind == "device":
+        return f"its device failed: {content}"
+    how = f"signal {-content}" if content < 0 else f"exit status {content}"
+    return f"the worker ended by {how}"
 
 
 def _stop(workers: Sequence[_Worker]) -> None:
@@ -213,8 +239,8 @@ def _stop(workers: Sequence[_Worker]) -> None:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does."""
+def terminable() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, with KeyboardInterrupt."""
     try:
         previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     except ValueError:  # not in the main thread, which alone receives signals
@@ -260,6 +286,7 @@ def _work(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which decides
     signal.signal(signal.SIGTERM, _exit)
     sys.unraisablehook = _say_unless_stopping
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     os.environ.update(environment)
     quieten()
     bench: Any = None
@@ -283,11 +310,31 @@ def _work(
             except StudyError as error:
                 pipe.send(("study-error", (type(error), str(error))))
             except Exception as error:  # noqa: BLE001 - the parent raises it
-                message = mendable(error)
-                if message is None:
-                    pipe.send(("bug", traceback.format_exc()))
-                else:
-                    pipe.send(("study-error", (RecordError, message)))
+                pipe.send(_told(error))
+
+
+def _told(error: Exception) -> tuple[str, Any]:
+    """Turn an error into the message that tells the parent what to do about it."""
+    message = mendable(error)
+    if message is not None:
+        return "study-error", (RecordError, message)
+    first_line, _, _ = f"{type(error).__name__}: {error}".partition("\n")
+    if any(words in first_line for words in DEVICE_FAILURES):
+        return "device", first_line
+    return "bug", "".join(traceback.format_exception(error))
+
+
+def _end_with_parent() -> None:
+    """Stop this process once its parent is gone, however that ended.
+
+    A run or trial that nobody waits for would stand in the way of the next start.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(STOP_GRACE_S)
+    os._exit(1)
 
 
 def _open_workbench(recipe: Recipe, device: str, report: Report) -> Any:

@@ -1,11 +1,19 @@
-"""Locks that die with their process, so that a crash leaves none behind."""
+"""Locks and leases that die with their process, so that a crash leaves none behind."""
 
 import fcntl
-from collections.abc import Iterator
+import json
+import time
+import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 from study.errors import RecordError
+
+LOOKS = 5
+"""Tries before a lock counts as held: `is_held` holds it for an instant too."""
 
 
 @contextmanager
@@ -25,12 +33,9 @@ def hold(path: Path, *, wait: bool = False) -> Iterator[bool]:
     except OSError as error:
         raise RecordError(f"cannot write {path}: {error.strerror}; name another --runs") from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        if wait:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield wait or _is_free(file)
 
 
 def is_held(path: Path) -> bool:
@@ -42,4 +47,61 @@ def is_held(path: Path) -> bool:
         return False
     except BlockingIOError:
         return True
+    return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """What a process shows of itself while it lives, and for a while after a crash."""
+
+    name: str
+    path: Path
+    held: bool
+    """Its process lives."""
+    content: Mapping[str, Any]
+
+
+@contextmanager
+def lease(folder: Path, kind: str, content: Mapping[str, Any]) -> Iterator[str]:
+    """Show others in a folder that this process lives; yield the lease's name.
+
+    The file is locked and complete before it gets the name that others look
+    for, so none of them ever takes a beginning process for a dead one.
+    """
+    name = uuid.uuid4().hex
+    path, unseen = folder / f".{kind}-{name}", folder / f".new-{name}"
+    with hold(unseen):
+        try:
+            unseen.write_text(json.dumps(content), encoding="utf-8")
+            unseen.rename(path)
+            yield name
+        finally:
+            unseen.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+
+
+def leases(folder: Path, kind: str) -> list[Lease]:
+    """List the leases of one kind in a folder, those of crashed processes too."""
+    found = []
+    for path in sorted(folder.glob(f".{kind}-*")):
+        held = is_held(path)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:  # it ended just now
+            continue
+        except ValueError:  # the whole machine went down before it was on the disk
+            content = {}
+        name = path.name.removeprefix(f".{kind}-")
+        found.append(Lease(name=name, path=path, held=held, content=content))
+    return found
+
+
+def _is_free(file: IO[bytes]) -> bool:
+    for look in range(LOOKS):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.01 * look)
+        else:
+            return True
     return False

@@ -7,23 +7,39 @@ suggestion depends on the seed, its place in the search and the trials before
 it: a search that was stopped goes on to what it would have found undisturbed.
 """
 
+import contextlib
 import functools
 import math
+import os
+import random
+import re
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import optuna
-from optuna.storages.journal import JournalFileBackend
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import DBAPIError
 
 from study import orphans
 from study.config import Recipe, Settings, digest, search_config
 from study.confirm import confirm, settings_key
 from study.errors import ConfigError
 from study.jobs import Job, Report
-from study.objectives import BY_VALIDATION_LOSS, DIRECTION, SCORES, score_trial, validation_value
+from study.locks import hold
+from study.objectives import (
+    BY_VALIDATION_LOSS,
+    DIRECTION,
+    SCORES,
+    discard_unfinished,
+    score_trial,
+    unfinished_folder,
+    validation_value,
+)
 from study.records import (
     BEST,
     JOURNAL,
@@ -35,6 +51,7 @@ from study.records import (
     write_jsonl,
 )
 from study.seeds import search_seed
+from study.sharing import WORKER, present
 
 if TYPE_CHECKING:
     from study.workbench import Workbench
@@ -43,6 +60,11 @@ PRUNE_AFTER = 0.25
 """Share of a trial that is always trained; earlier scores say little about the last."""
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+CLAIM_LOCK = ".claim.lock"
+
+OPENINGS = 5
+"""Tries to open a database: workers that make its tables at once get in each other's way."""
 
 
 def search(
@@ -54,6 +76,7 @@ def search(
     run_jobs: Callable[[Sequence[Job]], list[Any]],
     storage: str | None = None,
     sharing: int = 1,
+    say: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
     """Search all arms of the recipes and return what each ``best.json`` holds.
 
@@ -66,6 +89,11 @@ def search(
         storage: Optuna storage URL; None is a journal file beside the records.
         sharing: workers that share each arm's search; above 1 the suggestions
             depend on which worker is faster.
+        say: told which searches are not at their total yet.
+
+    Raises:
+        RecordError: a folder belongs to another configuration, or another
+            process uses it with one.
     """
     searches = [(recipe, arm) for recipe in recipes for arm in recipe.search.space]
     searches.sort(key=lambda item: item[1] != "orpo")  # the longest first
@@ -73,25 +101,35 @@ def search(
         check_folder(
             search_folder(runs, recipe.name, arm), search_config(recipe, arm=arm, seed=seed)
         )
-    run_jobs(
-        [
-            Job(
-                name=f"{recipe.name}/{arm}",
-                recipe=recipe,
-                work=functools.partial(
-                    search_arm,
-                    arm=arm,
-                    runs=runs,
-                    trials=trials or recipe.search.trials,
-                    seed=seed,
-                    storage=storage,
-                ),
+    missing = [
+        (recipe, arm)
+        for recipe, arm in searches
+        if not _is_complete(recipe, arm, runs, trials or recipe.search.trials)
+    ]
+    jobs = [
+        Job(
+            name=f"{recipe.name}/{arm}",
+            recipe=recipe,
+            work=functools.partial(
+                search_arm,
+                arm=arm,
+                runs=runs,
+                trials=trials or recipe.search.trials,
+                seed=seed,
+                storage=storage,
+            ),
+        )
+        for recipe, arm in missing
+        for _ in range(sharing)
+    ]
+    with present(runs, "search", [(recipe, arm, None) for recipe, arm in missing]):
+        run_jobs(jobs)
+    for recipe, arm in searches:
+        if not _is_complete(recipe, arm, runs, trials or recipe.search.trials):
+            say(
+                f"{recipe.name}/{arm} is not finished here: other workers have the last trials; "
+                "the same command goes on when they are done"
             )
-            for recipe, arm in searches
-            if not _is_complete(recipe, arm, runs, trials or recipe.search.trials)
-            for _ in range(sharing)
-        ]
-    )
     found = [(read_json(search_folder(runs, recipe.name, arm) / BEST)) for recipe, arm in searches]
     return [best for best in found if best is not None]
 
@@ -111,49 +149,33 @@ def search_arm(
     Returns early, without freezing, where other workers still train a trial:
     the last of them freezes.
     """
-    if run_trials(workbench, report, arm=arm, runs=runs, trials=trials, seed=seed, storage=storage):
-        recipe = workbench.recipe
-        confirm(
-            workbench,
-            report,
-            arm=arm,
-            folder=search_folder(runs, recipe.name, arm),
-            config=search_config(recipe, arm=arm, seed=seed),
-            seed=seed,
-        )
-
-
-def run_trials(
-    workbench: "Workbench",
-    report: Report,
-    *,
-    arm: str,
-    runs: Path,
-    trials: int,
-    seed: int,
-    storage: str | None = None,
-) -> bool:
-    """Bring one arm's search to ``trials`` finished trials.
-
-    Returns:
-        Whether that total is reached; other workers may still train a trial.
-    """
     recipe = workbench.recipe
     folder = search_folder(runs, recipe.name, arm)
     config = search_config(recipe, arm=arm, seed=seed)
-    claim_folder(folder, config)
+    shared = storage is not None
+    with hold(folder / CLAIM_LOCK, wait=True):
+        claim_folder(folder, config)
     optuna_study = open_optuna_study(folder, recipe, arm, digest(config), storage)
-    orphans.retire(optuna_study, folder, shared=storage is not None)
-    _enqueue_published(optuna_study, recipe, arm)
-    with orphans.lease(folder) as worker:
-        while (trial := _next_trial(optuna_study, trials, worker)) is not None:
-            _sample_from(optuna_study, recipe, arm, seed, trial.number)
-            _run_trial(workbench, report, trial, arm=arm, seed=seed, trials=trials)
-            write_jsonl(folder / TRIALS, trial_rows(optuna_study))
-    if len(_in_state(optuna_study, FINISHED)) < trials:
-        return False
-    write_jsonl(folder / TRIALS, trial_rows(optuna_study))
-    return True
+    retire = functools.partial(
+        orphans.retire, optuna_study, folder, names=recipe.search.space[arm], shared=shared
+    )
+    with orphans.working(optuna_study, folder, trials=trials, shared=shared) as worker:
+        retire()
+        with hold(folder / CLAIM_LOCK, wait=True):
+            _enqueue_published(optuna_study, recipe, arm)
+        while True:
+            while (trial := _next_trial(optuna_study, recipe, arm, trials, worker)) is not None:
+                _sample_from(optuna_study, recipe, arm, seed, trial.number)
+                _run_trial(
+                    workbench, report, trial, arm=arm, folder=folder, seed=seed, trials=trials
+                )
+                _write_trials(optuna_study, folder)
+            if not retire():  # of a worker that died meanwhile
+                break
+        if len(_in_state(optuna_study, FINISHED)) >= trials:
+            _write_trials(optuna_study, folder)
+            confirm(workbench, report, arm=arm, folder=folder, config=config, seed=seed)
+            discard_unfinished(folder)
 
 
 def open_optuna_study(
@@ -165,21 +187,25 @@ def open_optuna_study(
         ConfigError: the storage cannot be opened.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        return optuna.create_study(
-            study_name=f"{recipe.name}/{arm}/{digest[:16]}",
-            storage=storage or _journal(folder / JOURNAL),
-            direction=DIRECTION[recipe.search.objective],
-            pruner=_pruner(recipe),
-            load_if_exists=True,
-        )
-    except Exception as error:
-        if storage is None:
-            raise
-        raise ConfigError(
-            f"the search cannot use the storage {storage!r} ({error}); "
-            "give an Optuna storage URL such as sqlite:///study.db, or leave --storage out"
-        ) from error
+    for opening in range(1, OPENINGS + 1):
+        try:
+            return optuna.create_study(
+                study_name=f"{recipe.name}/{arm}/{digest[:16]}",
+                storage=storage or _journal(folder / JOURNAL),
+                direction=DIRECTION[recipe.search.objective],
+                pruner=_pruner(recipe),
+                load_if_exists=True,
+            )
+        except Exception as error:
+            if storage is None:
+                raise
+            if opening == OPENINGS or not isinstance(error, (DBAPIError, StorageInternalError)):
+                raise ConfigError(
+                    f"the search cannot use the storage {_without_password(storage)!r} ({error}); "
+                    "give an Optuna storage URL such as sqlite:///study.db, or leave --storage out"
+                ) from error
+            time.sleep(random.random())
+    raise AssertionError
 
 
 def published_settings(recipe: Recipe, arm: str) -> list[tuple[Settings, str]]:
@@ -208,8 +234,43 @@ def _is_complete(recipe: Recipe, arm: str, runs: Path, trials: int) -> bool:
     return best is not None and best["n_trials"] >= trials
 
 
+def _without_password(storage: str) -> str:
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", storage)
+
+
 def _journal(path: Path) -> optuna.storages.JournalStorage:
-    return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+    return optuna.storages.JournalStorage(JournalFileBackend(str(path), _JournalLock(path)))
+
+
+class _JournalLock(JournalFileOpenLock):
+    """The lock for writing to a journal; it goes with its process.
+
+    Optuna's own are files, which a kill leaves behind for half a minute.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        super().__init__(str(journal))
+        self._journal = journal
+        self._held = contextlib.ExitStack()
+
+    def acquire(self) -> bool:
+        """Wait for the lock; then take away what a crash or a full disk cut short."""
+        lock = self._journal.with_name(f".{self._journal.name}.lock")
+        self._held.enter_context(hold(lock, wait=True))
+        with self._journal.open("rb+") as file:
+            if file.seek(0, os.SEEK_END) and not _ends_line(file):
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+        return True
+
+    def release(self) -> None:
+        """Let the next writer in."""
+        self._held.close()
+
+
+def _ends_line(file: IO[bytes]) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def _pruner(recipe: Recipe) -> optuna.pruners.BasePruner:
@@ -233,7 +294,9 @@ def _enqueue_published(optuna_study: optuna.Study, recipe: Recipe, arm: str) -> 
             optuna_study.enqueue_trial(dict(settings), user_attrs={"published": source})
 
 
-def _next_trial(optuna_study: optuna.Study, trials: int, worker: str) -> optuna.Trial | None:
+def _next_trial(
+    optuna_study: optuna.Study, recipe: Recipe, arm: str, trials: int, worker: str
+) -> optuna.Trial | None:
     """Begin another trial, or return None where the total is reached or under way.
 
     Several workers may see the same last vacancy. Trial numbers are unique, so
@@ -241,11 +304,13 @@ def _next_trial(optuna_study: optuna.Study, trials: int, worker: str) -> optuna.
     """
     while len(_in_state(optuna_study, (*FINISHED, TrialState.RUNNING))) < trials:
         trial = optuna_study.ask()
-        trial.set_user_attr("worker", worker)
-        place = _place(optuna_study, trial.number)
-        if place < trials and not _is_repeated(optuna_study, trial.number):
+        trial.set_user_attr(WORKER, worker)
+        if _is_repeated(optuna_study, trial.number):
+            optuna_study.tell(trial, state=TrialState.FAIL)
+        elif _place(optuna_study, trial.number) < trials:
             return trial
-        optuna_study.tell(trial, state=TrialState.FAIL)
+        else:
+            orphans.give_back(optuna_study, trial.number, names=recipe.search.space[arm])
     return None
 
 
@@ -258,22 +323,31 @@ def _place(optuna_study: optuna.Study, number: int) -> int:
 
 
 def _is_repeated(optuna_study: optuna.Study, number: int) -> bool:
-    """Tell whether two workers enqueued the same published settings."""
+    """Tell whether another worker has enqueued the same settings for the same reason."""
     everything = optuna_study.get_trials(deepcopy=False)
-    source = everything[number].user_attrs.get("published")
-    return source is not None and any(
-        trial.user_attrs.get("published") == source and trial.state != TrialState.FAIL
+    reasons = ("published", orphans.RETRY_OF)
+    own = {key: everything[number].user_attrs.get(key) for key in reasons}
+    return any(
+        own[key] is not None
+        and trial.user_attrs.get(key) == own[key]
+        and trial.state != TrialState.FAIL
         for trial in everything[:number]
+        for key in reasons
     )
 
 
 def _sample_from(
     optuna_study: optuna.Study, recipe: Recipe, arm: str, seed: int, number: int
 ) -> None:
-    """Set the sampler for one trial, seeded by the trial's place in the search."""
-    place = _place(optuna_study, number)
+    """Set the sampler for one trial, seeded by the trial's place in the search.
+
+    Among other workers places shift while one looks, and two could have the
+    same; then the trial's number is the seed.
+    """
+    others = any(trial.number != number for trial in _in_state(optuna_study, (TrialState.RUNNING,)))
+    place = [_place(optuna_study, number)] if not others else ["number", number]
     optuna_study.sampler = optuna.samplers.TPESampler(
-        seed=int(digest([seed, arm, place])[:8], 16),
+        seed=int(digest([seed, arm, *place])[:8], 16),
         multivariate=len(recipe.search.space[arm]) > 1,
     )
 
@@ -284,6 +358,7 @@ def _run_trial(
     trial: optuna.Trial,
     *,
     arm: str,
+    folder: Path,
     seed: int,
     trials: int,
 ) -> None:
@@ -298,6 +373,7 @@ def _run_trial(
         name: trial.suggest_float(name, low, high, log=True)
         for name, (low, high) in recipe.search.space[arm].items()
     }
+    kept = unfinished_folder(folder, settings, search_seed(seed))
     n_finished = len(_in_state(optuna_study, FINISHED))
     intermediate: list[dict[str, float | None]] = []
 
@@ -314,19 +390,31 @@ def _run_trial(
     began = time.monotonic()
     try:
         status, value = score_trial(
-            workbench, arm=arm, settings=settings, seed=search_seed(seed), follow=on_validation
+            workbench,
+            arm=arm,
+            settings=settings,
+            seed=search_seed(seed),
+            follow=on_validation,
+            folder=kept,
         )
         trial.set_user_attr("status", status)
         trial.set_user_attr("intermediate", intermediate)
         trial.set_user_attr("seconds", round(time.monotonic() - began, 3))
         trial.set_user_attr("seed", search_seed(seed))
-        if status == "complete":
-            optuna_study.tell(trial, value)
-        else:
-            optuna_study.tell(trial, state=TrialState.PRUNED)
+        ended = {} if status == "complete" else {"state": TrialState.PRUNED}
+        orphans.tell(optuna_study, trial.number, value, **ended)
+        shutil.rmtree(kept, ignore_errors=True)
+    except UpdateFinishedTrialError:  # taken for dead: another worker has it now
+        return
     except BaseException:
-        orphans.give_back(optuna_study, trial.number)
+        orphans.give_back(optuna_study, trial.number, names=settings)
         raise
+
+
+def _write_trials(optuna_study: optuna.Study, folder: Path) -> None:
+    """Write ``trials.jsonl``; never an older state over a newer one."""
+    with hold(folder / ".trials.lock", wait=True):
+        write_jsonl(folder / TRIALS, trial_rows(optuna_study))
 
 
 def _trial_row(trial: FrozenTrial) -> dict[str, Any]:

@@ -1,12 +1,11 @@
-"""What is finished, running, failed, interrupted and missing below a folder of runs."""
+"""What is finished, running, queued, failed, interrupted and missing below a folder of runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from study.compare import lock_path
-from study.locks import is_held
-from study.orphans import has_worker
+from study.locks import Lease, is_held, leases
 from study.records import (
     BEST,
     CONFIG,
@@ -22,6 +21,7 @@ from study.records import (
     search_folder,
     setting_folder,
 )
+from study.sharing import WORKER, planned
 
 Row = dict[str, Any]
 
@@ -29,8 +29,9 @@ Row = dict[str, Any]
 def status(runs: Path, recipes: Sequence[str] = ()) -> list[Row]:
     """List every search and run below ``runs``, one row each.
 
-    A search counts its finished trials. A seed that one trained arm has and
-    another lacks is listed as missing, and so is one that the claims' plan names.
+    A search counts its finished trials. What a living command will come to is
+    queued. A seed that one trained arm has and another lacks is missing, and so
+    is one that the claims' plan names.
 
     Args:
         runs: folder of all records.
@@ -46,43 +47,64 @@ def status(runs: Path, recipes: Sequence[str] = ()) -> list[Row]:
 
 def _searches(runs: Path, recipe: str) -> list[Row]:
     rows = []
+    queued = planned(runs, recipe, "search")
     for arm in ("sft", "orpo"):
         folder = search_folder(runs, recipe, arm)
         n_trials = len(list(read_jsonl(folder / TRIALS)))
+        workers = leases(folder, WORKER)
         rows.append(
             {
                 "recipe": recipe,
                 "part": "search",
                 "arm": arm,
                 "seed": None,
-                "state": _search_state(folder, n_trials),
-                "detail": f"{n_trials} finished trials" if n_trials else "",
+                "state": _search_state(folder, n_trials, workers, queued=(arm, None) in queued),
+                "detail": _search_detail(n_trials, workers),
             }
         )
     return rows
 
 
-def _search_state(folder: Path, n_trials: int) -> str:
-    if has_worker(folder):
+def _search_state(folder: Path, n_trials: int, workers: Sequence[Lease], *, queued: bool) -> str:
+    if any(worker.held for worker in workers):
         return "running"
+    if queued:
+        return "queued"
     best = read_json(folder / BEST)
     if best is not None and best["n_trials"] == n_trials:
         return "finished"
     return "interrupted" if (folder / CONFIG).exists() else "missing"
 
 
+def _search_detail(n_trials: int, workers: Sequence[Lease]) -> str:
+    alive = [worker.content["trials"] for worker in workers if worker.held]
+    n_dead = len(workers) - len(alive)
+    of = f" of {max(alive)}" if alive else ""
+    parts = [f"{n_trials}{of} finished trials"] if n_trials or alive else []
+    if alive and n_trials >= max(alive):
+        parts.append("repeating the best")
+    if n_dead:
+        parts.append(f"{n_dead} killed while running, tried again at the next start")
+    return ", ".join(parts)
+
+
 def _compared(runs: Path, recipe: str) -> list[Row]:
     found = {(arm, seed): folder for arm, seed, folder in compare_folders(runs, recipe)}
-    seeds: list[int | None] = [*sorted({seed for arm, seed in found if arm != "base"})] or [None]
-    arms = dict.fromkeys(("sft", "orpo", *(arm for arm, _ in found if arm != "base")))
-    wanted = [("base", 0), *((arm, seed) for arm in arms for seed in seeds)]
+    queued = planned(runs, recipe, "compare")
+    known = {*found, *queued}
+    seeds: list[int | None] = [*sorted({s for arm, s in known if arm != "base" and s is not None})]
+    arms = dict.fromkeys(("sft", "orpo", *sorted(arm for arm, _ in known if arm != "base")))
+    wanted = [("base", 0), *((arm, seed) for arm in arms for seed in seeds or [None])]
     return [
         {
             "recipe": recipe,
             "part": "compare",
             "arm": arm,
             "seed": seed,
-            **_run(None if seed is None else run_folder(runs, recipe, arm, seed)),
+            **_run(
+                None if seed is None else run_folder(runs, recipe, arm, seed),
+                queued=(arm, seed) in queued,
+            ),
         }
         for arm, seed in wanted
     ]
@@ -93,9 +115,10 @@ def _claimed(runs: Path, recipe: str) -> list[Row]:
     plan = read_json(claims_path(runs, recipe)) or {"settings": {}, "seeds": []}
     wanted = [(name, seed) for name in plan["settings"] for seed in plan["seeds"]]
     found = [(name, seed) for name, seed, _ in claim_folders(runs, recipe)]
+    queued = planned(runs, recipe, "claims")
     rows = []
     for name, seed in dict.fromkeys((*wanted, *found)):
-        state = _run(setting_folder(runs, recipe, name, seed))
+        state = _run(setting_folder(runs, recipe, name, seed), queued=(name, seed) in queued)
         detail = state["detail"].replace("untuned", "")
         rows.append(
             {"recipe": recipe, "part": "claims", "arm": name, "seed": seed}
@@ -105,16 +128,19 @@ def _claimed(runs: Path, recipe: str) -> list[Row]:
     return rows
 
 
-def _run(folder: RunFolder | None) -> Row:
+def _run(folder: RunFolder | None, *, queued: bool) -> Row:
     if folder is None:
         return {"state": "missing", "detail": "no seed was begun"}
-    return {"state": _run_state(folder), "detail": _run_detail(folder)}
+    return {"state": _run_state(folder, queued=queued), "detail": _run_detail(folder)}
 
 
-def _run_state(folder: RunFolder) -> str:
+def _run_state(folder: RunFolder, *, queued: bool) -> str:
     state = folder.status()
-    if state in ("missing", "unfinished") and is_held(lock_path(folder)):
-        return "running"
+    if state in ("missing", "unfinished"):
+        if is_held(lock_path(folder)):
+            return "running"
+        if queued:
+            return "queued"
     names = {"ok": "finished", "diverged": "failed", "unfinished": "interrupted"}
     return names.get(state, state)
 

@@ -81,7 +81,8 @@ def train_run(
         settings: The arm's hyperparameters, ``learning_rate`` among them.
         seed: Decides the adapter's start, the order of pairs and dropout.
         folder: Where logged steps, checkpoints and the adapter go; a checkpoint
-            found there is resumed from. None keeps nothing.
+            found there is resumed from. None keeps nothing; a hidden folder is
+            for resuming alone, no tracker hears of it.
         on_validation: Told of every scoring of held-out pairs.
     """
     recipe = workbench.recipe
@@ -471,7 +472,13 @@ class Watch(TrainerCallback):
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """Write the adapter, trained token rows included, as safetensors."""
+    """Write the adapter, trained token rows included, as safetensors.
+
+    PEFT writes sets in an order that changes with every process.
+    """
+    for config in model.peft_config.values():
+        if isinstance(config.target_modules, set):
+            config.target_modules = sorted(config.target_modules)
     model.save_pretrained(folder, save_embedding_layers=False)
 
 
@@ -555,7 +562,7 @@ def _arguments(
         save_strategy="steps" if keep else "no",
         save_steps=max(1, training.checkpoint_every_steps),
         save_total_limit=1,
-        report_to=["none"] if folder is None else trackers(),
+        report_to=trackers() if folder is not None and folder.name[0] != "." else ["none"],
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=base.device.type == "cuda",

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from study.bench import Say
 from study.bench.trl_loop import train_with_trl
@@ -83,9 +84,10 @@ def search_here(*, trials: int, pruning: str, quick: bool, seed: int) -> dict[st
         tempfile.TemporaryDirectory() as folder,
         _timing(train.ArmTrainer, "train") as inside,
         _timing(train, "score_validation") as validation,
+        mock.patch.object(search, "confirm"),
     ):
         runs = Path(folder)
-        search.run_trials(workbench, lambda *_: None, arm=ARM, runs=runs, trials=trials, seed=seed)
+        search.search_arm(workbench, lambda *_: None, arm=ARM, runs=runs, trials=trials, seed=seed)
         ended = time.perf_counter()
         rows = list(read_jsonl(search_folder(runs, recipe.name, ARM) / TRIALS))
     return {

@@ -159,6 +159,17 @@ def test_an_interruption_is_status_130_and_says_how_to_go_on(study, monkeypatch)
     assert "the same command goes on" in result.stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_first_worker_is_an_interruption_too(study, monkeypatch, number):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("study.cli._recipes", lambda *_: os.kill(os.getpid(), number))
+    result = study("compare")
+
+    assert result.exit_code == 130
+    assert "the same command goes on" in result.stderr
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_the_default_recipes_are_said(study, trained):
     result = study("compare", "--seeds", 1)
 
@@ -293,23 +304,29 @@ def real(model_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_a_real_search_within_seconds_and_it_goes_on(real, tmp_path):
+def test_signals_stop_a_real_search_within_seconds_and_it_goes_on(real, tmp_path):
+    """SIGTERM to the parent alone, then SIGINT to all, as Ctrl-C on a terminal sends it."""
     command = real("search", "--trials", "3")
     journal = tmp_path / "tiny-llama/search/orpo/journal.log"
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as p:
-        while not (journal.exists() and "intermediate" in journal.read_text()):
-            assert p.poll() is None
-            time.sleep(0.1)
-        began = time.monotonic()
-        os.killpg(p.pid, signal.SIGINT)
-        _, shown = p.communicate(timeout=30)
-        took_s = time.monotonic() - began
+    for number, send in ((signal.SIGTERM, os.kill), (signal.SIGINT, os.killpg)):
+        before = journal.stat().st_size if journal.exists() else 0
+        with subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as p:
+            while not (journal.exists() and b"step" in journal.read_bytes()[before:]):
+                assert p.poll() is None
+                time.sleep(0.1)
+            began = time.monotonic()
+            send(p.pid, number)
+            _, shown = p.communicate(timeout=30)
+            took_s = time.monotonic() - began
+
+        assert p.returncode == 130
+        assert took_s < 10
+        assert "the same command goes on" in shown
+        assert "Traceback" not in shown
     resumed = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
 
-    assert p.returncode == 130
-    assert took_s < 10
-    assert "the same command goes on" in shown
-    assert "Traceback" not in shown
     assert [best["n_trials"] for best in json.loads(resumed.stdout)] == [3, 3]
 
 

@@ -7,7 +7,7 @@ from study import seeds
 from study.compare import arm_settings, compare, lock_path
 from study.config import load_recipe, search_config
 from study.errors import RecordError
-from study.locks import hold
+from study.locks import hold, lease
 from study.records import (
     claim_folder,
     read_json,
@@ -16,6 +16,7 @@ from study.records import (
     write_bytes,
     write_json,
 )
+from study.sharing import present
 from study.status import status
 
 SCORES = {"nll": 1.0, "accuracy": 0.75}
@@ -216,8 +217,60 @@ def test_status_of_a_search_counts_its_trials(recipe, tmp_path):
     states = [status(tmp_path)[0]["state"]]
     write_bytes(folder / "trials.jsonl", b"{}\n{}\n")
     states.append(status(tmp_path)[0]["state"])
-    with hold(folder / ".worker-1"):
-        states.append(status(tmp_path)[0]["state"])
+    with lease(folder, "worker", {"trials": 5}):
+        rows = [status(tmp_path)[0]]
+        with lease(folder, "worker", {"trials": 2}):
+            (folder / ".worker-dead").touch()
+            rows.append(status(tmp_path)[0])
+    rows.append(status(tmp_path)[0])
 
-    assert states == ["finished", "interrupted", "running"]
-    assert status(tmp_path)[0]["detail"] == "2 finished trials"
+    assert states == ["finished", "interrupted"]
+    assert [row["state"] for row in rows] == ["running", "running", "interrupted"]
+    assert rows[0]["detail"] == "2 of 5 finished trials"
+    assert rows[-1]["detail"] == (
+        "2 finished trials, 1 killed while running, tried again at the next start"
+    )
+
+
+def test_what_a_living_command_will_come_to_is_queued(recipe, trained, tmp_path):
+    seen = []
+
+    def look(jobs):
+        if jobs:
+            with hold(lock_path(run_folder(tmp_path, recipe.name, "orpo", 1))):
+                seen.extend(status(tmp_path))
+        return here(jobs)
+
+    compare([recipe], runs=tmp_path, seeds=2, seed=0, run_jobs=look, say=[].append)
+
+    states = {(row["arm"], row["seed"]): row["state"] for row in seen if row["part"] == "compare"}
+    assert states.pop(("orpo", 1)) == "running"
+    assert states == dict.fromkeys([("base", 0), ("sft", 1), ("sft", 2), ("orpo", 2)], "queued")
+    assert not list(tmp_path.rglob(".command-*"))
+
+
+def test_two_studies_in_one_folder_at_once_are_refused(recipe, trained, tmp_path):
+    other = recipe.override(["training.max_steps=50"])
+    with (
+        present(tmp_path, "compare", [(other, "sft", 1)]),
+        pytest.raises(RecordError, match=r"(?s)in use by .study compare., .*max_steps: 50 .* 120"),
+    ):
+        run([recipe], tmp_path)
+    assert trained == []
+    (tmp_path / recipe.name / ".command-killed").write_text("{}")
+
+    assert len(run([recipe], tmp_path)) == 5
+
+
+def test_a_run_that_another_process_dropped_is_made_after_all(recipe, trained, tmp_path):
+    rounds = []
+
+    def run_jobs(jobs):
+        rounds.append(len(jobs))
+        if len(rounds) > 1:
+            here(jobs)
+
+    records = compare([recipe], runs=tmp_path, seeds=1, seed=0, run_jobs=run_jobs, say=print)
+
+    assert rounds == [3, 3]
+    assert len(records) == 3

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -49,6 +50,26 @@ def fail(workbench, report):
 
 def die(workbench, report):
     os.kill(os.getpid(), 9)
+
+
+def die_once(workbench, report):
+    if is_first():
+        os.kill(os.getpid(), 9)
+    return os.getpid()
+
+
+def lose_the_device_once(workbench, report):
+    if is_first():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\\nCompile with")
+    return os.getpid()
+
+
+def is_first():
+    path = os.environ["FIRST_WORKER"]
+    with open(path, "r+" if os.path.exists(path) else "w+") as file:
+        first = not file.read()
+        file.write(str(os.getpid()) if first else "")
+    return first
 
 
 def rest(workbench, report):
@@ -157,12 +178,50 @@ def test_a_bug_arrives_with_its_traceback(work):
         run(work, todo(work, "fail"))
 
 
-def test_a_killed_worker_is_one_message_and_its_slot_goes_on(work, capfd):
+def test_a_job_that_kills_two_workers_is_one_message_and_its_slot_goes_on(work, capfd):
     planned = todo(work, "die", "describe")
-    with pytest.raises(StudyError, match=r"job-0 ended by signal 9; .*memory.*goes on"):
+    with pytest.raises(StudyError, match=r"job-0 failed 2 times: .* signal 9; .*memory.*goes on"):
         run_jobs(planned, slots=[Slot(device="cpu")], open_workbench=work.open_workbench)
 
-    assert "job-1: done" in capfd.readouterr().err
+    shown = capfd.readouterr().err
+    assert "job-0: the worker ended by signal 9; a fresh worker tries once more" in shown
+    assert "job-1: done" in shown
+
+
+@pytest.mark.parametrize("how", ["die_once", "lose_the_device_once"])
+def test_a_lost_worker_is_replaced_by_a_fresh_process(work, monkeypatch, tmp_path, how):
+    monkeypatch.setenv("FIRST_WORKER", str(tmp_path / "first"))
+    (result,) = run(work, todo(work, how))
+
+    assert result != int((tmp_path / "first").read_text())
+
+
+def test_a_device_that_fails_twice_is_named(work, monkeypatch):
+    monkeypatch.setenv("FIRST_WORKER", "/dev/null")
+
+    with pytest.raises(StudyError, match="job-0 failed 2 times: its device failed: RuntimeError"):
+        run(work, todo(work, "lose_the_device_once"))
+
+
+def test_workers_end_by_themselves_when_their_parent_is_killed(work, tmp_path):
+    script = tmp_path / "interrupted.py"
+    script.write_text(textwrap.dedent(INTERRUPTED))
+    with subprocess.Popen(
+        [sys.executable, script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as process:
+        pids = [int(process.stdout.readline().split()[1]) for _ in range(2)]
+        began = time.monotonic()
+        process.kill()
+        process.stdout.read()  # until the last of them has let go of it
+        took_s = time.monotonic() - began
+
+    assert took_s < 5
+    for pid in pids:
+        assert not is_running(pid)
 
 
 def test_no_jobs_need_no_workers():
@@ -188,8 +247,15 @@ def test_an_interruption_ends_parent_and_workers_within_seconds(work, tmp_path, 
     assert code == 130
     assert time.monotonic() - began < 5
     for pid in pids:
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+        assert not is_running(pid)
+
+
+def is_running(pid):
+    """Tell whether a process runs; what nobody has waited for yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_workers_fill_the_cores_with_the_recipes_threads(monkeypatch):

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import functools
 import json
@@ -13,7 +14,8 @@ from study.config import PublishedSetting, load_recipe
 from study.confirm import best_trials, choose
 from study.errors import ConfigError, RecordError, StudyError
 from study.locks import hold
-from study.records import read_json, read_jsonl, search_folder
+from study.objectives import score_trial
+from study.records import append_jsonl, read_json, read_jsonl, search_folder
 from study.search import open_optuna_study, published_settings, search, search_arm
 
 STEPS = (0, 20, 40, 80, 120, 160)
@@ -68,7 +70,7 @@ def long_search(tmp_path_factory):
                 settings, seed, on_validation
             ),
         )
-        yield run_arm(small_search(), tmp_path_factory.mktemp("runs"), 40)
+        return run_arm(small_search(), tmp_path_factory.mktemp("runs"), 40)
 
 
 def follow(settings, seed, on_validation):
@@ -299,7 +301,7 @@ def test_confirmations_on_file_are_kept_when_the_search_goes_on(recipe, trained,
 
     repeated = [call for call in trained if call["seed"] != seeds.search_seed(0)]
     assert list(read_jsonl(folder / "confirmations.jsonl"))[:6] == before
-    assert len(repeated) == len({json.dumps(call) for call in repeated})
+    assert len(repeated) == len({str(call) for call in repeated})
 
 
 def test_a_running_trial_of_a_dead_worker_is_retired_and_tried_again(recipe, trained, tmp_path):
@@ -319,9 +321,9 @@ def test_a_running_trial_of_a_dead_worker_is_retired_and_tried_again(recipe, tra
 def test_a_trial_of_a_living_worker_is_left_alone(recipe, trained, tmp_path):
     folder = run_arm(recipe, tmp_path, 2)
     optuna_study = reopen(folder, recipe)
-    with orphans.lease(folder) as worker:
+    with orphans.working(optuna_study, folder, trials=3, shared=False) as worker:
         optuna_study.ask().set_user_attr("worker", worker)
-        n_retired = orphans.retire(optuna_study, folder, shared=False)
+        n_retired = orphans.retire(optuna_study, folder, names=["beta"], shared=False)
         run_arm(recipe, tmp_path, 3)
 
     assert n_retired == 0
@@ -373,7 +375,7 @@ def test_a_trial_beyond_the_total_is_given_back(recipe, trained, monkeypatch, tm
         search_module, "_in_state", lambda *args: views.pop() if views else look(*args)
     )
 
-    assert search_module._next_trial(optuna_study, 1, "late") is None
+    assert search_module._next_trial(optuna_study, recipe, "orpo", 1, "late") is None
     assert [trial.state.name for trial in optuna_study.get_trials()] == ["COMPLETE", "FAIL"]
 
 
@@ -385,6 +387,22 @@ def test_published_settings_that_two_workers_enqueued_are_tried_once(recipe, tra
 
     assert sum(row["published"] is not None for row in rows(folder)) == 1
     assert len(rows(folder)) == 4
+
+
+def test_trials_that_run_side_by_side_never_draw_the_same(recipe, tmp_path):
+    """The second takes its place after a repeated trial before the first was given up."""
+    optuna_study = open_optuna_study(tmp_path, recipe, "orpo", "0" * 16, None)
+    repeated, first = optuna_study.ask(), optuna_study.ask()
+    search_module._sample_from(optuna_study, recipe, "orpo", 0, first.number)
+    drawn = [first.suggest_float("beta", 0.03, 2.0, log=True)]
+    optuna_study.tell(repeated, state=orphans.TrialState.FAIL)
+    second = optuna_study.ask()
+    search_module._sample_from(optuna_study, recipe, "orpo", 0, second.number)
+    drawn.append(second.suggest_float("beta", 0.03, 2.0, log=True))
+
+    places = [search_module._place(optuna_study, n) for n in (first.number, second.number)]
+    assert places == [0, 1]
+    assert drawn[0] != drawn[1]
 
 
 def test_another_storage_holds_the_search(recipe, trained, tmp_path):
@@ -455,3 +473,82 @@ def test_the_search_leaves_other_loggers_quiet(recipe, trained, tmp_path, capsys
 
     assert capsys.readouterr() == ("", "")
     assert optuna.logging.get_verbosity() == optuna.logging.ERROR
+
+
+def test_an_interrupted_trial_goes_on_from_its_checkpoint(recipe, monkeypatch, tmp_path):
+    began = []
+
+    def train_run(workbench, *, arm, settings, seed, folder, on_validation):
+        """Log like the real loop, keep every validation as a checkpoint, stop once at 80."""
+        from study.train import Outcome
+
+        done = [row["step"] for row in read_jsonl(folder / "steps.jsonl")]
+        began.append((settings, done))
+        scores = {}
+        for step in STEPS[len(done) :]:
+            if step == 80 and not done:
+                raise KeyboardInterrupt
+            scores = held_out(settings, seed, step / STEPS[-1])
+            append_jsonl(folder / "steps.jsonl", {"split": "validation", "step": step, **scores})
+            on_validation(step, scores)
+        return Outcome(validation=scores)
+
+    monkeypatch.setattr("study.train.train_run", train_run)
+    folder = search_folder(tmp_path, recipe.name, "orpo")
+    with pytest.raises(KeyboardInterrupt):
+        run_arm(recipe, tmp_path, 1)
+    kept = list(folder.glob(".trial-*"))
+    with pytest.raises(KeyboardInterrupt):  # in the first repetition
+        run_arm(recipe, tmp_path, 1)
+
+    settings = rows(folder)[0]["settings"]
+    assert began[:2] == [(settings, []), (settings, [0, 20, 40])]
+    assert [row["step"] for row in rows(folder)[0]["intermediate"]] == list(STEPS)
+    assert reopen(folder, recipe).trials[1].intermediate_values.keys() == set(STEPS[:-1])
+    assert len(kept) == 1
+    assert not kept[0].exists()
+    for _ in range(5):
+        with contextlib.suppress(KeyboardInterrupt):
+            run_arm(recipe, tmp_path, 1)
+    assert (folder / "best.json").exists()
+    assert not list(folder.glob(".trial-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_at", [4, "end"])
+def test_a_real_trial_that_was_interrupted_ends_as_if_it_were_not(
+    workbench, monkeypatch, tmp_path, stop_at
+):
+    import study.train
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    def train(folder, stop_at=None):
+        told = []
+
+        def follow(step, scores):
+            told.append((step, dict(scores)))
+            if step == stop_at:
+                raise KeyboardInterrupt
+            return False
+
+        settings = {"learning_rate": 3e-3, "beta": 0.1}
+        options = {"arm": "orpo", "settings": settings, "seed": 1, "folder": folder}
+        return score_trial(workbench, follow=follow, **options), told
+
+    every = ["training.validate_every_steps=2", "training.checkpoint_every_steps=2"]
+    workbench.recipe = workbench.recipe.override(every)
+    whole = train(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        if stop_at == "end":  # after the last step's checkpoint
+            save = study.train.save_adapter
+            patch.setattr(
+                "study.train.save_adapter",
+                lambda model, where: interrupt() if where.name == "adapter" else save(model, where),
+            )
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "parts", stop_at)
+
+    assert train(tmp_path / "parts") == whole
+    assert [step for step, _ in whole[1]] == [0, 2, 4, 6, 8]
