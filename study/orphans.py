@@ -66,7 +66,9 @@ def give_back(optuna_study: optuna.Study, number: int) -> None:
     trial = optuna_study.get_trials(deepcopy=False)[number]
     optuna_study.tell(number, state=TrialState.FAIL)
     settings = trial.system_attrs.get("fixed_params") or trial.params
-    kept = {key: trial.user_attrs[key] for key in ("published",) if key in trial.user_attrs}
+    kept = {
+        key: trial.user_attrs[key] for key in ("published", "sampled") if key in trial.user_attrs
+    }
     if settings:
         optuna_study.enqueue_trial(dict(settings), user_attrs=kept)
 

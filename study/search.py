@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 PRUNE_AFTER = 0.25
 """Share of a trial that is always trained: the median pruner then keeps the best."""
 
+STARTUP = 10
+"""Finished trials, published ones among them, before TPE guides: until then settings are random."""
+
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -245,6 +248,7 @@ def _sample_from(
     place = _place(optuna_study, number)
     optuna_study.sampler = optuna.samplers.TPESampler(
         seed=int(digest([seed, arm, place])[:8], 16),
+        n_startup_trials=STARTUP,
         multivariate=len(recipe.search.space[arm]) > 1,
     )
 
@@ -270,6 +274,10 @@ def _run_trial(
         for name, (low, high) in recipe.search.space[arm].items()
     }
     n_finished = len(_in_state(optuna_study, FINISHED))
+    if "sampled" not in trial.user_attrs:  # a trial that is tried again keeps what it was
+        guided = "random" if n_finished < STARTUP else "tpe"
+        published = "published" in trial.user_attrs
+        trial.set_user_attr("sampled", "published" if published else guided)
     intermediate: list[dict[str, float | None]] = []
 
     def on_validation(step: int, scores: Mapping[str, float]) -> bool:
@@ -311,6 +319,7 @@ def _trial_row(trial: FrozenTrial) -> dict[str, Any]:
         "value": None if diverged else trial.value,
         **{name: last.get(name) for name in SCORES},
         "published": attributes.get("published"),
+        "sampled": attributes.get("sampled"),
         "intermediate": attributes["intermediate"],
         "seconds": attributes["seconds"],
         "seed": attributes["seed"],

@@ -9,7 +9,7 @@ import pytest
 
 from study import orphans, seeds
 from study import search as search_module
-from study.config import PublishedSetting, load_recipe
+from study.config import PublishedSetting, digest, load_recipe
 from study.confirm import best_trials, choose
 from study.errors import ConfigError, RecordError, StudyError
 from study.locks import hold
@@ -160,6 +160,20 @@ def test_published_settings_are_tried_first_once_and_marked(recipe, trained, tmp
     assert first["settings"] == {"learning_rate": 2e-4, "beta": 0.1}
     assert first["published"].startswith("axolotl")
     assert all(row["published"] is None for row in others)
+
+
+def test_trials_say_whether_a_source_chance_or_the_sampler_chose_them(long_search):
+    found = rows(long_search)
+    space = small_search().search.space["orpo"]
+    alike = []
+    for row in found:
+        seed = int(digest([0, "orpo", row["number"]])[:8], 16)
+        chance = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask()
+        drawn = {name: chance.suggest_float(name, *space[name], log=True) for name in space}
+        alike.append(row["settings"] == drawn)
+
+    assert [row["sampled"] for row in found] == ["published"] + ["random"] * 9 + ["tpe"] * 30
+    assert alike == [False] + [True] * 9 + [False] * 30
 
 
 def test_published_settings_outside_the_space_are_left_out(recipe):
