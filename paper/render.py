@@ -15,6 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from analysis.findings import CalibrationRow, ContrastRow, FigureFile, Findings, Metric
+from analysis.tuning_rows import score_label
 from analysis.words import (
     MISSING,
     arm_name,
@@ -214,7 +215,7 @@ FILTERS: Mapping[str, Callable[..., object]] = {
     for function in (
         number, signed, interval, mean_sd, p_value, setting, settings, setting_name, arm_name,
         count, duration, memory, raw, raw_values, short, flat, tests_of, by_hypothesis,
-        arrow, with_unit, percent, percent_1, verdict_words, band,
+        arrow, with_unit, score_label, percent, percent_1, verdict_words, band,
     )
 }  # fmt: skip
 

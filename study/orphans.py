@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -66,7 +67,7 @@ def give_back(optuna_study: optuna.Study, number: int) -> None:
     trial = optuna_study.get_trials(deepcopy=False)[number]
     optuna_study.tell(number, state=TrialState.FAIL)
     settings = trial.system_attrs.get("fixed_params") or trial.params
-    kept = {
+    kept: dict[str, Any] = {
         key: trial.user_attrs[key] for key in ("published", "sampled") if key in trial.user_attrs
     }
     if settings:

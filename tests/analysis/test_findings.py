@@ -300,12 +300,12 @@ def test_untuned_arms_are_called_so(small_runs, builders):
 def test_searches_are_summarised(findings):
     row = next(row for row in findings.searches if row.arm == "orpo")
 
-    assert (row.n_trials, row.n_pruned, row.n_diverged) == (12, 2, 1)
+    assert (row.n_trials, row.n_pruned, row.n_diverged) == (20, 2, 1)
     assert row.optimism == pytest.approx(row.value - row.trial_value)
     assert [setting["source"] for setting in row.published] == [
         "axolotl example (Mistral-7B QLoRA r 32)", "another source",
     ]  # fmt: skip
-    assert "tiny-llama: every searched arm had the same 12 finished trials." in (
+    assert "tiny-llama: every searched arm had the same 20 finished trials." in (
         findings.search_remarks
     )
 
@@ -329,12 +329,12 @@ def test_samples_put_all_arms_beside_each_other(findings):
 
 def test_commands_and_signature_name_the_study(findings):
     assert findings.commands == (
-        "study search --recipe tiny-llama --recipe tiny-smollm2 --trials 12",
+        "study search --recipe tiny-llama --recipe tiny-smollm2 --trials 20",
         "study compare --recipe tiny-llama --recipe tiny-smollm2 --seeds 3",
         "python -m paper.build",
     )
     assert findings.signature.startswith("model:toy:llama+toy:smollm2|data:")
-    assert "|trials:12|seeds:3|digest:" in findings.signature
+    assert "|trials:20|seeds:3|digest:" in findings.signature
 
 
 def test_overrides_stand_in_the_commands(tmp_path, builders):
@@ -348,7 +348,7 @@ def test_overrides_stand_in_the_commands(tmp_path, builders):
     found = build_findings(load_study(tmp_path), origin="local")
 
     assert found.commands[0] == (
-        "study search --recipe tiny-llama --trials 12"
+        "study search --recipe tiny-llama --trials 20"
         " --set search.confirm_top=1 --set training.max_steps=80"
     )
     assert found.commands[1] == (

@@ -34,7 +34,7 @@ def test_everything_is_read(study_runs):
     assert records.arms("tiny-llama") == ("base", "sft", "orpo")
     assert [run.seed for run in records.ok("tiny-llama", "orpo")] == [1, 2, 3]
     assert len(records.searches) == 4
-    assert len(records.searches[0].trials) == 12
+    assert len(records.searches[0].trials) == 20
     assert list(records.searches[1].space) == ["learning_rate", "beta"]
 
 
