@@ -1,6 +1,7 @@
 """ROUGE of every arm under article A's published scoring and under the study's own."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -31,11 +32,11 @@ def rouge_remarks(rows: Sequence[RougeRow]) -> tuple[str, ...]:
     for recipe in dict.fromkeys(row.recipe for row in rows):
         arms = [row for row in rows if row.recipe == recipe]
         ours, theirs = (_order(arms, kind) for kind in KINDS)
-        same = "in the same order" if ours == theirs else f"in another order: {_chain(theirs)}"
+        same = "in the same order" if ours == theirs else f"in another order: {theirs}"
         means = [sum(getattr(row, kind)["rougeL"] for row in arms) for kind in KINDS]
         ratio = f", at {number(means[1] / means[0], 2)} times the mean" if means[0] else ""
         sentences.append(
-            f"{recipe}: corrected ROUGE-L ranks the arms {_chain(ours)}; the published scoring "
+            f"{recipe}: corrected ROUGE-L ranks the arms {ours}; the published scoring "
             f"puts them {same}{ratio}."
         )
     return tuple(sentences)
@@ -56,11 +57,11 @@ def _means(found: Sequence[Mapping[str, npt.NDArray[np.float64]]]) -> dict[str, 
     return {name: float(np.mean([scores[name].mean() for scores in found])) for name in ROUGE}
 
 
-def _order(rows: Sequence[RougeRow], kind: str) -> list[str]:
-    return [
-        row.arm for row in sorted(rows, key=lambda row: getattr(row, kind)["rougeL"], reverse=True)
-    ]
-
-
-def _chain(arms: Sequence[str]) -> str:
-    return " > ".join(arm_name(arm) for arm in arms)
+def _order(rows: Sequence[RougeRow], kind: str) -> str:
+    """Chain the arms from the highest mean ROUGE-L to the lowest; printed alike is equal."""
+    values = {row.arm: number(getattr(row, kind)["rougeL"], 3) for row in rows}
+    arms = sorted(values, key=lambda arm: values[arm], reverse=True)
+    signs = [" = " if values[a] == values[b] else " > " for a, b in pairwise(arms)]
+    return "".join(
+        part for arm, sign in zip(arms, [*signs, ""], strict=True) for part in (arm_name(arm), sign)
+    )

@@ -189,11 +189,11 @@ def expected_best(values: Sequence[float], *, direction: str, seed: int) -> tupl
 def importance(
     trials: Sequence[Trial], space: Mapping[str, tuple[float, float]], *, direction: str
 ) -> dict[str, float]:
-    """Share the importance for reaching the best tenth among hyperparameters.
+    """Share the importance for being among the best trials between hyperparameters.
 
     PED-ANOVA (Watanabe et al. 2023, by Optuna): how much the values of each
-    hyperparameter differ between the best tenth of the complete trials and all
-    of them. It describes these trials, which crowd where the search went.
+    hyperparameter differ between the best complete trials, ``n_best`` of them, and
+    all of them. It describes these trials, which crowd where the search went.
 
     Returns:
         Hyperparameter -> share, the shares adding to 1; empty with one
@@ -223,9 +223,17 @@ def importance(
         ]
     )
     found = optuna.importance.get_param_importances(
-        optuna_study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
+        optuna_study,
+        evaluator=optuna.importance.PedAnovaImportanceEvaluator(
+            target_quantile=n_best(len(complete)) / len(complete)
+        ),
     )
     return {name: float(found[name]) for name in space}
+
+
+def n_best(n_complete: int) -> int:
+    """Return how many trials count as the best: a tenth, and at least five."""
+    return max(5, n_complete // 10)
 
 
 def winners_by_weight(

@@ -8,7 +8,7 @@ from analysis import tuning
 from analysis.records import SearchRecord, StudyRecords
 from analysis.records import in_order as ordered
 from analysis.rows import EarlyRow, TuningRow, WeightRow
-from analysis.words import MISSING, arm_name, number, percent, setting_name
+from analysis.words import arm_name, number, percent, setting_name
 from analysis.words import settings as settings_words
 
 SCORES: Final = ("nll", "lor", "accuracy", "margin")
@@ -141,9 +141,9 @@ def _expected_in_words(row: TuningRow, values: Sequence[float] | None) -> str:
     half, full = row.expected_best[(len(row.expected_best) - 1) // 2], row.expected_best[-1]
     return (
         f"the best of {half.n} random trials is expected at {number(half.expected, 3)}, the best "
-        f"of {full.n} at {number(full.expected, 3)} (band of the median {_bound(full.low)} to "
-        f"{_bound(full.high)}); the whole search of {_total(row)} trials, most of them guided, "
-        "is not part of it."
+        f"of {full.n} at {number(full.expected, 3)} ({percent(tuning.BAND)} band of the median "
+        f"best of {full.n}: {_band(full)}); trials with published settings, and those that earlier "
+        "trials guided, are left out."
     )
 
 
@@ -158,8 +158,9 @@ def _importance_in_words(row: TuningRow) -> str:
     first = max(row.importance, key=lambda name: row.importance[name])
     shares = ", ".join(f"{setting_name(name)} {percent(row.importance[name])}"
                        for name in row.importance)  # fmt: skip
+    n = row.n_complete
     return (
-        f"of what told the best tenth of {row.n_complete} complete trials from all, the "
+        f"of what tells the best {tuning.n_best(n)} of {n} complete trials from all of them, the "
         f"{setting_name(first)} made up the most ({shares})."
     )
 
@@ -171,11 +172,11 @@ def _weights_in_words(row: TuningRow) -> str:
     if len(trials) == 1:
         return (
             f"the same trial, {trials[0]}, wins under every weight from {row.weights[0].weight:g} "
-            f"to {row.weights[-1].weight:g}: the choice does not hang on the weight."
+            f"to {row.weights[-1].weight:g}: the choice does not depend on the weight."
         )
     first, last = row.weights[0], row.weights[-1]
     return (
-        f"the winner hangs on the weight: {len(trials)} trials win somewhere, with "
+        f"the winner depends on the weight: {len(trials)} trials win somewhere, with "
         f"{settings_words(first.settings)} at weight {first.weight:g} and "
         f"{settings_words(last.settings)} at weight {last.weight:g}."
     )
@@ -196,7 +197,11 @@ def _early_in_words(row: TuningRow) -> str:
         ),
         None,
     )
-    leader = f"the trial that ended best led from step {row.leader_from} of {row.last_step} on."
+    leader = (
+        "which trial ends best was known at the last step alone."
+        if row.leader_from == row.last_step
+        else f"the trial that ended best led from step {row.leader_from} of {row.last_step} on."
+    )
     if known is None:
         return (
             f"at no step before the end does the rank of a trial's objective stay correlated with "
@@ -210,9 +215,9 @@ def _early_in_words(row: TuningRow) -> str:
     )
 
 
-def _bound(value: float | None) -> str:
-    return "unbounded" if value is None else number(value, 3)
-
-
-def _total(row: TuningRow) -> str:
-    return str(sum(row.sampled.values())) if row.sampled else MISSING
+def _band(point: tuning.BestOf) -> str:
+    if point.low is None or point.high is None:
+        bounds = [f"from {number(point.low, 3)}" if point.low is not None else "",
+                  f"up to {number(point.high, 3)}" if point.high is not None else ""]  # fmt: skip
+        return "".join(bounds) or "without bounds"
+    return f"{number(point.low, 3)} to {number(point.high, 3)}"

@@ -92,7 +92,10 @@ def test_a_score_without_any_variance_is_not_tested(findings):
 
     assert row.verdict == "not tested"
     assert row.low is None
-    assert "no variance" in row.test
+    assert row.test == (
+        "not tested: every run has the same score, so there is no variance to test by "
+        "(tiny-llama: sft with seeds 1, 2, 3 and orpo with seeds 1, 2, 3)"
+    )
 
 
 def test_the_answer_names_settings_effect_interval_and_n_for_every_recipe(findings):
@@ -130,7 +133,10 @@ def test_one_seed_is_not_tested_and_says_why(tmp_path, builders):
     row = contrast_of(found, "accuracy", "sft", "orpo")
 
     assert row.verdict == "not tested"
-    assert row.test == "not tested: one seed per arm shows no variation between runs"
+    assert row.test == (
+        "not tested: one seed per arm shows no variation between runs "
+        "(tiny-llama: sft with seed 1 and orpo with seed 1)"
+    )
     assert (row.low, row.high, row.p_value, row.df) == (None, None, None, None)
     assert arm_of(found, "tiny-llama", "sft").scores["nll"].sd is None
     assert "is not tested, because one seed" in found.answer
@@ -177,6 +183,28 @@ def test_diverged_runs_bound_the_contrast_by_the_worst_that_they_could_have_scor
     assert row.bound_low < 0
     assert row.verdict == "inconclusive"
     assert row.remark == "runs diverged"
+
+
+def test_a_verdict_survives_where_no_score_of_the_diverged_run_could_change_it(tmp_path, builders):
+    runs, recipe = tmp_path / "runs", builders["recipe"]("tiny-llama")
+    builders["plan"](runs, recipe, seeds=(1, 2, 3, 4))
+    for seed in (1, 2, 3, 4):
+        builders["run"](runs, recipe, "sft", seed, diverged=seed == 2)
+        builders["run"](runs, recipe, "orpo", seed)
+    # A base model as good as SFT: the failed run cannot have been much worse.
+    like_sft = builders["examples"](np.random.default_rng(9), "sft")
+    builders["run"](runs, recipe, "base", 0, examples=like_sft)
+    found = build_findings(load_study(runs), origin="local")
+    row = contrast_of(found, "accuracy", "sft", "orpo")
+
+    assert row.n_diverged == 1
+    assert row.test.endswith("given convergence, 1 run diverged")
+    assert 0 < row.bound_low <= row.low
+    assert row.bound_high >= row.high
+    assert row.verdict == "better by at least"
+    assert row.remark == "holds whatever the diverged runs had scored"
+    assert "ORPO (learning rate 3.2e-3, β 0.42) beats SFT" in found.answer
+    assert "1 SFT diverged" in found.answer
 
 
 def test_one_recipe_answers_with_its_settings(small_runs):
@@ -262,7 +290,11 @@ def test_from_five_seeds_on_runs_are_compared_seed_by_seed(tmp_path, builders):
 
     assert "paired by seed" in row.test
     assert row.df == 4
-    assert "Welch" in broken.test
+    assert broken.verdict == "not tested"
+    assert broken.test == (
+        "not tested: the plan pairs runs by seed, and these are missing: tiny-llama, orpo, seed 2; "
+        "make them with `study compare`"
+    )
 
 
 def test_missing_and_unfinished_runs_are_told(small_runs, builders):

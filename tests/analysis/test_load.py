@@ -92,6 +92,22 @@ def test_scores_that_are_not_finite_name_model_arm_and_seed(small_runs, column, 
         load_study(small_runs)
 
 
+def test_scores_of_answers_that_are_not_finite_name_model_arm_and_seed(small_runs):
+    def change(frame):
+        frame.loc[3, "rougeL"] = np.inf
+        return frame
+
+    rewrite(small_runs, "sft", 3, change)
+    with pytest.raises(RecordError, match=r"tiny-llama, sft, seed 3: rougeL .* not finite"):
+        load_study(small_runs)
+
+
+def test_a_mean_that_is_not_finite_names_model_arm_and_seed(small_runs):
+    change_record(small_runs, "orpo", 1, lambda record: record["scores"].update(nll=None))
+    with pytest.raises(RecordError, match=r"tiny-llama, orpo, seed 1: the score nll is None"):
+        load_study(small_runs)
+
+
 def test_another_set_of_examples_is_refused(small_runs):
     def change(frame):
         frame.loc[0, "example_id"] = "f" * 16

@@ -210,7 +210,6 @@ def test_the_leader_is_known_from_the_step_after_which_it_stays():
     assert tuning.leader_known_from([], "nll", direction="minimize") is None
 
 
-@pytest.mark.slow
 def test_the_rank_interval_covers_as_it_says():
     generator, n, rho = np.random.default_rng(5), 20, 0.7
     true = 6 / math.pi * math.asin(rho / 2)  # Spearman's of the bivariate normal
