@@ -77,6 +77,7 @@ def load_study(runs: Path) -> StudyRecords:
         searches=tuple(search for search in searches if search.recipe in recipes),
         unfinished=tuple(row for row in unfinished if row[0] in recipes),
         plans=_load_plans(runs, recipes),
+        folder=runs,
     )
 
 

@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from study.config import ARM_SETTINGS
+
+LOCAL: Final = Path("runs/local")
+"""Where ``study`` writes records unless it is told otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +69,8 @@ class StudyRecords:
     """(recipe, arm, seed) of runs that were begun and not finished."""
     plans: Mapping[str, Mapping[str, Any]]
     """Recipe -> how its comparison was planned to be judged."""
+    folder: Path = LOCAL
+    """Where the records were read from."""
 
     @property
     def primary_metric(self) -> str:

@@ -1,17 +1,22 @@
 """Findings: numbers against their oracles, words against their verdicts."""
 
 import dataclasses
+import itertools
 import json
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
+from analysis import provenance
 from analysis.contrasts import _decided
 from analysis.findings import build_findings, to_json
 from analysis.load import load_study
+from study.config import to_dict
 from study.errors import RecordError
 from study.records import RECORD, run_folder
 
@@ -359,33 +364,64 @@ def test_samples_put_all_arms_beside_each_other(findings):
     assert len(findings.samples) == 10
 
 
-def test_commands_and_signature_name_the_study(findings):
+def test_commands_and_signature_name_the_study(findings, study_runs):
     assert findings.commands == (
-        "study search --recipe tiny-llama --recipe tiny-smollm2 --trials 20",
-        "study compare --recipe tiny-llama --recipe tiny-smollm2 --seeds 3",
-        "python -m paper.build",
+        f"study search --recipe tiny-llama --recipe tiny-smollm2 --trials 20 --runs {study_runs}",
+        f"study compare --recipe tiny-llama --recipe tiny-smollm2 --seeds 3 --runs {study_runs}",
+        f"python -m paper.build --runs {study_runs}",
     )
     assert findings.signature.startswith("model:toy:llama+toy:smollm2|data:")
     assert "|trials:20|seeds:3|digest:" in findings.signature
 
 
-def test_overrides_stand_in_the_commands(tmp_path, builders):
-    recipe = builders["recipe"]("tiny-llama").override(
-        ["training.max_steps=80", "search.confirm_top=1"]
-    )
-    builders["search"](tmp_path, recipe, "sft")
-    for arm in ("sft", "orpo"):
-        for seed in (6, 7):
-            builders["run"](tmp_path, recipe, arm, seed)
-    found = build_findings(load_study(tmp_path), origin="local")
+def test_the_default_folder_is_left_out_of_the_commands(study_runs):
+    records = dataclasses.replace(load_study(study_runs), folder=Path("runs/local"))
 
-    assert found.commands[0] == (
-        "study search --recipe tiny-llama --trials 20"
-        " --set search.confirm_top=1 --set training.max_steps=80"
-    )
-    assert found.commands[1] == (
-        "study compare --recipe tiny-llama --seeds 2 --seed 5 --set training.max_steps=80"
-    )
+    assert provenance.commands(records)[-1] == "python -m paper.build"
+
+
+def test_overrides_in_the_commands_lead_back_to_the_same_recipe(tmp_path, builders):
+    source = 'a "quoted" source'
+    overrides = [
+        "training.max_steps=80",
+        "model.attention=eager",
+        "search.confirm_top=1",
+        "search.space.orpo.beta=[0.05, 1.0]",
+        "search.space.sft.learning_rate=[1e-4, 1e-2]",
+        "analysis.sesoi.accuracy=0.05",
+        "arms.orpo.beta=0.42",
+        "arms.orpo.learning_rate=3.2e-3",
+        "arms.sft.learning_rate=2.5e-3",
+        (
+            f"search.published=[{{arm='orpo', source='{source}', "
+            "settings={learning_rate=1e-3, beta=0.3}}]"
+        ),
+    ]
+    shipped = builders["recipe"]("tiny-llama")
+    recipe = shipped.override(overrides)
+    for arm in ("sft", "orpo"):
+        builders["search"](tmp_path, recipe, arm)
+        for seed in (6, 7):
+            builders["run"](tmp_path, recipe, arm, seed, tuned=False)
+    search, compare, _ = build_findings(load_study(tmp_path), origin="local").commands
+
+    def again(command):
+        words = shlex.split(command)
+        found = [text for flag, text in itertools.pairwise(words) if flag == "--set"]
+        return to_dict(shipped.override(found)), words
+
+    searched, words = again(search)
+    compared, more = again(compare)
+    wanted = to_dict(recipe)
+    assert {name: searched[name] for name in ("search", "training", "model")} == {
+        name: wanted[name] for name in ("search", "training", "model")
+    }
+    assert {name: compared[name] for name in ("arms", "analysis", "training", "model")} == {
+        name: wanted[name] for name in ("arms", "analysis", "training", "model")
+    }
+    assert words[:6] == ["study", "search", "--recipe", "tiny-llama", "--trials", "20"]
+    assert more[4:8] == ["--seeds", "2", "--seed", "5"]
+    assert words[-2:] == more[-2:] == ["--runs", str(tmp_path)]
 
 
 def test_recipes_judged_by_different_metrics_are_kept_apart(small_runs, builders):
