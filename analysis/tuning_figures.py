@@ -28,7 +28,7 @@ def draw_expected_best(rows: Sequence[TuningRow]) -> Figure:
             xlabel="random trials",
             ylabel=objective_words(row.objective),
         )
-        bottom, top = _drawn_range(row)
+        bottom, top = drawn_range(row)
         axis.fill_between(
             ns,
             [bottom if point.low is None else point.low for point in points],
@@ -94,7 +94,7 @@ def draw_early(rows: Sequence[TuningRow]) -> Figure:
     return figure
 
 
-def _drawn_range(row: TuningRow) -> tuple[float, float]:
+def drawn_range(row: TuningRow) -> tuple[float, float]:
     """Return the heights shown: what the expected best spans, one trial left out.
 
     A single random trial may be arbitrarily bad and would squash the rest.

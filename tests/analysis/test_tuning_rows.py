@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from analysis.load import load_study
+from analysis.tuning_figures import drawn_range
 from analysis.tuning_rows import budget_remarks, tuning_rows
 
 
@@ -70,3 +71,13 @@ def test_what_each_search_spent_stands_side_by_side(records, rows):
     assert len(sentences) == 2
     assert "on SFT 2,960 updates and 60 s for 1 hyperparameter and on ORPO " in sentences[0]
     assert sentences[0].endswith("for 2 hyperparameters.")
+
+
+def test_a_single_bad_trial_does_not_squash_the_expected_best(rows):
+    row = rows[0]
+    first = dataclasses.replace(row.expected_best[0], expected=1e6, high=1e9)
+    spoilt = dataclasses.replace(row, expected_best=(first, *row.expected_best[1:]))
+    low, high = drawn_range(spoilt)
+
+    assert (low, high) == drawn_range(row)
+    assert all(low < point.expected < high for point in row.expected_best[1:])
