@@ -76,7 +76,7 @@ def draw_early(rows: Sequence[TuningRow]) -> Figure:
         axis.set(
             title=f"{row.recipe}, {arm_name(row.arm)}",
             xlabel=f"step (of {row.last_step})",
-            ylabel="rank correlation with the end",
+            ylabel="rank correlation",
             ylim=(-0.6, 1.05),
         )
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
