@@ -19,7 +19,7 @@ FIXED: Final = {
         f"{UNTESTED} n: one trial per setting unless repetitions are named; single trials have no "
         "interval, so a difference within the spread of repetitions means nothing."
     ),
-    "weights": f"{UNTESTED} n: one run per trial, with the same seed; no winner here was repeated.",
+    "weights": f"{UNTESTED} n: one run per trial, all with the same seed; repetitions are left out.",
     "importance": f"{UNTESTED} n: complete trials as counted; shares of one search, without error.",
     "early": (
         "Spearman's rank correlation with its 95 % interval (Fisher's z, standard error of Bonett "

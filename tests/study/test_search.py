@@ -320,6 +320,7 @@ def test_a_running_trial_of_a_dead_worker_is_retired_and_tried_again(recipe, tra
     folder = run_arm(recipe, tmp_path, 2)
     dead = reopen(folder, recipe).ask()
     dead.set_user_attr("worker", "gone")
+    dead.set_user_attr("sampled", "tpe")
     settings = {
         "learning_rate": dead.suggest_float("learning_rate", 1e-4, 1e-2, log=True),
         "beta": dead.suggest_float("beta", 0.03, 2.0, log=True),
@@ -328,6 +329,7 @@ def test_a_running_trial_of_a_dead_worker_is_retired_and_tried_again(recipe, tra
 
     assert [row["number"] for row in rows(folder)] == [0, 1, 3, 4]
     assert rows(folder)[2]["settings"] == settings
+    assert [row["sampled"] for row in rows(folder)] == ["published", "random", "tpe", "random"]
 
 
 def test_a_trial_of_a_living_worker_is_left_alone(recipe, trained, tmp_path):
