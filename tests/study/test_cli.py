@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from study.cli import main
 from study.records import read_json
 
-COMMANDS = ["search", "compare", "status", "doctor", "recipes", "data"]
+COMMANDS = ["search", "compare", "claims", "status", "doctor", "recipes", "data"]
 
 
 @pytest.fixture
