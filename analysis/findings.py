@@ -4,12 +4,15 @@ import dataclasses
 import json
 
 from analysis import advice, calibration, provenance, tables, wording
+from analysis.claims import claim_remarks, claim_rows
 from analysis.contrasts import comparisons, contrast_rows, pooled_comparisons
 from analysis.load import StudyRecords
 from analysis.metrics import METRICS
 from analysis.rows import (
     ArmRow,
     CalibrationRow,
+    ClaimPart,
+    ClaimRow,
     ContrastRow,
     CostRow,
     DataRow,
@@ -24,6 +27,8 @@ from analysis.rows import (
 __all__ = [
     "ArmRow",
     "CalibrationRow",
+    "ClaimPart",
+    "ClaimRow",
     "ContrastRow",
     "CostRow",
     "DataRow",
@@ -51,6 +56,7 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
     over_all = pooled_comparisons(found)
     contrasts, pooled = contrast_rows(found, over_all, primary=primary)
     searches = tables.search_rows(records)
+    claims = claim_rows(records)
     reported = {name for arm in arms for name in arm.scores}
     return Findings(
         answer=wording.answer((*pooled, *contrasts), arms, primary),
@@ -76,6 +82,8 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
         pooled=pooled,
         test_remarks=advice.test_remarks(found, over_all, (*contrasts, *pooled), primary=primary),
         calibration=calibration.read_results(),
+        claims=claims,
+        claim_remarks=claim_remarks(records, claims),
     )
 
 

@@ -17,7 +17,7 @@ def signature(records: StudyRecords) -> str:
         "data": [run.record["data"]["test"]["fingerprint"][:8] for run in first],
         "trials": [str(len(search.trials)) for search in records.searches] or ["0"],
         "seeds": [str(_n_seeds(records, recipe)) for recipe in records.recipes],
-        "digest": [digest(sorted(str(run.record["digest"]) for run in records.runs))[:12]],
+        "digest": [digest(sorted(str(run.record["digest"]) for run in _all_runs(records)))[:12]],
         "git": [str(run.record["git"])[:12] for run in records.runs],
     }
     return "|".join(f"{name}:{'+'.join(dict.fromkeys(values))}" for name, values in fields.items())
@@ -54,7 +54,7 @@ def run_digests(records: StudyRecords) -> tuple[dict[str, object], ...]:
     return tuple(
         {"recipe": run.recipe, "arm": run.arm, "seed": run.seed}
         | {name: run.record[name] for name in names}
-        for run in records.runs
+        for run in _all_runs(records)
     )
 
 
@@ -159,6 +159,10 @@ def deviations(records: StudyRecords) -> tuple[str, ...]:
     return (*sentences, *_amended_plans(records))
 
 
+def _all_runs(records: StudyRecords) -> tuple[RunRecord, ...]:
+    return (*records.runs, *records.claim_runs)
+
+
 def _n_seeds(records: StudyRecords, recipe: str) -> int:
     return len({run.seed for run in records.of(recipe) if run.arm != "base"})
 
@@ -175,6 +179,10 @@ def _commands_of(records: StudyRecords, recipe: str) -> list[tuple[str, str]]:
     if seeds:
         n, seed = len(seeds), seeds[0] - 1
         found.append(("compare", f" --seeds {n}{_seed(seed)}{_overrides(recipe, shared)}"))
+    seeds = sorted({run.seed for run in records.claim_runs if run.recipe == recipe})
+    if seeds:
+        n, seed = len(seeds), seeds[0] - 1
+        found.append(("claims", f" --seeds {n}{_seed(seed)}{_overrides(recipe, shared)}"))
     return found
 
 

@@ -188,6 +188,50 @@ class CalibrationRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClaimPart:
+    """One prediction of a claim, measured on one model or over all."""
+
+    prediction: str
+    """What must hold, in words."""
+    estimate: float | None
+    low: float | None
+    high: float | None
+    """Bounds of the 95 % interval; None where no test could run."""
+    digits: int
+    unit: str
+    detectable: float | None
+    """True difference that 80 % of such studies would find, in the same unit."""
+    p_value: float | None
+    p_adjusted: float | None
+    """Holm's p-value within the family."""
+    n: str
+    """What was counted: runs, pairs, trials."""
+    test: str
+    null_hypothesis: str
+    verdict: str
+    """One of ``analysis.verdicts.ClaimVerdict``."""
+    remark: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimRow:
+    """One claim of a source, judged on one model or over all."""
+
+    claim: str
+    source: str
+    sentence: str
+    made_at: str
+    """Model and data that the source made it on."""
+    here: str
+    """Size of the model and data here."""
+    recipe: str
+    verdict: str
+    """One of ``analysis.verdicts.ClaimVerdict``."""
+    parts: tuple[ClaimPart, ...]
+    remark: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Findings:
     """Everything that the write-up prints; templates add words only."""
 
@@ -227,3 +271,7 @@ class Findings:
     test_remarks: tuple[str, ...] = ()
     """One sentence per thing to know about the tests: families, seeds or prompts."""
     calibration: tuple[CalibrationRow, ...] = ()
+    claims: tuple[ClaimRow, ...] = ()
+    """Claims of the sources; each over all models first, where there are several."""
+    claim_remarks: tuple[str, ...] = ()
+    """One sentence per thing to know about how the claims were judged."""
