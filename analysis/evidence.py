@@ -146,22 +146,12 @@ def share_of_change(run: RunRecord, metric: str, share: float) -> float:
 
 def _scores(records: StudyRecords, recipe: str, part: Part) -> Evidence:
     names = (part["baseline"], part["treatment"])
-    runs = [records.side(recipe, name) for name in names]
-    bare = Evidence(form="difference", n_diverged=sum(not run.ok for side in runs for run in side))
-    ok = [tuple(run for run in side if run.ok) for side in runs]
-    if not all(ok):
-        return replace(bare, reason=_missing(names, ok))
-    lacking = _unfinished(records, recipe, names)
-    if lacking:
-        return replace(bare, reason=lacking)
-    if part["kind"] == "as_published":
-        if importlib.util.find_spec(PUBLISHED_SCORING) is None:
-            return replace(bare, reason="the published scoring is not part of this analysis")
-        a, b = (_as_published(side) for side in ok)
-    else:
-        a, b = (scores_of(side, part["metric"]) for side in ok)
-    if a is None or b is None:
-        return replace(bare, reason="no answers were generated")
+    n_diverged = sum(not run.ok for name in names for run in records.side(recipe, name))
+    bare = Evidence(form="difference", n_diverged=n_diverged)
+    sides = _sides(records, recipe, part)
+    if isinstance(sides, str):
+        return replace(bare, reason=sides)
+    a, b = sides
     fixed = part["baseline"] == "base"
     paired = not fixed and _is_paired(records, recipe, part)
     n_runs = f"{len(b.seeds)} runs" if fixed else f"{len(b.seeds)} and {len(a.seeds)} runs"
@@ -184,6 +174,22 @@ def _scores(records: StudyRecords, recipe: str, part: Part) -> Evidence:
         return replace(bare, reason=str(reason))
     kind = "paired by seed" if paired else "Welch's over seeds"
     return replace(bare, contrast=contrast, test=f"seeds-by-prompts t ({kind})")
+
+
+def _sides(records: StudyRecords, recipe: str, part: Part) -> tuple[Scores, Scores] | str:
+    """Return baseline's and treatment's scores, or why there are none."""
+    names = (part["baseline"], part["treatment"])
+    ok = [tuple(run for run in records.side(recipe, name) if run.ok) for name in names]
+    lacking = _missing(names, ok) or _unfinished(records, recipe, names)
+    if lacking:
+        return lacking
+    if part["kind"] == "as_published":
+        if importlib.util.find_spec(PUBLISHED_SCORING) is None:
+            return "the published scoring is not part of this analysis"
+        a, b = (_as_published(side) for side in ok)
+    else:
+        a, b = (scores_of(side, part["metric"]) for side in ok)
+    return "no answers were generated" if a is None or b is None else (a, b)
 
 
 def _is_paired(records: StudyRecords, recipe: str, part: Part) -> bool:
@@ -325,4 +331,4 @@ def _unfinished(records: StudyRecords, recipe: str, names: Sequence[str]) -> str
 
 def _missing(names: Sequence[str], runs: Sequence[Sequence[RunRecord]]) -> str:
     lacking = [name for name, side in zip(names, runs, strict=True) if not side]
-    return f"no finished run of {' and '.join(map(arm_name, lacking))}"
+    return f"no finished run of {' and '.join(map(arm_name, lacking))}" if lacking else ""

@@ -168,7 +168,7 @@ class FigureFile:
     caption: str
     alt: str
     section: str
-    """``search``, ``curves``, ``results`` or ``cost``."""
+    """``search``, ``curves``, ``results``, ``claims`` or ``cost``."""
 
 
 @dataclass(frozen=True, kw_only=True)
