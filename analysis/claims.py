@@ -121,7 +121,7 @@ def _row(
     tested: Mapping[tuple[Key, str], Tested],
 ) -> ClaimRow:
     """Judge one claim on one model or over all."""
-    plan = next(iter(records.claims.values())) if place == POOLED else records.claims[place]
+    plan = _plan(records, place)
     bound = bool(claim["not_testable"])
     parts = tuple(
         _part(part, tested[_key(part), place], plan, sesoi=records.sesoi, measured_only=bound)
@@ -139,6 +139,15 @@ def _row(
         parts=parts,
         remark=_remark(claim, parts),
     )
+
+
+def _plan(records: StudyRecords, place: str) -> Mapping[str, Any]:
+    """Return a recipe's plan, or the one of all; without settings where they differ."""
+    if place != POOLED:
+        return records.claims[place]
+    first, *others = records.claims.values()
+    same = all(plan["settings"] == first["settings"] for plan in others)
+    return first if same else {**first, "settings": {}}
 
 
 def _part(
@@ -170,6 +179,7 @@ def _part(
         high=high,
         digits=METRICS[part["metric"]].digits if in_metric else 2,
         unit=METRICS[part["metric"]].unit if in_metric else "",
+        is_difference=found.form == "difference",
         detectable=detectable,
         p_value=None if measured_only else _p(found),
         p_adjusted=None if measured_only or contrast is None else tested.p_adjusted,

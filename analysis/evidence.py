@@ -13,7 +13,7 @@ from analysis import contrasts, stats
 from analysis.components import SeedPart
 from analysis.load import scores_of
 from analysis.metrics import METRICS
-from analysis.records import RunRecord, Scores, StudyRecords
+from analysis.records import RunRecord, Scores, StudyRecords, in_order
 from analysis.stats import Contrast
 from analysis.words import arm_name, settings
 
@@ -118,16 +118,30 @@ def prediction(part: Part, plan: Mapping[str, Any]) -> str:
             f"updates with the final one, {than} {early['rank_correlation']:g}"
         )
     scored = ", scored as published" if part["kind"] == "as_published" else ""
-    base = side_name(part["baseline"], plan)
-    return f"{label}{scored}: {who} {part['direction']} than {base}"
+    return f"{label}{scored}: {_comparison(part, plan)}"
+
+
+def _comparison(part: Part, plan: Mapping[str, Any]) -> str:
+    """Say which side is predicted to be higher or lower, with what sets them apart."""
+    sides = [part["treatment"], part["baseline"]]
+    than = f"{part['direction']} than"
+    if not all(name in plan["settings"] for name in sides):
+        return f"{side_name(sides[0], plan)} {than} {side_name(sides[1], plan)}"
+    a, b = (in_order("orpo", plan["settings"][name]) for name in sides)
+    shared = {name: value for name, value in a.items() if b[name] == value}
+    one, other = (
+        settings({name: value for name, value in side.items() if name not in shared})
+        for side in (a, b)
+    )
+    fixed = f" ({settings(shared)})" if shared else ""
+    return f"ORPO with {one} {than} with {other}{fixed}"
 
 
 def side_name(name: str, plan: Mapping[str, Any]) -> str:
     """Name an arm, or ORPO at a setting with its values."""
     if name not in plan["settings"]:
         return arm_name(name)
-    values = plan["settings"][name]
-    return f"ORPO ({settings({key: values[key] for key in ('learning_rate', 'beta')})})"
+    return f"ORPO ({settings(in_order('orpo', plan['settings'][name]))})"
 
 
 def share_of_change(run: RunRecord, metric: str, share: float) -> float:

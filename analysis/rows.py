@@ -199,6 +199,8 @@ class ClaimPart:
     """Bounds of the 95 % interval; None where no test could run."""
     digits: int
     unit: str
+    is_difference: bool
+    """Whether the estimate is a difference, whose sign is always shown."""
     detectable: float | None
     """True difference that 80 % of such studies would find, in the same unit."""
     p_value: float | None
