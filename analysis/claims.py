@@ -1,9 +1,9 @@
 """Judge the claims of the sources by the records (METHODS.md, 8).
 
 Family: every distinct prediction of the registered claims, tested over all
-models where there are several, corrected by Holm; a prediction that could not
-be tested stays in it with p = 1. A single model is judged behind that gate
-only, corrected by Holm over the models.
+models where there are several, corrected by Holm. One that not every model can
+test is in it by those that can, and one that none can with p = 1. A single model
+is judged behind the gate of all, corrected by Holm over the models.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,13 +23,14 @@ Key = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tested:
+class Corrected:
     """One prediction's evidence on one model or over all, after correction."""
 
     evidence: Evidence
     p_adjusted: float | None = None
     is_open: bool = True
     """False where the prediction is not shown over all models."""
+    family_size: int = 0
 
 
 def claim_rows(records: StudyRecords) -> tuple[ClaimRow, ...]:
@@ -49,8 +50,7 @@ def claim_remarks(records: StudyRecords, rows: Sequence[ClaimRow]) -> tuple[str,
     if not rows:
         return ()
     plans = records.claims
-    claims = next(iter(plans.values()))["claims"]
-    n = len(_family({_key(part): part for claim in claims for part in claim["parts"]}))
+    n = max((part.family_size for row in rows for part in row.parts), default=0)
     first = (
         f"The family of the claims has {n} tests, corrected by Holm; those that could not run "
         "count as p = 1."
@@ -75,13 +75,13 @@ def _key(part: Part) -> Key:
     return part["kind"], part["metric"], part["baseline"], part["treatment"]
 
 
-def _family(parts: Mapping[Key, Part]) -> list[Key]:
-    return [key for key, part in parts.items() if part["kind"] != "cost"]
+def _testable(found: Mapping[str, Evidence]) -> list[str]:
+    return [recipe for recipe, one in found.items() if one.contrast is not None]
 
 
 def _tested(
     records: StudyRecords, recipes: Sequence[str], parts: Mapping[Key, Part]
-) -> dict[tuple[Key, str], Tested]:
+) -> dict[tuple[Key, str], Corrected]:
     """Measure every prediction everywhere and correct the family."""
     single = {
         key: {recipe: evidence.gather(records, recipe, part) for recipe in recipes}
@@ -90,7 +90,10 @@ def _tested(
     pooled = {key: evidence.pool(found) for key, found in single.items() if len(found) > 1}
     gated = {key for key, found in pooled.items() if found.contrast is not None}
     family = [
-        (key, place) for key in _family(parts) for place in ([POOLED] if key in gated else recipes)
+        (key, place)
+        for key, part in parts.items()
+        if part["kind"] != "cost"
+        for place in ([POOLED] if key in gated else _testable(single[key]) or recipes[:1])
     ]
     found = {(key, POOLED): one for key, one in pooled.items()}
     found |= {(key, recipe): one for key, rows in single.items() for recipe, one in rows.items()}
@@ -101,10 +104,11 @@ def _tested(
         within = stats.holm([_p(single[key][recipe]) for recipe in recipes])
         adjusted |= {(key, recipe): p for recipe, p in zip(recipes, within, strict=True)}
     return {
-        (key, place): Tested(
+        (key, place): Corrected(
             evidence=one,
             p_adjusted=adjusted.get((key, place)),
             is_open=place == POOLED or is_open.get(key, True),
+            family_size=len(family),
         )
         for (key, place), one in found.items()
     }
@@ -118,7 +122,7 @@ def _row(
     records: StudyRecords,
     claim: Mapping[str, Any],
     place: str,
-    tested: Mapping[tuple[Key, str], Tested],
+    tested: Mapping[tuple[Key, str], Corrected],
 ) -> ClaimRow:
     """Judge one claim on one model or over all."""
     plan = _plan(records, place)
@@ -152,7 +156,7 @@ def _plan(records: StudyRecords, place: str) -> Mapping[str, Any]:
 
 def _part(
     part: Part,
-    tested: Tested,
+    tested: Corrected,
     plan: Mapping[str, Any],
     *,
     sesoi: Mapping[str, float],
@@ -182,6 +186,7 @@ def _part(
         is_difference=found.form == "difference",
         detectable=detectable,
         p_value=None if measured_only else _p(found),
+        family_size=tested.family_size,
         p_adjusted=None if measured_only or contrast is None else tested.p_adjusted,
         n=found.n,
         test=found.test or f"not tested: {found.reason}",
@@ -191,7 +196,7 @@ def _part(
     )
 
 
-def _judged(part: Part, tested: Tested, sesoi: float | None) -> tuple[ClaimVerdict, str]:
+def _judged(part: Part, tested: Corrected, sesoi: float | None) -> tuple[ClaimVerdict, str]:
     """Judge one prediction by its corrected test; return the verdict and a remark."""
     contrast = tested.evidence.contrast
     if contrast is None:

@@ -206,6 +206,7 @@ class ClaimPart:
     p_value: float | None
     p_adjusted: float | None
     """Holm's p-value within the family."""
+    family_size: int
     n: str
     """What was counted: runs, pairs, trials."""
     test: str
