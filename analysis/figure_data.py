@@ -237,7 +237,7 @@ def _beta_panel(records: StudyRecords, recipe: str, metric: str) -> BetaPanel:
     described = METRICS[metric]
     return BetaPanel(
         recipe=recipe,
-        label=f"{described.label}\n({described.unit})",
+        label="\n".join(textwrap.wrap(f"{described.label} ({described.unit})", LABEL_WIDTH)),
         learning_rate=float(rate),
         points=tuple(points),
         means=tuple(
