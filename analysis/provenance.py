@@ -8,6 +8,9 @@ from typing import Any
 from analysis.records import RunRecord, StudyRecords
 from study.config import digest, load_recipe, recipe_names, to_dict
 
+SEEDS_PER_STUDY = 1_000
+"""Run seeds that one ``--seed`` has, as ``study.seeds`` gives them out."""
+
 
 def signature(records: StudyRecords) -> str:
     """Name models, data, budgets, configurations and code of all runs in one line."""
@@ -177,11 +180,11 @@ def _commands_of(records: StudyRecords, recipe: str) -> list[tuple[str, str]]:
         found.append(("search", f" --trials {trials}{_seed(seed)}{_overrides(recipe, searched)}"))
     seeds = sorted({run.seed for run in records.of(recipe) if run.arm != "base"})
     if seeds:
-        n, seed = len(seeds), seeds[0] - 1
+        n, seed = len(seeds), seeds[0] // SEEDS_PER_STUDY
         found.append(("compare", f" --seeds {n}{_seed(seed)}{_overrides(recipe, shared)}"))
     seeds = sorted({run.seed for run in records.claim_runs if run.recipe == recipe})
     if seeds:
-        n, seed = len(seeds), seeds[0] - 1
+        n, seed = len(seeds), seeds[0] // SEEDS_PER_STUDY
         found.append(("claims", f" --seeds {n}{_seed(seed)}{_overrides(recipe, shared)}"))
     return found
 

@@ -14,6 +14,7 @@ from analysis.evidence import Evidence, gather, pool, share_of_change
 from analysis.figure_data import beta_info
 from analysis.figures import draw_betas
 from analysis.load import load_study, scores_of
+from analysis.provenance import commands
 from analysis.verdicts import ClaimVerdict, claim_verdict
 from study.errors import RecordError
 from study.records import claims_path, read_json, setting_folder, write_json
@@ -304,3 +305,12 @@ def test_the_figure_over_beta_shows_every_seed_and_their_means(records):
     assert [beta for beta, _ in margin.means] == [0.1, 0.5, 1.0]
     assert margin.means[1][1] == pytest.approx(middle)
     assert len(figure.axes) == 4
+
+
+def test_the_commands_make_the_runs_of_claims_again_with_the_studys_seed(tmp_path, builders):
+    runs = builders["study"](tmp_path / "runs", recipes=("tiny-llama",), seeds=(2001, 2002))
+    builders["claims"](runs, builders["recipe"]("tiny-llama"), seeds=(2001, 2002))
+    lines = commands(load_study(runs))
+
+    assert "study compare --recipe tiny-llama --seeds 2 --seed 2" in lines
+    assert "study claims --recipe tiny-llama --seeds 2 --seed 2" in lines
