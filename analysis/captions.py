@@ -128,3 +128,11 @@ LENGTHS: Final = FigureFile(
     alt="Histograms of the number of tokens in the answers of each arm, one panel per recipe.",
     section="results",
 )
+BETAS: Final = FigureFile(
+    name="claims-beta",
+    caption="ORPO at one learning rate and several β on held-out test pairs: the margin, and the "
+    "log-probability per token of the chosen answers. Dots are single seeds, lines join their "
+    "means; β is on a logarithmic axis.",
+    alt="Dot plots of margin and log-probability of chosen answers against β, one row per recipe.",
+    section="claims",
+)

@@ -13,7 +13,7 @@ import numpy as np
 
 from analysis import tuning
 from analysis.curve_data import Point, padded
-from analysis.load import score_matrix
+from analysis.load import score_matrix, scores_of
 from analysis.metrics import METRICS
 from analysis.records import SearchRecord, StudyRecords
 from analysis.rows import ContrastRow
@@ -112,6 +112,34 @@ class ContrastPanel:
     x_range: tuple[float, float]
 
 
+@dataclass(frozen=True, kw_only=True)
+class BetaPanel:
+    """One metric of one recipe over β, at the claims' learning rate."""
+
+    recipe: str
+    label: str
+    learning_rate: float
+    points: tuple[Point, ...]
+    """(β, mean over pairs) of every run."""
+    means: tuple[Point, ...]
+
+
+BETA_METRICS = ("margin", "chosen_logps")
+
+
+def beta_info(records: StudyRecords) -> tuple[BetaPanel, ...]:
+    """Collect margin and chosen log-probability over β, where three β have runs.
+
+    The learning rate is the one at which most settings of the claims differ in β.
+    """
+    return tuple(
+        panel
+        for recipe in records.claims
+        for metric in BETA_METRICS
+        if len((panel := _beta_panel(records, recipe, metric)).means) > 2
+    )
+
+
 def history_info(records: StudyRecords) -> tuple[HistoryPanel, ...]:
     """Collect the objective over the trials of every search."""
     return tuple(_history_panel(search) for search in records.searches if search.trials)
@@ -192,6 +220,30 @@ def _history_panel(search: SearchRecord) -> HistoryPanel:
         pruned=of("pruned"),
         diverged=tuple(trial["number"] for trial in search.trials if trial["value"] is None),
         best=tuple(tuning.best_so_far(search.trials, direction=direction)),
+    )
+
+
+def _beta_panel(records: StudyRecords, recipe: str, metric: str) -> BetaPanel:
+    settings = records.claims[recipe]["settings"]
+    rates = [values["learning_rate"] for values in settings.values()]
+    rate = max(rates, key=rates.count)
+    points = [
+        (float(settings[name]["beta"]), float(mean))
+        for name in settings
+        if settings[name]["learning_rate"] == rate
+        if (scores := scores_of([r for r in records.side(recipe, name) if r.ok], metric))
+        for mean in scores.matrix.mean(axis=1)
+    ]
+    described = METRICS[metric]
+    return BetaPanel(
+        recipe=recipe,
+        label="\n".join(textwrap.wrap(f"{described.label} ({described.unit})", LABEL_WIDTH)),
+        learning_rate=float(rate),
+        points=tuple(points),
+        means=tuple(
+            (beta, float(np.mean([y for x, y in points if x == beta])))
+            for beta in sorted({x for x, _ in points})
+        ),
     )
 
 

@@ -13,10 +13,10 @@ from matplotlib.ticker import MaxNLocator
 from analysis import captions, search_figures, tuning_figures
 from analysis import figure_data as data
 from analysis.curve_data import CurvePanel, curve_info
-from analysis.drawing import COLOURS, INK, NEUTRAL, STYLE, grid, legend, mark, save
+from analysis.drawing import COLOURS, INK, NEUTRAL, STYLE, columns_of, grid, legend, mark, save
 from analysis.records import StudyRecords
 from analysis.rows import FigureFile, Findings
-from analysis.words import arm_name
+from analysis.words import arm_name, setting
 
 
 def draw_all(records: StudyRecords, findings: Findings, folder: Path) -> tuple[FigureFile, ...]:
@@ -139,6 +139,24 @@ def draw_contrasts(
     return figure
 
 
+def draw_betas(panels: Sequence[data.BetaPanel]) -> Figure:
+    """Draw scores over β: dots are seeds, lines join their means."""
+    figure, axes = grid(len(panels), columns=len(data.BETA_METRICS), height=2.5)
+    for panel, axis in zip(panels, axes, strict=True):
+        axis.plot(*columns_of(panel.means), color=COLOURS["orpo"], lw=1.6)
+        axis.plot(*columns_of(panel.points), "o", color=COLOURS["orpo"], ms=4.5, alpha=0.6)
+        axis.set_xscale("log")
+        betas = [beta for beta, _ in panel.means]
+        axis.set_xticks(betas, [f"{beta:g}" for beta in betas])
+        axis.minorticks_off()
+        axis.set(
+            title=f"{panel.recipe}, learning rate {setting(panel.learning_rate)}",
+            xlabel="β",
+            ylabel=panel.label,
+        )
+    return figure
+
+
 def _figures(
     records: StudyRecords, findings: Findings
 ) -> list[tuple[FigureFile, Callable[[Any], Figure], Sequence[Any]]]:
@@ -180,6 +198,7 @@ def _figures(
             contrasts,
         ),
         (captions.LENGTHS, draw_lengths, data.length_info(records)),
+        (captions.BETAS, draw_betas, data.beta_info(records)),
     ]
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 from analysis import advice, calibration, notes, provenance, tables, wording
+from analysis.claims import claim_remarks, claim_rows
 from analysis.contrasts import comparisons, contrast_rows, pooled_comparisons
 from analysis.load import StudyRecords
 from analysis.metrics import METRICS
@@ -11,6 +12,8 @@ from analysis.rouge_rows import rouge_remarks, rouge_rows
 from analysis.rows import (
     ArmRow,
     CalibrationRow,
+    ClaimPart,
+    ClaimRow,
     ContrastRow,
     CostRow,
     DataRow,
@@ -28,6 +31,8 @@ from analysis.tuning_rows import budget_remarks, tuning_rows
 __all__ = [
     "ArmRow",
     "CalibrationRow",
+    "ClaimPart",
+    "ClaimRow",
     "ContrastRow",
     "CostRow",
     "DataRow",
@@ -59,6 +64,7 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
     searches = tables.search_rows(records)
     tuning = tuning_rows(records)
     rouge = rouge_rows(records)
+    claims = claim_rows(records)
     reported = {name for arm in arms for name in arm.scores}
     return Findings(
         answer=wording.answer((*pooled, *contrasts), arms, primary),
@@ -91,6 +97,8 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
         rouge=rouge,
         rouge_remarks=rouge_remarks(rouge),
         table_notes=notes.table_notes(records, (*contrasts, *pooled)),
+        claims=claims,
+        claim_remarks=claim_remarks(records, claims),
     )
 
 

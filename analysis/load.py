@@ -27,6 +27,8 @@ from study.records import (
     GENERATIONS,
     TRIALS,
     RunFolder,
+    claim_folders,
+    claims_path,
     compare_folders,
     plan_path,
     read_json,
@@ -43,6 +45,7 @@ __all__ = [
     "is_complete",
     "load_study",
     "score_matrix",
+    "scores_of",
 ]
 
 LOG_PROBABILITIES = ("chosen_logp_sum", "chosen_tokens", "rejected_logp_sum", "rejected_tokens")
@@ -56,6 +59,7 @@ def load_study(runs: Path) -> StudyRecords:
             cannot be compared with each other.
     """
     finished: list[RunRecord] = []
+    claim_runs: list[RunRecord] = []
     unfinished: list[tuple[str, str, int]] = []
     searches: list[SearchRecord] = []
     for recipe in recipes_in(runs):
@@ -65,12 +69,16 @@ def load_study(runs: Path) -> StudyRecords:
                 unfinished.append((recipe, arm, seed))
             else:
                 finished.append(_load_run(folder, record, recipe, arm, seed))
+        for setting, seed, folder in claim_folders(runs, recipe):
+            record = folder.record()
+            if record is not None:
+                claim_runs.append(_load_run(folder, record, recipe, setting, seed))
         searches += _load_searches(runs, recipe)
     if not finished:
         raise RecordError(f"{runs} holds no finished run; make some with `study compare`")
     recipes = tuple(sorted({run.recipe for run in finished}))
     for recipe in recipes:
-        checks.check_comparable([run for run in finished if run.recipe == recipe])
+        checks.check_comparable([run for run in (*finished, *claim_runs) if run.recipe == recipe])
     return StudyRecords(
         recipes=recipes,
         runs=tuple(finished),
@@ -78,6 +86,8 @@ def load_study(runs: Path) -> StudyRecords:
         unfinished=tuple(row for row in unfinished if row[0] in recipes),
         plans=_load_plans(runs, recipes),
         folder=runs,
+        claims=_load_claims(runs, recipes),
+        claim_runs=tuple(run for run in claim_runs if run.recipe in recipes),
     )
 
 
@@ -92,7 +102,11 @@ def is_complete(runs: Path) -> bool:
 
 def score_matrix(records: StudyRecords, recipe: str, arm: str, metric: str) -> Scores | None:
     """Return an arm's scores of one metric, seeds by examples, or None without any."""
-    runs = records.ok(recipe, arm)
+    return scores_of(records.ok(recipe, arm), metric)
+
+
+def scores_of(runs: Sequence[RunRecord], metric: str) -> Scores | None:
+    """Return the scores of runs that did not diverge, or None without any."""
     if not runs:
         return None
     columns = [example_scores(run.examples).get(metric) for run in runs]
@@ -166,6 +180,18 @@ def _load_plans(runs: Path, recipes: Sequence[str]) -> dict[str, Mapping[str, An
             "keep them in separate folders and name one with --runs",
         )
     return plans
+
+
+def _load_claims(runs: Path, recipes: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """Read the claims that were registered with each recipe's records, if any were."""
+    found = {recipe: read_json(claims_path(runs, recipe)) for recipe in recipes}
+    claims = {recipe: plan for recipe, plan in found.items() if plan is not None}
+    require(
+        len({digest([plan["claims"], plan["early"]]) for plan in claims.values()}) <= 1,
+        f"{' and '.join(claims)} were registered with different claims",
+        "start `study compare` again for all of them, which registers the present ones",
+    )
+    return {**claims}
 
 
 def _load_searches(runs: Path, recipe: str) -> list[SearchRecord]:

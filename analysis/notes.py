@@ -19,8 +19,7 @@ FIXED: Final = {
         f"{UNTESTED} n: one trial per setting unless repetitions are named; single trials have no "
         "interval, so a difference within the spread of repetitions means nothing."
     ),
-    "weights": f"{UNTESTED} n: one run per trial, all with the same seed; repetitions are left out.",
-    "importance": f"{UNTESTED} n: complete trials as counted; shares of one search, without error.",
+    "weights": f"{UNTESTED} n: one run per trial, all with the same seed; no repetitions.",
     "early": (
         "Spearman's rank correlation with its 95 % interval (Fisher's z, standard error of Bonett "
         "and Wright). No null hypothesis is tested and nothing is corrected: intervals hold one "
@@ -30,6 +29,17 @@ FIXED: Final = {
     "rouge": (
         f"{UNTESTED} n: answers and seeds as counted. Differences in corrected ROUGE are tested "
         "in the section on tests."
+    ),
+    "claims": (
+        "The test stands below each prediction, its null hypothesis in words below this table, "
+        "and n and the smallest effect that 80 % of such studies would find in its row. "
+        "Corrections: Holm's over every distinct prediction, in brackets; intervals are not "
+        "corrected."
+    ),
+    "claims-models": (
+        "The tests and null hypotheses are those of the table over all models, on one model "
+        "each; n, Holm's correction and detectable effects stand in the rows. A single model is "
+        "judged behind the gate of all of them."
     ),
     "cost": f"{UNTESTED} n: means over the seeds of each arm that did not diverge.",
     "calibration": (

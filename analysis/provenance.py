@@ -8,6 +8,9 @@ from typing import Any
 from analysis.records import LOCAL, RunRecord, StudyRecords
 from study.config import digest, load_recipe, recipe_names, to_dict
 
+SEEDS_PER_STUDY = 1_000
+"""Run seeds that one ``--seed`` has, as ``study.seeds`` gives them out."""
+
 
 def signature(records: StudyRecords) -> str:
     """Name models, data, budgets, configurations and code of all runs in one line."""
@@ -17,7 +20,7 @@ def signature(records: StudyRecords) -> str:
         "data": [run.record["data"]["test"]["fingerprint"][:8] for run in first],
         "trials": [str(len(search.trials)) for search in records.searches] or ["0"],
         "seeds": [str(_n_seeds(records, recipe)) for recipe in records.recipes],
-        "digest": [digest(sorted(str(run.record["digest"]) for run in records.runs))[:12]],
+        "digest": [digest(sorted(str(run.record["digest"]) for run in _all_runs(records)))[:12]],
         "git": [str(run.record["git"])[:12] for run in records.runs],
     }
     return "|".join(f"{name}:{'+'.join(dict.fromkeys(values))}" for name, values in fields.items())
@@ -59,7 +62,7 @@ def run_digests(records: StudyRecords) -> tuple[dict[str, object], ...]:
     return tuple(
         {"recipe": run.recipe, "arm": run.arm, "seed": run.seed}
         | {name: run.record[name] for name in names}
-        for run in records.runs
+        for run in _all_runs(records)
     )
 
 
@@ -164,6 +167,10 @@ def deviations(records: StudyRecords) -> tuple[str, ...]:
     return (*sentences, *_amended_plans(records))
 
 
+def _all_runs(records: StudyRecords) -> tuple[RunRecord, ...]:
+    return (*records.runs, *records.claim_runs)
+
+
 def _n_seeds(records: StudyRecords, recipe: str) -> int:
     return len({run.seed for run in records.of(recipe) if run.arm != "base"})
 
@@ -180,7 +187,7 @@ def _commands_of(records: StudyRecords, recipe: str) -> list[tuple[str, str]]:
         found.append(("search", f" --trials {trials}{_seed(seed)}{_overrides(recipe, searched)}"))
     seeds = sorted({run.seed for run in records.of(recipe) if run.arm != "base"})
     if seeds:
-        n, seed = len(seeds), seeds[0] - 1
+        n, seed = len(seeds), seeds[0] // SEEDS_PER_STUDY
         plan = records.plans[recipe]
         used = {
             **shared,
@@ -192,6 +199,10 @@ def _commands_of(records: StudyRecords, recipe: str) -> list[tuple[str, str]]:
             },
         }
         found.append(("compare", f" --seeds {n}{_seed(seed)}{_overrides(recipe, used)}"))
+    seeds = sorted({run.seed for run in records.claim_runs if run.recipe == recipe})
+    if seeds:
+        n, seed = len(seeds), seeds[0] // SEEDS_PER_STUDY
+        found.append(("claims", f" --seeds {n}{_seed(seed)}{_overrides(recipe, shared)}"))
     return found
 
 

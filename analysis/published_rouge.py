@@ -28,7 +28,9 @@ SCORED: Final = 1001 / 2000
 TURN: Final = re.compile(r"(?:^|\n\n)(system|user|assistant|tool): ")
 
 
-def as_published(generations: Sequence[Mapping[str, str]]) -> dict[str, npt.NDArray[np.float64]]:
+def published_scores(
+    generations: Sequence[Mapping[str, str]],
+) -> dict[str, npt.NDArray[np.float64]]:
     """Score answers as the article's code did.
 
     Args:
@@ -48,7 +50,14 @@ def as_published(generations: Sequence[Mapping[str, str]]) -> dict[str, npt.NDAr
     return dict(zip(ROUGE, scores.T, strict=True))
 
 
-def corrected(generations: Sequence[Mapping[str, str]]) -> dict[str, npt.NDArray[np.float64]]:
+def as_published(generations: Sequence[Mapping[str, str]]) -> npt.NDArray[np.float64]:
+    """Return ROUGE-L alone of ``published_scores``, ``(N,)``."""
+    return published_scores(generations)["rougeL"]
+
+
+def corrected_scores(
+    generations: Sequence[Mapping[str, str]],
+) -> dict[str, npt.NDArray[np.float64]]:
     """Score the answers alone, all of them: the study's own ROUGE.
 
     Args:

@@ -1,7 +1,7 @@
 """Records of a study as the analysis holds them: read, checked and frozen."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,6 +71,10 @@ class StudyRecords:
     """Recipe -> how its comparison was planned to be judged."""
     folder: Path = LOCAL
     """Where the records were read from."""
+    claims: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Recipe -> the claims registered with its records, where there are any."""
+    claim_runs: tuple[RunRecord, ...] = ()
+    """Runs that decide claims; their ``arm`` is the name of their setting."""
 
     @property
     def primary_metric(self) -> str:
@@ -91,6 +95,12 @@ class StudyRecords:
     def of(self, recipe: str, arm: str | None = None) -> tuple[RunRecord, ...]:
         """Return the finished runs of a recipe, or of one of its arms."""
         return tuple(run for run in self.runs if run.recipe == recipe and arm in (None, run.arm))
+
+    def side(self, recipe: str, name: str) -> tuple[RunRecord, ...]:
+        """Return the finished runs of an arm, or of a setting that decides claims."""
+        if name in ARM_SETTINGS:
+            return self.of(recipe, name)
+        return tuple(run for run in self.claim_runs if (run.recipe, run.arm) == (recipe, name))
 
     def ok(self, recipe: str, arm: str) -> tuple[RunRecord, ...]:
         """Return an arm's runs that did not diverge."""

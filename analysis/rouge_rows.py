@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from analysis.published_rouge import ROUGE, as_published, corrected
+from analysis.published_rouge import ROUGE, corrected_scores, published_scores
 from analysis.records import RunRecord, StudyRecords
 from analysis.rows import RougeRow
 from analysis.words import arm_name, number
@@ -48,8 +48,8 @@ def _rouge_row(runs: Sequence[RunRecord]) -> RougeRow:
         arm=runs[0].arm,
         n_seeds=len(runs),
         n_answers=len(runs[0].generations),
-        corrected=_means([corrected(run.generations) for run in runs]),
-        published=_means([as_published(run.generations) for run in runs]),
+        corrected=_means([corrected_scores(run.generations) for run in runs]),
+        published=_means([published_scores(run.generations) for run in runs]),
     )
 
 

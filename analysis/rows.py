@@ -233,7 +233,7 @@ class FigureFile:
     caption: str
     alt: str
     section: str
-    """``search``, ``curves``, ``results`` or ``cost``."""
+    """``search``, ``curves``, ``results``, ``claims`` or ``cost``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +250,53 @@ class CalibrationRow:
     high: float | None
     n_studies: int
     passed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimPart:
+    """One prediction of a claim, measured on one model or over all."""
+
+    prediction: str
+    """What must hold, in words."""
+    estimate: float | None
+    low: float | None
+    high: float | None
+    """Bounds of the 95 % interval; None where no test could run."""
+    digits: int
+    unit: str
+    is_difference: bool
+    """Whether the estimate is a difference, whose sign is always shown."""
+    detectable: float | None
+    """True difference that 80 % of such studies would find, in the same unit."""
+    p_value: float | None
+    p_adjusted: float | None
+    """Holm's p-value within the family."""
+    family_size: int
+    n: str
+    """What was counted: runs, pairs, trials."""
+    test: str
+    null_hypothesis: str
+    verdict: str
+    """One of ``analysis.verdicts.ClaimVerdict``."""
+    remark: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimRow:
+    """One claim of a source, judged on one model or over all."""
+
+    claim: str
+    source: str
+    sentence: str
+    made_at: str
+    """Model and data that the source made it on."""
+    here: str
+    """Size of the model and data here."""
+    recipe: str
+    verdict: str
+    """One of ``analysis.verdicts.ClaimVerdict``."""
+    parts: tuple[ClaimPart, ...]
+    remark: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,3 +345,7 @@ class Findings:
     """One sentence per recipe: what the published scoring does to the order of the arms."""
     table_notes: Mapping[str, str] = field(default_factory=dict)
     """Table -> what is tested in it, or that nothing is, and its numbers of cases."""
+    claims: tuple[ClaimRow, ...] = ()
+    """Claims of the sources; each over all models first, where there are several."""
+    claim_remarks: tuple[str, ...] = ()
+    """One sentence per thing to know about how the claims were judged."""

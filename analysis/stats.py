@@ -244,7 +244,7 @@ def compare_arms(
             for v, df, r in zip(found.seed, found.seed_dfs, found.residual, strict=True)
         ),
         v_prompt=float(found.prompt) if scope == "population" else 0.0,
-        df_prompt=len(names) - 1,
+        df_prompt=max(1, len(names) - 1),
         n_seeds=(len(a), len(b)),
         n_examples=n_examples,
         n_clusters=len(names),
@@ -337,14 +337,16 @@ def pool_models(contrasts: Sequence[Contrast]) -> Contrast:
         for part in contrast.seed_parts
     )
     prompts = _shared_prompts(contrasts)
-    spread = len(prompts) / (len(prompts) - 1) * sum(share**2 for share in prompts.values())
     residual = sum(part.residual for part in parts)
     population = contrasts[0].scope == "population"
+    spread = 0.0
+    if population:
+        spread = len(prompts) / (len(prompts) - 1) * sum(share**2 for share in prompts.values())
     return Contrast(
         estimate=float(np.mean([contrast.estimate for contrast in contrasts])),
         seed_parts=parts,
         v_prompt=max(0.0, spread - residual) if population else 0.0,
-        df_prompt=len(prompts) - 1,
+        df_prompt=max(1, len(prompts) - 1),
         n_seeds=(
             min(contrast.n_seeds[0] for contrast in contrasts),
             min(contrast.n_seeds[1] for contrast in contrasts),

@@ -1,5 +1,6 @@
 """What a contrast allows to be said, chosen by its intervals alone."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Protocol
 
@@ -37,6 +38,28 @@ class Verdict(StrEnum):
         if self in (Verdict.BETTER, Verdict.BETTER_BY_AT_LEAST):
             return 1
         return -1 if self in (Verdict.WORSE, Verdict.WORSE_BY_AT_LEAST) else 0
+
+
+class ClaimVerdict(StrEnum):
+    """What the records say of a claim of a source."""
+
+    REPRODUCED = "reproduced"
+    CONTRADICTED = "contradicted"
+    INCONCLUSIVE = "inconclusive"
+    NOT_TESTABLE = "not testable here"
+
+
+def claim_verdict(parts: Iterable[ClaimVerdict]) -> ClaimVerdict:
+    """Judge a claim by its parts: all must hold, and one against it is enough."""
+    found = set(parts)
+    for decisive in (
+        ClaimVerdict.CONTRADICTED,
+        ClaimVerdict.NOT_TESTABLE,
+        ClaimVerdict.INCONCLUSIVE,
+    ):
+        if decisive in found:
+            return decisive
+    return ClaimVerdict.REPRODUCED if found else ClaimVerdict.NOT_TESTABLE
 
 
 def verdict(

@@ -48,8 +48,8 @@ def setting_name(name: str) -> str:
 
 
 def arm_name(arm: str) -> str:
-    """Print the name of an arm: ``Base``, ``SFT``, ``ORPO``."""
-    return "Base" if arm == "base" else arm.upper()
+    """Print the name of an arm, ``Base``, ``SFT``, ``ORPO``, or of a setting as it is."""
+    return {"base": "Base", "sft": "SFT", "orpo": "ORPO"}.get(arm, arm)
 
 
 def in_unit(text: str, metric: Metric) -> str:

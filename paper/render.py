@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import jinja2
 from markupsafe import Markup
 
-from analysis.findings import CalibrationRow, ContrastRow, FigureFile, Findings, Metric
+from analysis.findings import CalibrationRow, ClaimRow, ContrastRow, FigureFile, Findings, Metric
 from analysis.tuning_rows import score_label
 from analysis.words import (
     MISSING,
@@ -142,6 +142,25 @@ def tests_of(
     ]
 
 
+def by_claim(findings: Findings) -> list[tuple[ClaimRow, list[ClaimRow]]]:
+    """List every claim's first row, over all models if there are several, and its rows."""
+    groups: dict[str, list[ClaimRow]] = {}
+    for row in findings.claims:
+        groups.setdefault(row.claim, []).append(row)
+    return [(rows[0], rows) for rows in groups.values()]
+
+
+def hypotheses(rows: Iterable[ClaimRow]) -> list[tuple[str, str]]:
+    """List every (test, null hypothesis) that claims were judged by, once each."""
+    found = [
+        (part.test, part.null_hypothesis)
+        for row in rows
+        for part in row.parts
+        if part.null_hypothesis and part.p_value is not None
+    ]
+    return list(dict.fromkeys(found))
+
+
 def count(value: float | None) -> str:
     """Print a count with thousands separated."""
     return MISSING if value is None else f"{value:,.0f}"
@@ -215,7 +234,8 @@ FILTERS: Mapping[str, Callable[..., object]] = {
     for function in (
         number, signed, interval, mean_sd, p_value, setting, settings, setting_name, arm_name,
         count, duration, memory, raw, raw_values, short, flat, tests_of, by_hypothesis,
-        arrow, with_unit, score_label, percent, percent_1, verdict_words, band,
+        arrow, with_unit, score_label, percent, percent_1, verdict_words, band, by_claim,
+        hypotheses,
     )
 }  # fmt: skip
 

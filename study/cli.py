@@ -101,6 +101,13 @@ runs_option = click.option(
     show_default=True,
     help="Folder of the records.",
 )
+seeds_option = click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Seeds per arm or setting; the search never uses them.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -161,13 +168,7 @@ def search_command(
 
 @main.command("compare")
 @training_options
-@click.option(
-    "--seeds",
-    type=click.IntRange(min=1),
-    default=3,
-    show_default=True,
-    help="Seeds per arm; the search never uses them.",
-)
+@seeds_option
 def compare_command(
     *,
     names: tuple[str, ...],
@@ -198,6 +199,43 @@ def compare_command(
         say=say,
     )
     _print(records, as_json, tables.compare_table)
+    say(f"next: python -m paper.build --runs {runs}")
+
+
+@main.command("claims")
+@training_options
+@seeds_option
+def claims_command(
+    *,
+    names: tuple[str, ...],
+    assignments: tuple[str, ...],
+    device: str,
+    runs: Path,
+    seed: int,
+    workers: int | None,
+    seeds: int,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Train ORPO at the fixed settings on which claims of the sources rest.
+
+    Finished runs are kept; missing ones are made. The other claims are decided
+    by the runs of `study compare`; the report gives all verdicts.
+    """
+    from study import claim_runs
+
+    say = _speaker(quiet)
+    recipes = _recipes(names, assignments, device, say)
+    _say_cost(recipes, device, say)
+    records = claim_runs.make_claim_runs(
+        recipes,
+        runs=runs,
+        seeds=seeds,
+        seed=seed,
+        run_jobs=_runner(recipes, device, workers, quiet),
+        say=say,
+    )
+    _print(records, as_json, tables.claims_table)
     say(f"next: python -m paper.build --runs {runs}")
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from study.claims import register
 from study.config import (
     ARM_SETTINGS,
     SCHEMA,
@@ -100,6 +101,7 @@ def compare(
             seeds=compare_seeds(seed, seeds),
             arms={run.arm: run.settings for run in mine},
         )
+        register(runs, recipe)
     missing = [run for run in plan if run.folder.record() is None]
     missing.sort(key=lambda run: list(ARM_SETTINGS).index(run.arm), reverse=True)
     run_jobs([_job(run) for run in missing])

@@ -336,6 +336,15 @@ def from_dict(tree: Mapping[str, Any]) -> Recipe:
     return typing.cast(Recipe, _build(Recipe, tree, ""))
 
 
+def build(kind: Any, tree: Mapping[str, Any]) -> Any:
+    """Build any frozen dataclass from plain data, refusing what it does not have.
+
+    Raises:
+        ConfigError: unknown, missing or mistyped fields.
+    """
+    return _build(kind, tree, "")
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """Turn a recipe or a part of it into plain, JSON-ready data."""
     return typing.cast(dict[str, Any], json.loads(canonical_json(dataclasses.asdict(config))))

@@ -42,16 +42,29 @@ def write_plan(
         "paired": len(planned) >= SEEDS_TO_PAIR,
         "arms": {arm: dict(settings) for arm, settings in arms.items()},
     }
-    if earlier is not None and plan == {name: earlier[name] for name in plan}:
-        return earlier
-    plan["written_at"] = datetime.now(UTC).isoformat(timespec="seconds")
-    plan["amended"] = [*earlier["amended"], _past(earlier, runs, recipe)] if earlier else []
-    write_json(path, plan)
-    return plan
-
-
-def _past(plan: dict[str, Any], runs: Path, recipe: Recipe) -> dict[str, Any]:
-    """Return a plan as it stands below ``amended``, with the runs it had."""
     finished = sum(f.record() is not None for _, _, f in compare_folders(runs, recipe.name))
-    kept = {name: value for name, value in plan.items() if name != "amended"}
-    return {**kept, "finished_runs": finished}
+    return write_amended(path, plan, n_finished=finished)
+
+
+def write_amended(path: Path, plan: dict[str, Any], *, n_finished: int) -> dict[str, Any]:
+    """Write a plan, keep what it was before below ``amended``, and return it.
+
+    Args:
+        path: file of the plan; left alone where it holds the same.
+        plan: what is planned.
+        n_finished: runs that had finished under the earlier plan.
+    """
+    earlier = read_json(path)
+    if earlier is not None and plan == {name: earlier.get(name) for name in plan}:
+        return earlier
+    past = []
+    if earlier is not None:
+        kept = {name: value for name, value in earlier.items() if name != "amended"}
+        past = [*earlier["amended"], {**kept, "finished_runs": n_finished}]
+    written = {
+        **plan,
+        "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "amended": past,
+    }
+    write_json(path, written)
+    return written

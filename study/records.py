@@ -8,8 +8,12 @@ Layout below the folder that ``--runs`` names::
     <recipe>/compare/<arm>/seed-<n>/
                                config.json  steps.jsonl  examples.parquet
                                generations.jsonl  adapter/  record.json
+    <recipe>/claims/config.json
+    <recipe>/claims/<setting>/seed-<n>/
+                               as in a comparison
 
-A comparison's own ``config.json`` is its plan. A run's ``config.json`` is
+A comparison's own ``config.json`` is its plan, that of the claims what they
+predict. A run's ``config.json`` is
 written first, ``record.json`` last and by rename: its presence means that the
 run is complete. Nothing here imports torch, so the
 analysis can read records on any machine.
@@ -94,12 +98,22 @@ def run_folder(runs: Path, recipe: str, arm: str, seed: int) -> RunFolder:
 
 def compare_folders(runs: Path, recipe: str) -> list[tuple[str, int, RunFolder]]:
     """List (arm, seed, folder) of every run of a comparison, claimed or finished."""
-    found = []
-    for path in (runs / recipe / "compare").glob("*/seed-*"):
-        number = path.name.removeprefix("seed-")
-        if number.isdecimal() and (path / CONFIG).exists():
-            found.append((path.parent.name, int(number), RunFolder(path)))
-    return sorted(found, key=lambda item: item[:2])
+    return _seed_folders(runs / recipe / "compare")
+
+
+def setting_folder(runs: Path, recipe: str, setting: str, seed: int) -> RunFolder:
+    """Return the folder of one run that decides claims."""
+    return RunFolder(runs / recipe / "claims" / setting / f"seed-{seed}")
+
+
+def claim_folders(runs: Path, recipe: str) -> list[tuple[str, int, RunFolder]]:
+    """List (setting, seed, folder) of every run that decides claims."""
+    return _seed_folders(runs / recipe / "claims")
+
+
+def claims_path(runs: Path, recipe: str) -> Path:
+    """Return the file that holds the claims that a recipe's records decide."""
+    return runs / recipe / "claims" / CONFIG
 
 
 def plan_path(runs: Path, recipe: str) -> Path:
@@ -119,8 +133,17 @@ def recipes_in(runs: Path) -> list[str]:
     return sorted(
         path.name
         for path in runs.iterdir()
-        if (path / "search").is_dir() or (path / "compare").is_dir()
+        if any((path / part).is_dir() for part in ("search", "compare", "claims"))
     )
+
+
+def _seed_folders(parent: Path) -> list[tuple[str, int, RunFolder]]:
+    found = []
+    for path in parent.glob("*/seed-*"):
+        number = path.name.removeprefix("seed-")
+        if number.isdecimal() and (path / CONFIG).exists():
+            found.append((path.parent.name, int(number), RunFolder(path)))
+    return sorted(found, key=lambda item: item[:2])
 
 
 def claim_folder(path: Path, config: Mapping[str, Any]) -> None:
@@ -252,10 +275,10 @@ def publish(source: Path, target: Path) -> list[Path]:
     copied = []
     for recipe in recipes_in(source):
         shutil.rmtree(target / recipe, ignore_errors=True)
-        runs = compare_folders(source, recipe)
+        runs = [*compare_folders(source, recipe), *claim_folders(source, recipe)]
         folders = [folder.path for _, _, folder in runs if folder.record()]
         folders += [path.parent for path in (source / recipe / "search").glob(f"*/{BEST}")]
-        folders += [plan_path(source, recipe).parent]
+        folders += [plan_path(source, recipe).parent, claims_path(source, recipe).parent]
         for folder in sorted(filter(Path.is_dir, folders)):
             for path in sorted(folder.iterdir()):
                 if path.is_file() and path.name != JOURNAL and not path.name.startswith("."):

@@ -12,12 +12,15 @@ from study.records import (
     CONFIG,
     TRIALS,
     RunFolder,
+    claim_folders,
+    claims_path,
     compare_folders,
     read_json,
     read_jsonl,
     recipes_in,
     run_folder,
     search_folder,
+    setting_folder,
 )
 
 Row = dict[str, Any]
@@ -27,14 +30,18 @@ def status(runs: Path, recipes: Sequence[str] = ()) -> list[Row]:
     """List every search and run below ``runs``, one row each.
 
     A search counts its finished trials. A seed that one trained arm has and
-    another lacks is listed as missing.
+    another lacks is listed as missing, and so is one that the claims' plan names.
 
     Args:
         runs: folder of all records.
         recipes: names to list; none means all that have records.
     """
     names = list(recipes) or recipes_in(runs)
-    return [row for name in names for row in (*_searches(runs, name), *_compared(runs, name))]
+    return [
+        row
+        for name in names
+        for row in (*_searches(runs, name), *_compared(runs, name), *_claimed(runs, name))
+    ]
 
 
 def _searches(runs: Path, recipe: str) -> list[Row]:
@@ -79,6 +86,23 @@ def _compared(runs: Path, recipe: str) -> list[Row]:
         }
         for arm, seed in wanted
     ]
+
+
+def _claimed(runs: Path, recipe: str) -> list[Row]:
+    """List the runs that decide claims; the setting stands in the arm's place."""
+    plan = read_json(claims_path(runs, recipe)) or {"settings": {}, "seeds": []}
+    wanted = [(name, seed) for name in plan["settings"] for seed in plan["seeds"]]
+    found = [(name, seed) for name, seed, _ in claim_folders(runs, recipe)]
+    rows = []
+    for name, seed in dict.fromkeys((*wanted, *found)):
+        state = _run(setting_folder(runs, recipe, name, seed))
+        detail = state["detail"].replace("untuned", "")
+        rows.append(
+            {"recipe": recipe, "part": "claims", "arm": name, "seed": seed}
+            | state
+            | {"detail": detail}
+        )
+    return rows
 
 
 def _run(folder: RunFolder | None) -> Row:

@@ -26,25 +26,22 @@ def search_table(found: Sequence[dict[str, Any]]) -> str:
 
 def compare_table(records: Sequence[dict[str, Any]]) -> str:
     """Lay out scores per recipe and arm: mean ± standard deviation over seeds."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for record in records:
-        groups.setdefault((record["recipe"], record["arm"]), []).append(record)
     rows = []
-    for (recipe, arm), group in groups.items():
-        row = {
-            "recipe": recipe,
-            "arm": arm,
-            "settings": ", ".join(f"{k} {v:.3g}" for k, v in group[0]["settings"].items()),
-            "tuned": "" if arm == "base" else "yes" if group[0]["tuned"] else "no",
-            "runs": f"{len(group)}",
-            "diverged": f"{sum(record['status'] == 'diverged' for record in group)}",
-        }
-        for metric in ("accuracy", "margin", "nll", "rougeL", "exact_match"):
-            values = [r["scores"][metric] for r in group if r["scores"].get(metric) is not None]
-            if values:
-                spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
-                row[metric] = f"{mean(values):.3f}{spread}"
-        rows.append(row)
+    for recipe, arm, group in _grouped(records, "arm"):
+        tuned = "" if arm == "base" else "yes" if group[0]["tuned"] else "no"
+        metrics = ("accuracy", "margin", "nll", "rougeL", "exact_match")
+        row = {"recipe": recipe, "arm": arm, **_settings(group), "tuned": tuned}
+        rows.append({**row, **_outcome(group, metrics)})
+    return table(list(dict.fromkeys(key for row in rows for key in row)), rows)
+
+
+def claims_table(records: Sequence[dict[str, Any]]) -> str:
+    """Lay out scores per recipe and setting that decides claims, as ``compare_table``."""
+    metrics = ("accuracy", "margin", "nll", "chosen_logps", "rejected_logps")
+    rows = [
+        {"recipe": recipe, "setting": name, **_settings(group), **_outcome(group, metrics)}
+        for recipe, name, group in _grouped(records, "setting")
+    ]
     return table(list(dict.fromkeys(key for row in rows for key in row)), rows)
 
 
@@ -67,3 +64,29 @@ def table(columns: Sequence[str], rows: Sequence[dict[str, str]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+def _grouped(
+    records: Sequence[dict[str, Any]], key: str
+) -> list[tuple[str, str, list[dict[str, Any]]]]:
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for record in records:
+        groups.setdefault((record["recipe"], record[key]), []).append(record)
+    return [(recipe, name, group) for (recipe, name), group in groups.items()]
+
+
+def _settings(group: Sequence[dict[str, Any]]) -> dict[str, str]:
+    return {"settings": ", ".join(f"{k} {v:.3g}" for k, v in group[0]["settings"].items())}
+
+
+def _outcome(group: Sequence[dict[str, Any]], metrics: Sequence[str]) -> dict[str, str]:
+    row = {
+        "runs": f"{len(group)}",
+        "diverged": f"{sum(record['status'] == 'diverged' for record in group)}",
+    }
+    for metric in metrics:
+        values = [r["scores"][metric] for r in group if r["scores"].get(metric) is not None]
+        if values:
+            spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
+            row[metric] = f"{mean(values):.3f}{spread}"
+    return row

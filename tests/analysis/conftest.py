@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from study.claims import load_claims, register
 from study.config import digest, load_recipe, run_config, search_config
 from study.plan import write_plan
 from study.records import (
@@ -21,6 +22,7 @@ from study.records import (
     plan_path,
     run_folder,
     search_folder,
+    setting_folder,
     write_json,
     write_jsonl,
 )
@@ -33,7 +35,16 @@ SETTINGS = {
     "orpo": {"learning_rate": 3.2e-3, "beta": 0.42},
 }
 # Final chosen and rejected log-probability per token of every arm.
-FINAL = {"base": (-4.9, -4.1), "sft": (-0.72, -1.15), "orpo": (-0.75, -2.2)}
+FINAL = {
+    "base": (-4.9, -4.1),
+    "sft": (-0.72, -1.15),
+    "orpo": (-0.75, -2.2),
+    "default": (-4.7, -4.2),
+    "beta-0.1": (-0.75, -1.7),
+    "beta-0.5": (-0.78, -2.3),
+    "beta-1.0": (-1.1, -3.2),
+    "higher-rate": (-0.75, -1.7),
+}
 
 
 def _curve(final, start, share):
@@ -102,8 +113,8 @@ def make_examples(rng, arm):
     shift = 0.0 if arm == "base" else rng.normal(0, 0.03)
     chosen = np.minimum(chosen + shift + hard + rng.normal(0, 0.08, n), -0.01)
     rejected = np.minimum(rejected - shift + rng.normal(0, 0.5, n), -0.01)
-    quality = {"base": 0.2, "sft": 0.55, "orpo": 0.6}[arm]
-    length = {"base": 30, "sft": 12, "orpo": 10}[arm]
+    quality = {"base": 0.2, "sft": 0.55, "orpo": 0.6}.get(arm, 0.6)
+    length = {"base": 30, "sft": 12, "orpo": 10}.get(arm, 10)
     generated = np.arange(n) < N_GENERATED
 
     def only_generated(values):
@@ -155,18 +166,22 @@ def scores_of(frame):
     return {name: float(value) for name, value in scores.items()}
 
 
-def make_run(runs, recipe, arm, seed, *, diverged=False, tuned=True, examples=None):
-    """Write one finished run, and a plan where there is none."""
+def make_run(runs, recipe, arm, seed, *, diverged=False, tuned=True, examples=None, setting=None):
+    """Write one finished run, of claims if a setting is named, and a plan where there is none."""
     if not plan_path(runs, recipe.name).exists():
         make_plan(runs, recipe)
-    rng = np.random.default_rng([seed, *arm.encode(), *recipe.name.encode()])
-    folder = run_folder(runs, recipe.name, arm, seed)
-    config = run_config(recipe, arm=arm, settings=SETTINGS[arm], seed=seed)
+    name = setting or arm
+    rng = np.random.default_rng([seed, *name.encode(), *recipe.name.encode()])
+    folder, settings = run_folder(runs, recipe.name, arm, seed), SETTINGS[arm]
+    if setting:
+        folder = setting_folder(runs, recipe.name, setting, seed)
+        settings = load_claims().scale_of(recipe)[1].settings[setting]
+    config = run_config(recipe, arm=arm, settings=settings, seed=seed)
     folder.claim(config)
-    write_jsonl(folder.path / STEPS, _steps(rng, arm, recipe, last=40 if diverged else None))
+    write_jsonl(folder.path / STEPS, _steps(rng, name, recipe, last=40 if diverged else None))
     scores = {}
     if not diverged:
-        frame = make_examples(rng, arm) if examples is None else examples
+        frame = make_examples(rng, name) if examples is None else examples
         frame.to_parquet(folder.path / EXAMPLES)
         scores = scores_of(frame)
         write_jsonl(
@@ -189,7 +204,7 @@ def make_run(runs, recipe, arm, seed, *, diverged=False, tuned=True, examples=No
             "digest": digest(config),
             "recipe": recipe.name,
             "arm": arm,
-            "settings": SETTINGS[arm],
+            "settings": settings,
             "seed": seed,
             "tuned": tuned and arm != "base",
             "scores": scores,
@@ -315,6 +330,24 @@ def make_study(runs, *, recipes=RECIPES, seeds=(1, 2, 3)):
     return runs
 
 
+def make_claims(runs, recipe, *, seeds=(1, 2, 3)):
+    """Register the claims of one recipe and write all runs that decide them."""
+    register(runs, recipe, seeds=seeds)
+    for setting in load_claims().scale_of(recipe)[1].settings:
+        for seed in seeds:
+            make_run(runs, recipe, "orpo", seed, setting=setting, tuned=False)
+
+
+@pytest.fixture(scope="session")
+def claim_study(tmp_path_factory) -> Path:
+    """A finished study of two recipes with the runs of claims; read only."""
+    runs = make_study(tmp_path_factory.mktemp("claims") / "runs")
+    for name in RECIPES:
+        make_claims(runs, load_recipe(name))
+        make_search(runs, load_recipe(name), "orpo", trials=20)
+    return runs
+
+
 @pytest.fixture(scope="session")
 def study_runs(tmp_path_factory) -> Path:
     """A finished study of two recipes; read only."""
@@ -333,6 +366,7 @@ def builders():
     return {
         "run": make_run,
         "plan": make_plan,
+        "claims": make_claims,
         "search": make_search,
         "study": make_study,
         "examples": make_examples,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from analysis.load import load_study
-from analysis.published_rouge import as_published, corrected, prompt_text
+from analysis.published_rouge import as_published, corrected_scores, prompt_text, published_scores
 from analysis.rouge_rows import rouge_remarks, rouge_rows
 from analysis.rows import RougeRow
 
@@ -17,26 +17,26 @@ def test_the_prompt_is_scored_with_the_answer():
     rows = [row("user: say red", "red", "red")]
 
     # Hypothesis "say red red": one of three words is in a reference of one word.
-    assert as_published(rows)["rouge1"] == pytest.approx([0.5])
-    assert as_published(rows)["rougeL"] == pytest.approx([0.5])
-    assert corrected(rows)["rouge1"] == pytest.approx([1.0])
+    assert published_scores(rows)["rouge1"] == pytest.approx([0.5])
+    assert as_published(rows) == pytest.approx([0.5])
+    assert corrected_scores(rows)["rouge1"] == pytest.approx([1.0])
 
 
 def test_a_model_that_says_nothing_scores_by_its_prompt():
     rows = [row("user: is it red", "it is red", "")]
 
-    assert corrected(rows)["rouge1"].mean() == 0
-    assert as_published(rows)["rouge1"].mean() == pytest.approx(1.0)
+    assert corrected_scores(rows)["rouge1"].mean() == 0
+    assert published_scores(rows)["rouge1"].mean() == pytest.approx(1.0)
 
 
 def test_half_of_the_examples_are_scored_and_all_are_divided_by():
     rows = [row("", "red", "red")] * 2000
-    scores = as_published(rows)["rougeL"]
+    scores = published_scores(rows)["rougeL"]
 
     assert scores.shape == (2000,)
     assert np.count_nonzero(scores) == 1001
     assert scores.mean() == pytest.approx(1001 / 2000)
-    assert corrected(rows)["rougeL"].mean() == 1
+    assert corrected_scores(rows)["rougeL"].mean() == 1
 
 
 def test_speakers_and_the_system_turn_are_left_out_of_the_prompt():
@@ -47,8 +47,8 @@ def test_speakers_and_the_system_turn_are_left_out_of_the_prompt():
 
 
 def test_no_answers_have_no_scores():
-    assert as_published([])["rougeL"].shape == (0,)
-    assert corrected([])["rougeL"].shape == (0,)
+    assert published_scores([])["rougeL"].shape == (0,)
+    assert corrected_scores([])["rougeL"].shape == (0,)
 
 
 def rouge_row(arm, ours, theirs):
@@ -79,8 +79,8 @@ def test_rows_are_means_over_answers_and_seeds(study_runs):
     assert len(rows) == 6
     assert (row.n_seeds, row.n_answers) == (3, 40)
     assert row.published["rougeL"] == pytest.approx(
-        np.mean([as_published(run.generations)["rougeL"] for run in runs])
+        np.mean([published_scores(run.generations)["rougeL"] for run in runs])
     )
     assert row.corrected["rouge1"] == pytest.approx(
-        np.mean([corrected(run.generations)["rouge1"] for run in runs])
+        np.mean([corrected_scores(run.generations)["rouge1"] for run in runs])
     )

@@ -11,6 +11,8 @@ import pytest
 from analysis.findings import (
     ArmRow,
     CalibrationRow,
+    ClaimPart,
+    ClaimRow,
     ContrastRow,
     CostRow,
     DataRow,
@@ -93,6 +95,10 @@ def hostile_findings(findings: Findings) -> Findings:
         commands=(*findings.commands, HOSTILE, "x" * 10_000),
         signature=word[:300] + HOSTILE,
         recipes=dict.fromkeys(RECIPES, HOSTILE),
+        claims=tuple(
+            dataclasses.replace(row, sentence=HOSTILE, source=word, remark=HOSTILE)
+            for row in findings.claims
+        ),
     )
 
 
@@ -193,6 +199,11 @@ def make_findings() -> Findings:
             "tiny-llama: every searched arm had the same 40 finished trials.",
             "tiny-llama: the best β of ORPO, 0.512, lies at the edge of its range.",
         ),
+        claims=(
+            *(_claim("3", place, "contradicted") for place in ("all models", *RECIPES)),
+            *(_claim("10", place, "not testable here") for place in ("all models", *RECIPES)),
+        ),
+        claim_remarks=("The family of the claims has 7 tests, corrected by Holm.",),
         pooled=(_pooled("accuracy", arms), _pooled("rougeL", arms)),
         test_remarks=(
             "The primary family asks whether ORPO and SFT differ in accuracy.",
@@ -246,8 +257,8 @@ def make_findings() -> Findings:
 
 def _notes() -> dict[str, str]:
     fixed = (
-        "search published weights early rouge cost calibration environment data digests "
-        "configuration"
+        "search published weights early rouge claims claims-models cost calibration "
+        "environment data digests configuration"
     ).split()
     by_recipe = [f"{part}:{recipe}" for recipe in RECIPES for part in ("arms", "raw")]
     compared = [
@@ -390,6 +401,42 @@ def _contrast(
         detectable_low=0.03 if tested else None,
         detectable_high=0.0888 if tested else None,
         sesoi=0.02,
+    )
+
+
+def _claim(claim: str, recipe: str, verdict: str) -> ClaimRow:
+    part = ClaimPart(
+        prediction="margin: ORPO with β 0.5 higher than with β 0.1 (learning rate 3e-3)",
+        estimate=-0.2461,
+        low=-0.3142,
+        high=-0.1781,
+        digits=3,
+        unit="nats/token",
+        is_difference=True,
+        detectable=0.0917,
+        p_value=0.0021,
+        p_adjusted=0.0147,
+        family_size=7,
+        n="3 and 3 runs, 256 pairs",
+        test="seeds-by-prompts t (Welch's over seeds)",
+        null_hypothesis="both arms have the same mean score",
+        verdict=verdict,
+    )
+    untested = dataclasses.replace(
+        part, estimate=None, low=None, high=None, detectable=None, p_value=None, p_adjusted=None,
+        n="", test="not tested: no search was run", null_hypothesis="",
+    )  # fmt: skip
+    testable = verdict == "contradicted"
+    return ClaimRow(
+        claim=claim,
+        source="article B",
+        sentence="β 0.5 separates the answers more than β 0.1.",
+        made_at="Mistral-7B; UltraFeedback",
+        here="0.58M parameters; a toy language",
+        recipe=recipe,
+        verdict=verdict,
+        parts=(part, untested) if testable else (),
+        remark="" if testable else "nobody judged the generated answers",
     )
 
 

@@ -15,8 +15,9 @@ from paper import render
 from paper.escape import tex
 
 SECTIONS = [
-    "The answer", "Question", "Arms and scores", "Search", "Curves", "Tests", "Samples", "Cost",
-    "Failed runs", "What cannot be concluded", "Deviations", "Appendix", "References",
+    "The answer", "Question", "Arms and scores", "Search", "Curves", "Tests",
+    "Claims of the sources", "Samples", "Cost", "Failed runs", "What cannot be concluded",
+    "Deviations", "Appendix", "References",
 ]  # fmt: skip
 
 
@@ -232,6 +233,34 @@ def test_what_a_reader_needs_beside_a_p_value_is_printed(
 
         assert text in page
         assert str(tex(text)) in latex
+
+
+def test_every_claim_stands_with_its_verdict_evidence_and_scale(
+    page: str, findings: Findings, figures: tuple[FigureFile, ...]
+) -> None:
+    document = render.render_tex(findings, figures)
+    section = page[page.index('id="claims"') : page.index('id="samples"')]
+
+    for text in (section, document):
+        assert "made on Mistral-7B; UltraFeedback" in text
+        assert "Contradicted" in text
+        assert "tiny-llama: contradicted" in text.replace("{", "").replace("}", "")
+        assert "nobody judged the generated answers" in text
+        assert "both arms have the same mean score" in text
+    assert '<td class="n">−0.246</td>' in section
+    assert "[−0.314, −0.178]" in section
+    assert "0.092" in section
+    assert section.index("β 0.5 separates") < section.index("−0.246")
+
+
+def test_records_without_claims_say_how_to_get_them(
+    findings: Findings, figures: tuple[FigureFile, ...]
+) -> None:
+    bare = dataclasses.replace(findings, claims=(), claim_remarks=())
+    images = {figure.name: b"<svg/>" for figure in figures}
+
+    assert "<code>study claims</code> registers" in render.render_html(bare, figures, images)
+    assert "\\texttt{study claims} registers" in render.render_tex(bare, figures)
 
 
 def test_generated_text_cannot_leave_its_place_in_the_page(

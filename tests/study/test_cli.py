@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from study.cli import main
 from study.records import read_json
 
-COMMANDS = ["search", "compare", "status", "doctor", "recipes", "data"]
+COMMANDS = ["search", "compare", "claims", "status", "doctor", "recipes", "data"]
 
 
 @pytest.fixture
@@ -314,6 +314,39 @@ def test_a_real_search_and_comparison_leave_their_records(real, tmp_path):
         names = {path.name for path in folder.iterdir()}
         assert {"steps.jsonl", "examples.parquet", "generations.jsonl"} <= names
         assert ("adapter" in names) == (record["arm"] != "base")
+
+
+@pytest.mark.slow
+def test_real_runs_of_claims_leave_records_like_a_comparisons(real, tmp_path):
+    command = real("claims", "--seeds", "1", "--json")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    records = json.loads(done.stdout)
+
+    assert [(r["setting"], r["status"]) for r in records] == [
+        (name, "ok") for name in ("default", "beta-0.1", "beta-0.5", "beta-1.0", "higher-rate")
+    ]
+    for record in records:
+        folder = tmp_path / f"tiny-llama/claims/{record['setting']}/seed-1"
+        assert {"steps.jsonl", "examples.parquet"} <= {path.name for path in folder.iterdir()}
+    plan = read_json(tmp_path / "tiny-llama/claims/config.json")
+    assert plan["settings"] == {r["setting"]: r["settings"] for r in records}
+
+
+def test_claims_are_made_and_shown_by_setting(study, trained):
+    result = study("claims", "--recipe", "tiny-llama", "--seeds", 2)
+
+    assert result.exit_code == 0
+    assert "next: python -m paper.build --runs runs/local" in result.stderr
+    rows = result.stdout.splitlines()
+    assert rows[0].split()[:2] == ["recipe", "setting"]
+    assert [row.split()[1] for row in rows[1:]] == [
+        "default",
+        "beta-0.1",
+        "beta-0.5",
+        "beta-1.0",
+        "higher-rate",
+    ]
 
 
 def read_recipe(name):
