@@ -97,6 +97,22 @@ FRONT: Final = FigureFile(
     alt="Scatter plot of NLL against accuracy of all trials with the front of each arm.",
     section="search",
 )
+EXPECTED: Final = FigureFile(
+    name="expected-best",
+    caption="How good the best of n trials is expected to be, from the trials whose settings were "
+    "drawn at random; published settings and those that the search was guided to are left out. A "
+    "trial that was stopped counts as the worst. The vertical axis leaves out how bad a single "
+    "trial can be; where the band meets the frame, n trials do not bound it.",
+    alt="Curves of the expected best objective against the number of random trials, with bands.",
+    section="search",
+)
+EARLY: Final = FigureFile(
+    name="early-correlation",
+    caption="How early the end could have been known: Spearman's rank correlation over the "
+    "complete trials of each score at a step with its value at the end.",
+    alt="Curves of rank correlations with the final value over training steps for each search.",
+    section="search",
+)
 CONTRASTS: Final = FigureFile(
     name="contrasts",
     caption="ORPO minus SFT on held-out test pairs in every score, with 95 % intervals over "

@@ -115,15 +115,9 @@ def contrast_rows(
 def is_paired(records: StudyRecords) -> bool:
     """Tell whether runs are compared seed by seed.
 
-    The plan says so, never the scores; runs without a partner cannot be.
+    The plan says so, never the scores; beside a diverged run there is no partner.
     """
-    lists = [
-        tuple(run.seed for run in records.of(recipe, arm))
-        for recipe in records.recipes
-        for arm in QUESTION
-    ]
-    ok = all(run.ok for run in records.runs)
-    return records.paired and ok and len(set(lists)) == 1
+    return records.paired and all(run.ok for run in records.runs)
 
 
 def _comparison(
@@ -149,10 +143,12 @@ def _comparison(
     )
     fixed = baseline == "base"
     paired = paired and not fixed
+    if paired and a.seeds != b.seeds:
+        return replace(bare, reason=_without_partner(bare, a, b))
     try:
         contrast = _contrast(a, b, fixed=fixed, paired=paired, scope="population")
     except stats.NotTestableError as reason:
-        return replace(bare, reason=str(reason))
+        return replace(bare, reason=f"{reason} ({_who(bare, a, b)})")
     base = score_matrix(records, recipe, "base", metric)
     return replace(
         bare,
@@ -161,6 +157,32 @@ def _comparison(
         wins=_wins(a, b, metric=metric, paired=paired),
         bounds=_bounds(a, b, base, metric=metric, fixed=fixed, failed=failed),
     )
+
+
+def _without_partner(found: Comparison, a: Scores, b: Scores) -> str:
+    """Say which runs a comparison by seed lacks, and what to do."""
+    missing = [
+        f"{found.recipe}, {arm}, seed {seed}"
+        for arm, seeds, others in (
+            (found.baseline, a.seeds, b.seeds),
+            (found.treatment, b.seeds, a.seeds),
+        )
+        for seed in sorted(set(others) - set(seeds))
+    ]
+    return (
+        f"the plan pairs runs by seed, and these are missing: {'; '.join(missing)}; "
+        "make them with `study compare`"
+    )
+
+
+def _who(found: Comparison, a: Scores, b: Scores) -> str:
+    """Name the recipe and the runs of both arms."""
+    runs = [
+        f"{arm} with seed{'s' if len(scores.seeds) > 1 else ''} "
+        f"{', '.join(str(seed) for seed in scores.seeds)}"
+        for arm, scores in ((found.baseline, a), (found.treatment, b))
+    ]
+    return f"{found.recipe}: {' and '.join(runs)}"
 
 
 def _contrast(a: Scores, b: Scores, *, fixed: bool, paired: bool, scope: stats.Scope) -> Contrast:

@@ -8,6 +8,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -65,7 +66,7 @@ def grid(n_panels: int, *, columns: int, height: float) -> tuple[Figure, list[Ax
     return figure, flat[:n_panels]
 
 
-def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
+def legend(figure: Figure, handles: Sequence[Artist]) -> None:
     """Set one legend for all panels above them."""
     figure.legend(
         handles=list(handles), loc="outside upper center", ncols=min(4, len(handles)), fontsize=8

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis import captions, search_figures
+from analysis import captions, search_figures, tuning_figures
 from analysis import figure_data as data
 from analysis.bench import growth_info
 from analysis.bench_figures import draw_growth
@@ -183,6 +183,16 @@ def _figures(
             data.space_info(records),
         ),
         (captions.FRONT, search_figures.draw_front, data.front_info(records)),
+        (
+            captions.EXPECTED,
+            tuning_figures.draw_expected_best,
+            [row for row in findings.tuning if row.expected_best],
+        ),
+        (
+            captions.EARLY,
+            tuning_figures.draw_early,
+            [row for row in findings.tuning if row.early],
+        ),
         *curves,
         (
             captions.CONTRASTS,

@@ -3,12 +3,13 @@
 import dataclasses
 import json
 
-from analysis import advice, calibration, provenance, tables, wording
+from analysis import advice, calibration, notes, provenance, tables, wording
 from analysis.bench import bench_table
 from analysis.claims import claim_remarks, claim_rows
 from analysis.contrasts import comparisons, contrast_rows, pooled_comparisons
 from analysis.load import StudyRecords
 from analysis.metrics import METRICS
+from analysis.rouge_rows import rouge_remarks, rouge_rows
 from analysis.rows import (
     ArmRow,
     Bench,
@@ -22,10 +23,13 @@ from analysis.rows import (
     FigureFile,
     Findings,
     Metric,
+    RougeRow,
     Sample,
     SearchRow,
     Summary,
+    TuningRow,
 )
+from analysis.tuning_rows import budget_remarks, tuning_rows
 
 __all__ = [
     "ArmRow",
@@ -40,9 +44,11 @@ __all__ = [
     "FigureFile",
     "Findings",
     "Metric",
+    "RougeRow",
     "Sample",
     "SearchRow",
     "Summary",
+    "TuningRow",
     "build_findings",
     "to_json",
 ]
@@ -61,6 +67,8 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
     over_all = pooled_comparisons(found)
     contrasts, pooled = contrast_rows(found, over_all, primary=primary)
     searches = tables.search_rows(records)
+    tuning = tuning_rows(records)
+    rouge = rouge_rows(records)
     claims = claim_rows(records)
     reported = {name for arm in arms for name in arm.scores}
     return Findings(
@@ -83,11 +91,18 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
         signature=provenance.signature(records),
         origin=origin,
         commands=provenance.commands(records),
-        search_remarks=wording.search_remarks(records, searches),
+        search_remarks=(
+            *wording.search_remarks(records, searches),
+            *budget_remarks(records, tuning),
+        ),
         pooled=pooled,
         test_remarks=advice.test_remarks(found, over_all, (*contrasts, *pooled), primary=primary),
         calibration=calibration.read_results(),
         bench=bench_table(records.bench),
+        tuning=tuning,
+        rouge=rouge,
+        rouge_remarks=rouge_remarks(rouge),
+        table_notes=notes.table_notes(records, (*contrasts, *pooled)),
         claims=claims,
         claim_remarks=claim_remarks(records, claims),
     )

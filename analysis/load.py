@@ -87,6 +87,7 @@ def load_study(runs: Path) -> StudyRecords:
         unfinished=tuple(row for row in unfinished if row[0] in recipes),
         plans=_load_plans(runs, recipes),
         bench=read_json(runs / BENCH),
+        folder=runs,
         claims=_load_claims(runs, recipes),
         claim_runs=tuple(run for run in claim_runs if run.recipe in recipes),
     )

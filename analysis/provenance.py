@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from analysis.records import RunRecord, StudyRecords
+from analysis.records import LOCAL, RunRecord, StudyRecords
 from study.config import digest, load_recipe, recipe_names, to_dict
 
 SEEDS_PER_STUDY = 1_000
@@ -27,17 +27,22 @@ def signature(records: StudyRecords) -> str:
 
 
 def commands(records: StudyRecords) -> tuple[str, ...]:
-    """List the commands that make these records and this report again."""
+    """List the commands that make these records and this report again.
+
+    Runs that are finished in the folder they name are kept; in an empty one all
+    are made.
+    """
     lines: dict[str, list[str]] = {}
     for recipe in records.recipes:
         for command, options in _commands_of(records, recipe):
             lines.setdefault(f"study {command}{{recipes}}{options}", []).append(recipe)
     ordered = sorted(lines.items(), key=lambda item: not item[0].startswith("study search"))
+    runs = "" if records.folder == LOCAL else f" --runs {shlex.quote(str(records.folder))}"
     study = [
-        line.format(recipes="".join(f" --recipe {_shipped(recipe)}" for recipe in recipes))
+        line.replace("{recipes}", "".join(f" --recipe {_shipped(recipe)}" for recipe in recipes))
         for line, recipes in ordered
     ]
-    return (*study, "python -m paper.build")
+    return tuple(f"{line}{runs}" for line in (*study, "python -m paper.build"))
 
 
 def environment(records: StudyRecords) -> dict[str, str]:
@@ -177,11 +182,23 @@ def _commands_of(records: StudyRecords, recipe: str) -> list[tuple[str, str]]:
     if searches:
         trials = max(len(search.trials) for search in searches)
         seed, searched = searches[0].config["seed"], searches[0].config["recipe"]
+        spaces = {search.arm: search.config["recipe"]["search"]["space"] for search in searches}
+        searched = {**searched, "search": {**searched["search"], "space": spaces}}
         found.append(("search", f" --trials {trials}{_seed(seed)}{_overrides(recipe, searched)}"))
     seeds = sorted({run.seed for run in records.of(recipe) if run.arm != "base"})
     if seeds:
         n, seed = len(seeds), seeds[0] // SEEDS_PER_STUDY
-        found.append(("compare", f" --seeds {n}{_seed(seed)}{_overrides(recipe, shared)}"))
+        plan = records.plans[recipe]
+        used = {
+            **shared,
+            "analysis": {name: plan[name] for name in ("primary_metric", "sesoi")},
+            "arms": {
+                run.arm: run.config["settings"]
+                for run in records.of(recipe)
+                if run.arm != "base" and not run.record["tuned"]
+            },
+        }
+        found.append(("compare", f" --seeds {n}{_seed(seed)}{_overrides(recipe, used)}"))
     seeds = sorted({run.seed for run in records.claim_runs if run.recipe == recipe})
     if seeds:
         n, seed = len(seeds), seeds[0] // SEEDS_PER_STUDY
@@ -198,22 +215,32 @@ def _shipped(recipe: str) -> str:
 
 
 def _overrides(recipe: str, used: Mapping[str, Any]) -> str:
-    """Return ``--set`` for the plain fields that depart from the shipped recipe."""
+    """Return ``--set`` for every field that departs from the shipped recipe."""
     if recipe not in recipe_names():
         return ""
-    shipped = to_dict(load_recipe(recipe))
-    changed = [
-        f"{section}.{field}={_toml(value)}"
-        for section, part in used.items()
-        if isinstance(part, Mapping)
-        for field, value in part.items()
-        if field not in ("space", "published") and shipped[section].get(field) != value
-    ]
+    changed = _changed(to_dict(load_recipe(recipe)), used)
     return "".join(f" --set {shlex.quote(assignment)}" for assignment in changed)
 
 
+def _changed(shipped: Mapping[str, Any], used: Mapping[str, Any], path: str = "") -> list[str]:
+    """List assignments that turn the shipped fields into those that were used."""
+    assignments = []
+    for name, value in used.items():
+        if isinstance(value, Mapping) and isinstance(shipped.get(name), Mapping):
+            assignments += _changed(shipped[name], value, f"{path}{name}.")
+        elif shipped.get(name) != value:
+            text = value if isinstance(value, str) else _toml(value)
+            assignments.append(f"{path}{name}={text}")
+    return assignments
+
+
 def _toml(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    """Write plain data as one line of TOML."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name} = {_toml(item)}' for name, item in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_toml, value))}]"
+    return json.dumps(value)
 
 
 def _description(run: RunRecord) -> str:

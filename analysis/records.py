@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from study.config import ARM_SETTINGS
+
+LOCAL: Final = Path("runs/local")
+"""Where ``study`` writes records unless it is told otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +71,8 @@ class StudyRecords:
     """Recipe -> how its comparison was planned to be judged."""
     bench: Mapping[str, Any] | None = None
     """Part -> what `study bench` measured; None where it lies not beside the records."""
+    folder: Path = LOCAL
+    """Where the records were read from."""
     claims: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Recipe -> the claims registered with its records, where there are any."""
     claim_runs: tuple[RunRecord, ...] = ()

@@ -1,7 +1,9 @@
 """The frozen rows that findings consist of: plain values, no behaviour."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from analysis.tuning import BestOf, Early
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,9 +120,72 @@ class SearchRow:
     optimism: float
     space: Mapping[str, tuple[float, float]]
     published: tuple[Mapping[str, object], ...]
-    """Published settings that were tried: source, settings, value (or None), state."""
+    """What became of published settings: see ``analysis.tuning.published_tried``, and
+    ``behind``: how much worse than the chosen settings repeated; None if it did not finish."""
+    n_repeated: int
+    """Repetitions of the chosen settings with fresh seeds, of which ``value`` is the mean."""
     at_edge: tuple[str, ...]
     """Hyperparameters whose best value lies at the edge of the space."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightRow:
+    """Which trial would have won, had the odds-ratio loss another weight."""
+
+    weight: float
+    trial: int
+    settings: Mapping[str, float]
+    nll: float
+    lor: float
+    chosen: bool
+    """Whether these are the settings that the search chose."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyRow:
+    """How well the validations of one score foretell its final value."""
+
+    score: str
+    n_trials: int
+    steps: tuple[Early, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningRow:
+    """What one finished search spent and what its trials tell beyond the winner."""
+
+    recipe: str
+    arm: str
+    objective: str
+    direction: str
+    n_complete: int
+    sampled: Mapping[str, int] | None
+    """``published``, ``random``, ``tpe`` -> trials; None where it is not on record."""
+    n_hyperparameters: int
+    updates: int
+    seconds: float
+    expected_best: tuple[BestOf, ...]
+    importance: Mapping[str, float]
+    weights: tuple[WeightRow, ...]
+    early: tuple[EarlyRow, ...]
+    last_step: int
+    leader_from: int | None
+    """Step from which on the trial that ends best leads."""
+    meaning: Mapping[str, str]
+    """``expected``, ``importance``, ``weights``, ``early`` -> one sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RougeRow:
+    """ROUGE of one arm as the study scores it and as article A published it."""
+
+    recipe: str
+    arm: str
+    n_seeds: int
+    n_answers: int
+    corrected: Mapping[str, float]
+    """``rouge1``, ``rouge2``, ``rougeL`` -> mean over answers and seeds."""
+    published: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,6 +366,12 @@ class Findings:
     calibration: tuple[CalibrationRow, ...] = ()
     bench: Bench | None = None
     """None where no benchmark lies beside the records."""
+    tuning: tuple[TuningRow, ...] = ()
+    rouge: tuple[RougeRow, ...] = ()
+    rouge_remarks: tuple[str, ...] = ()
+    """One sentence per recipe: what the published scoring does to the order of the arms."""
+    table_notes: Mapping[str, str] = field(default_factory=dict)
+    """Table -> what is tested in it, or that nothing is, and its numbers of cases."""
     claims: tuple[ClaimRow, ...] = ()
     """Claims of the sources; each over all models first, where there are several."""
     claim_remarks: tuple[str, ...] = ()

@@ -88,9 +88,27 @@ def _search_row(search: SearchRecord) -> SearchRow:
         value=best["value"],
         optimism=best["optimism"],
         space=search.space,
-        published=tuning.published_tried(search.trials),
+        published=tuple(
+            {**tried, "behind": _behind(tried, best)}
+            for tried in tuning.published_tried(search.trials, search.confirmations)
+        ),
+        n_repeated=len(tuning.repeated(best["settings"], search.confirmations)),
         at_edge=tuning.at_edge(best["settings"], search.space),
     )
+
+
+def _behind(tried: Mapping[str, Any], best: Mapping[str, Any]) -> float | None:
+    """Return how much worse a published setting did than the chosen one repeated.
+
+    Its own repetitions are taken where it has some, else its single trial;
+    positive is worse, None is a trial that did not finish.
+    """
+    value = tried["value"] if tried["state"] == "complete" else None
+    value = value if tried["repeated"] is None else tried["repeated"]
+    if value is None:
+        return None
+    worse = value - best["value"]
+    return float(worse if best["direction"] == "minimize" else -worse)
 
 
 def _cost_row(runs: tuple[RunRecord, ...]) -> CostRow:

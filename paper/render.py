@@ -15,6 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from analysis.findings import CalibrationRow, ClaimRow, ContrastRow, FigureFile, Findings, Metric
+from analysis.tuning_rows import score_label
 from analysis.words import (
     MISSING,
     arm_name,
@@ -248,7 +249,8 @@ FILTERS: Mapping[str, Callable[..., object]] = {
     for function in (
         number, signed, interval, mean_sd, p_value, setting, settings, setting_name, arm_name,
         count, duration, memory, quantity, times, raw, raw_values, short, flat, tests_of,
-        by_hypothesis, arrow, with_unit, percent, percent_1, verdict_words, band, by_claim,
+        by_hypothesis, arrow, with_unit, score_label, percent, percent_1, verdict_words, band,
+        by_claim,
         hypotheses,
     )
 }  # fmt: skip

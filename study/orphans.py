@@ -21,6 +21,8 @@ from optuna.trial import FrozenTrial, TrialState
 from study.locks import lease, leases
 from study.sharing import WORKER
 
+KEPT = ("published", "sampled")
+"""Attributes of a trial that its second try keeps."""
 GIVEN_BACK, RETRY_OF = "given-back", "retry_of"
 """The search's mark of a trial that ended unfinished; the attribute of its repetition."""
 HEARTBEAT_S = 10.0
@@ -108,7 +110,7 @@ def requeue(optuna_study: optuna.Study, *, names: Collection[str]) -> None:
         settings = trial.system_attrs.get("fixed_params") or trial.params
         is_open = trial.state == TrialState.FAIL and f"{GIVEN_BACK}-{trial.number}" in marks
         if is_open and trial.number not in queued and settings.keys() >= set(names):
-            kept = {key: trial.user_attrs[key] for key in ("published",) if key in trial.user_attrs}
+            kept = {key: trial.user_attrs[key] for key in KEPT if key in trial.user_attrs}
             optuna_study.enqueue_trial(dict(settings), user_attrs={**kept, RETRY_OF: trial.number})
 
 

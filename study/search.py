@@ -59,6 +59,9 @@ if TYPE_CHECKING:
 PRUNE_AFTER = 0.25
 """Share of a trial that is always trained; earlier scores say little about the last."""
 
+STARTUP = 10
+"""Trials at random settings, beside the published ones, before TPE guides."""
+
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 CLAIM_LOCK = ".claim.lock"
@@ -348,8 +351,14 @@ def _sample_from(
     place = [_place(optuna_study, number)] if not others else ["number", number]
     optuna_study.sampler = optuna.samplers.TPESampler(
         seed=int(digest([seed, arm, *place])[:8], 16),
+        n_startup_trials=_startup(recipe, arm),
         multivariate=len(recipe.search.space[arm]) > 1,
     )
+
+
+def _startup(recipe: Recipe, arm: str) -> int:
+    """Return how many finished trials it takes for TPE to guide the next one."""
+    return STARTUP + len(published_settings(recipe, arm))
 
 
 def _run_trial(
@@ -375,6 +384,10 @@ def _run_trial(
     }
     kept = unfinished_folder(folder, settings, search_seed(seed))
     n_finished = len(_in_state(optuna_study, FINISHED))
+    if "sampled" not in trial.user_attrs:  # a trial that is tried again keeps what it was
+        guided = "random" if n_finished < _startup(recipe, arm) else "tpe"
+        published = "published" in trial.user_attrs
+        trial.set_user_attr("sampled", "published" if published else guided)
     intermediate: list[dict[str, float | None]] = []
 
     def on_validation(step: int, scores: Mapping[str, float]) -> bool:
@@ -428,6 +441,7 @@ def _trial_row(trial: FrozenTrial) -> dict[str, Any]:
         "value": None if diverged else trial.value,
         **{name: last.get(name) for name in SCORES},
         "published": attributes.get("published"),
+        "sampled": attributes.get("sampled"),
         "intermediate": attributes["intermediate"],
         "seconds": attributes["seconds"],
         "seed": attributes["seed"],

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("study", "analysis", "paper")
 FORBIDDEN = {
     "study": ("analysis", "paper"),
-    "analysis": ("paper", "study", "torch", "transformers", "datasets", "optuna", "trl", "peft"),
+    "analysis": ("paper", "study", "torch", "transformers", "datasets", "trl", "peft"),
     "paper": ("study", "torch", "transformers", "datasets", "optuna", "trl", "peft"),
 }
 ALLOWED = {"analysis": ("study.config", "study.records", "study.errors")}

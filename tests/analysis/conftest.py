@@ -227,8 +227,20 @@ def make_run(runs, recipe, arm, seed, *, diverged=False, tuned=True, examples=No
     return folder
 
 
-def make_search(runs, recipe, arm, *, trials=12):
-    """Write one finished search: published settings first, some trials pruned."""
+def _intermediate(rng, last, end):
+    """Validations that come closer to the last one, ever less noisily."""
+    return [
+        {"step": step}
+        | {
+            name: value + (1 - step / end) * (1 + rng.normal(0, 0.5)) if step < end else value
+            for name, value in last.items()
+        }
+        for step in range(20, end + 1, 20)
+    ]
+
+
+def make_search(runs, recipe, arm, *, trials=20):
+    """Write one finished search: published settings first, then chance, then TPE."""
     rng = np.random.default_rng([*arm.encode(), *recipe.name.encode()])
     folder = search_folder(runs, recipe.name, arm)
     claim_folder(folder, search_config(recipe, arm=arm, seed=0))
@@ -261,7 +273,8 @@ def make_search(runs, recipe, arm, *, trials=12):
                 "value": None if state == "diverged" else nll + lor,
                 **(missing if state == "diverged" else last),
                 "published": published,
-                "intermediate": [{"step": 20, **last}],
+                "sampled": "published" if published else "random" if number < 10 else "tpe",
+                "intermediate": _intermediate(rng, last, 40 if state == "pruned" else 160),
                 "seconds": 3.0,
                 "seed": 100_000,
             }

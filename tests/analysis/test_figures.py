@@ -89,7 +89,7 @@ def test_history_sorts_trials_by_what_became_of_them(records):
 
     assert [number for number, _ in panel.pruned] == [5, 8]
     assert panel.diverged == (9,)
-    assert len(panel.complete) == 9
+    assert len(panel.complete) == 17
     assert panel.best[-1][1] == min(value for _, value in panel.complete)
 
 
@@ -102,7 +102,7 @@ def test_the_space_marks_published_and_chosen_settings(records):
     assert [point.published for point in orpo.points[:3]] == [1, 2, None]
     assert list(published_key(records).values()) == [1, 2]
     assert not sft.has_beta
-    assert len(sft.points) == 11  # the diverged trial has no height
+    assert len(sft.points) == 19  # the diverged trial has no height
 
 
 def test_the_key_of_published_settings_fits_the_page():
@@ -115,7 +115,7 @@ def test_the_key_of_published_settings_fits_the_page():
 def test_the_trade_off_shows_every_complete_trial_and_both_fronts(records):
     panel = front_info(records)[0]
 
-    assert len(panel.points) == 18
+    assert len(panel.points) == 34
     assert set(panel.fronts) == {"sft", "orpo"}
     for front in panel.fronts.values():
         assert list(front) == sorted(front)
@@ -148,7 +148,7 @@ def test_every_figure_is_drawn_in_every_format(records, findings, tmp_path):
     files = draw_all(records, findings, tmp_path)
 
     assert {file.section for file in files} == {"search", "curves", "results"}
-    assert len({file.name for file in files}) == len(files) == 10
+    assert len({file.name for file in files}) == len(files) == 12
     for file in files:
         assert file.caption.endswith(".")
         assert file.alt.endswith(".")

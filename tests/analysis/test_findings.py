@@ -1,17 +1,22 @@
 """Findings: numbers against their oracles, words against their verdicts."""
 
 import dataclasses
+import itertools
 import json
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
+from analysis import provenance
 from analysis.contrasts import _decided
 from analysis.findings import build_findings, to_json
 from analysis.load import load_study
+from study.config import to_dict
 from study.errors import RecordError
 from study.records import RECORD, run_folder
 
@@ -92,7 +97,10 @@ def test_a_score_without_any_variance_is_not_tested(findings):
 
     assert row.verdict == "not tested"
     assert row.low is None
-    assert "no variance" in row.test
+    assert row.test == (
+        "not tested: every run has the same score, so there is no variance to test by "
+        "(tiny-llama: sft with seeds 1, 2, 3 and orpo with seeds 1, 2, 3)"
+    )
 
 
 def test_the_answer_names_settings_effect_interval_and_n_for_every_recipe(findings):
@@ -130,7 +138,10 @@ def test_one_seed_is_not_tested_and_says_why(tmp_path, builders):
     row = contrast_of(found, "accuracy", "sft", "orpo")
 
     assert row.verdict == "not tested"
-    assert row.test == "not tested: one seed per arm shows no variation between runs"
+    assert row.test == (
+        "not tested: one seed per arm shows no variation between runs "
+        "(tiny-llama: sft with seed 1 and orpo with seed 1)"
+    )
     assert (row.low, row.high, row.p_value, row.df) == (None, None, None, None)
     assert arm_of(found, "tiny-llama", "sft").scores["nll"].sd is None
     assert "is not tested, because one seed" in found.answer
@@ -177,6 +188,28 @@ def test_diverged_runs_bound_the_contrast_by_the_worst_that_they_could_have_scor
     assert row.bound_low < 0
     assert row.verdict == "inconclusive"
     assert row.remark == "runs diverged"
+
+
+def test_a_verdict_survives_where_no_score_of_the_diverged_run_could_change_it(tmp_path, builders):
+    runs, recipe = tmp_path / "runs", builders["recipe"]("tiny-llama")
+    builders["plan"](runs, recipe, seeds=(1, 2, 3, 4))
+    for seed in (1, 2, 3, 4):
+        builders["run"](runs, recipe, "sft", seed, diverged=seed == 2)
+        builders["run"](runs, recipe, "orpo", seed)
+    # A base model as good as SFT: the failed run cannot have been much worse.
+    like_sft = builders["examples"](np.random.default_rng(9), "sft")
+    builders["run"](runs, recipe, "base", 0, examples=like_sft)
+    found = build_findings(load_study(runs), origin="local")
+    row = contrast_of(found, "accuracy", "sft", "orpo")
+
+    assert row.n_diverged == 1
+    assert row.test.endswith("given convergence, 1 run diverged")
+    assert 0 < row.bound_low <= row.low
+    assert row.bound_high >= row.high
+    assert row.verdict == "better by at least"
+    assert row.remark == "holds whatever the diverged runs had scored"
+    assert "ORPO (learning rate 3.2e-3, β 0.42) beats SFT" in found.answer
+    assert "1 SFT diverged" in found.answer
 
 
 def test_one_recipe_answers_with_its_settings(small_runs):
@@ -262,7 +295,11 @@ def test_from_five_seeds_on_runs_are_compared_seed_by_seed(tmp_path, builders):
 
     assert "paired by seed" in row.test
     assert row.df == 4
-    assert "Welch" in broken.test
+    assert broken.verdict == "not tested"
+    assert broken.test == (
+        "not tested: the plan pairs runs by seed, and these are missing: tiny-llama, orpo, seed 2; "
+        "make them with `study compare`"
+    )
 
 
 def test_missing_and_unfinished_runs_are_told(small_runs, builders):
@@ -300,12 +337,12 @@ def test_untuned_arms_are_called_so(small_runs, builders):
 def test_searches_are_summarised(findings):
     row = next(row for row in findings.searches if row.arm == "orpo")
 
-    assert (row.n_trials, row.n_pruned, row.n_diverged) == (12, 2, 1)
+    assert (row.n_trials, row.n_pruned, row.n_diverged) == (20, 2, 1)
     assert row.optimism == pytest.approx(row.value - row.trial_value)
     assert [setting["source"] for setting in row.published] == [
         "axolotl example (Mistral-7B QLoRA r 32)", "another source",
     ]  # fmt: skip
-    assert "tiny-llama: every searched arm had the same 12 finished trials." in (
+    assert "tiny-llama: every searched arm had the same 20 finished trials." in (
         findings.search_remarks
     )
 
@@ -327,33 +364,64 @@ def test_samples_put_all_arms_beside_each_other(findings):
     assert len(findings.samples) == 10
 
 
-def test_commands_and_signature_name_the_study(findings):
+def test_commands_and_signature_name_the_study(findings, study_runs):
     assert findings.commands == (
-        "study search --recipe tiny-llama --recipe tiny-smollm2 --trials 12",
-        "study compare --recipe tiny-llama --recipe tiny-smollm2 --seeds 3",
-        "python -m paper.build",
+        f"study search --recipe tiny-llama --recipe tiny-smollm2 --trials 20 --runs {study_runs}",
+        f"study compare --recipe tiny-llama --recipe tiny-smollm2 --seeds 3 --runs {study_runs}",
+        f"python -m paper.build --runs {study_runs}",
     )
     assert findings.signature.startswith("model:toy:llama+toy:smollm2|data:")
-    assert "|trials:12|seeds:3|digest:" in findings.signature
+    assert "|trials:20|seeds:3|digest:" in findings.signature
 
 
-def test_overrides_stand_in_the_commands(tmp_path, builders):
-    recipe = builders["recipe"]("tiny-llama").override(
-        ["training.max_steps=80", "search.confirm_top=1"]
-    )
-    builders["search"](tmp_path, recipe, "sft")
+def test_the_default_folder_is_left_out_of_the_commands(study_runs):
+    records = dataclasses.replace(load_study(study_runs), folder=Path("runs/local"))
+
+    assert provenance.commands(records)[-1] == "python -m paper.build"
+
+
+def test_overrides_in_the_commands_lead_back_to_the_same_recipe(tmp_path, builders):
+    source = 'a "quoted" source'
+    overrides = [
+        "training.max_steps=80",
+        "model.attention=eager",
+        "search.confirm_top=1",
+        "search.space.orpo.beta=[0.05, 1.0]",
+        "search.space.sft.learning_rate=[1e-4, 1e-2]",
+        "analysis.sesoi.accuracy=0.05",
+        "arms.orpo.beta=0.42",
+        "arms.orpo.learning_rate=3.2e-3",
+        "arms.sft.learning_rate=2.5e-3",
+        (
+            f"search.published=[{{arm='orpo', source='{source}', "
+            "settings={learning_rate=1e-3, beta=0.3}}]"
+        ),
+    ]
+    shipped = builders["recipe"]("tiny-llama")
+    recipe = shipped.override(overrides)
     for arm in ("sft", "orpo"):
+        builders["search"](tmp_path, recipe, arm)
         for seed in (5001, 5002):
-            builders["run"](tmp_path, recipe, arm, seed)
-    found = build_findings(load_study(tmp_path), origin="local")
+            builders["run"](tmp_path, recipe, arm, seed, tuned=False)
+    search, compare, _ = build_findings(load_study(tmp_path), origin="local").commands
 
-    assert found.commands[0] == (
-        "study search --recipe tiny-llama --trials 12"
-        " --set search.confirm_top=1 --set training.max_steps=80"
-    )
-    assert found.commands[1] == (
-        "study compare --recipe tiny-llama --seeds 2 --seed 5 --set training.max_steps=80"
-    )
+    def again(command):
+        words = shlex.split(command)
+        found = [text for flag, text in itertools.pairwise(words) if flag == "--set"]
+        return to_dict(shipped.override(found)), words
+
+    searched, words = again(search)
+    compared, more = again(compare)
+    wanted = to_dict(recipe)
+    assert {name: searched[name] for name in ("search", "training", "model")} == {
+        name: wanted[name] for name in ("search", "training", "model")
+    }
+    assert {name: compared[name] for name in ("arms", "analysis", "training", "model")} == {
+        name: wanted[name] for name in ("arms", "analysis", "training", "model")
+    }
+    assert words[:6] == ["study", "search", "--recipe", "tiny-llama", "--trials", "20"]
+    assert more[4:8] == ["--seeds", "2", "--seed", "5"]
+    assert words[-2:] == more[-2:] == ["--runs", str(tmp_path)]
 
 
 def test_recipes_judged_by_different_metrics_are_kept_apart(small_runs, builders):

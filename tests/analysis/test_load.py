@@ -34,7 +34,7 @@ def test_everything_is_read(study_runs):
     assert records.arms("tiny-llama") == ("base", "sft", "orpo")
     assert [run.seed for run in records.ok("tiny-llama", "orpo")] == [1, 2, 3]
     assert len(records.searches) == 4
-    assert len(records.searches[0].trials) == 12
+    assert len(records.searches[0].trials) == 20
     assert list(records.searches[1].space) == ["learning_rate", "beta"]
 
 
@@ -89,6 +89,22 @@ def test_scores_that_are_not_finite_name_model_arm_and_seed(small_runs, column, 
 
     rewrite(small_runs, "orpo", 2, change)
     with pytest.raises(RecordError, match=r"tiny-llama, orpo, seed 2: .* not finite"):
+        load_study(small_runs)
+
+
+def test_scores_of_answers_that_are_not_finite_name_model_arm_and_seed(small_runs):
+    def change(frame):
+        frame.loc[3, "rougeL"] = np.inf
+        return frame
+
+    rewrite(small_runs, "sft", 3, change)
+    with pytest.raises(RecordError, match=r"tiny-llama, sft, seed 3: rougeL .* not finite"):
+        load_study(small_runs)
+
+
+def test_a_mean_that_is_not_finite_names_model_arm_and_seed(small_runs):
+    change_record(small_runs, "orpo", 1, lambda record: record["scores"].update(nll=None))
+    with pytest.raises(RecordError, match=r"tiny-llama, orpo, seed 1: the score nll is None"):
         load_study(small_runs)
 
 

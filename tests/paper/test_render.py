@@ -179,12 +179,21 @@ def test_the_page_is_accessible(page: str) -> None:
 def test_the_signature_stands_under_every_table(page: str, findings: Findings) -> None:
     assert findings.bench is not None
     of_records, of_bench = (
-        page.count(f'</div>\n  <p class="signature">{signature}</p>')
+        page.count(f'</p>\n  <p class="signature">{signature}</p>\n</div>')
         for signature in (findings.signature, findings.bench.signature)
     )
 
     assert of_bench == 1
     assert of_records + of_bench == page.count("<table>")
+
+
+def test_under_every_table_stands_what_is_tested(
+    page: str, findings: Findings, figures: tuple[FigureFile, ...]
+) -> None:
+    source = render.render_tex(findings, figures)
+
+    assert page.count('  </div>\n  <p class="tested">Note of ') == page.count("<table>")
+    assert source.count(r"\tested{Note of ") == source.count(r"\end{longtable}")
 
 
 def test_both_formats_print_the_same_numbers(

@@ -10,7 +10,7 @@ import pytest
 
 from study import orphans, seeds
 from study import search as search_module
-from study.config import PublishedSetting, load_recipe
+from study.config import PublishedSetting, digest, load_recipe
 from study.confirm import best_trials, choose
 from study.errors import ConfigError, RecordError, StudyError
 from study.locks import hold
@@ -164,6 +164,20 @@ def test_published_settings_are_tried_first_once_and_marked(recipe, trained, tmp
     assert all(row["published"] is None for row in others)
 
 
+def test_trials_say_whether_a_source_chance_or_the_sampler_chose_them(long_search):
+    found = rows(long_search)
+    space = small_search().search.space["orpo"]
+    alike = []
+    for row in found:
+        seed = int(digest([0, "orpo", row["number"]])[:8], 16)
+        chance = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask()
+        drawn = {name: chance.suggest_float(name, *space[name], log=True) for name in space}
+        alike.append(row["settings"] == drawn)
+
+    assert [row["sampled"] for row in found] == ["published"] + ["random"] * 9 + ["tpe"] * 30
+    assert alike == [False] + [True] * 9 + [False] * 30
+
+
 def test_published_settings_outside_the_space_are_left_out(recipe):
     narrow = recipe.override(["search.space.orpo.beta=[0.5, 1.0]"])
 
@@ -308,6 +322,7 @@ def test_a_running_trial_of_a_dead_worker_is_retired_and_tried_again(recipe, tra
     folder = run_arm(recipe, tmp_path, 2)
     dead = reopen(folder, recipe).ask()
     dead.set_user_attr("worker", "gone")
+    dead.set_user_attr("sampled", "tpe")
     settings = {
         "learning_rate": dead.suggest_float("learning_rate", 1e-4, 1e-2, log=True),
         "beta": dead.suggest_float("beta", 0.03, 2.0, log=True),
@@ -316,6 +331,7 @@ def test_a_running_trial_of_a_dead_worker_is_retired_and_tried_again(recipe, tra
 
     assert [row["number"] for row in rows(folder)] == [0, 1, 3, 4]
     assert rows(folder)[2]["settings"] == settings
+    assert [row["sampled"] for row in rows(folder)] == ["published", "random", "tpe", "random"]
 
 
 def test_a_trial_of_a_living_worker_is_left_alone(recipe, trained, tmp_path):
