@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from study.config import SCHEMA, Recipe, Settings, to_dict
-from study.records import compare_folders, plan_path, read_json, write_json
+from study.records import compare_folders, plan_path, read_json, write_sealed
 
 SEEDS_TO_PAIR = 5
 """From so many seeds on, runs are compared seed by seed: with fewer, pairing
@@ -46,12 +46,14 @@ def write_plan(
         return earlier
     plan["written_at"] = datetime.now(UTC).isoformat(timespec="seconds")
     plan["amended"] = [*earlier["amended"], _past(earlier, runs, recipe)] if earlier else []
-    write_json(path, plan)
+    write_sealed(path, plan)
     return plan
 
 
 def _past(plan: dict[str, Any], runs: Path, recipe: Recipe) -> dict[str, Any]:
     """Return a plan as it stands below ``amended``, with the runs it had."""
-    finished = sum(f.record() is not None for _, _, f in compare_folders(runs, recipe.name))
+    finished = sum(
+        f.status() in ("ok", "diverged") for _, _, f in compare_folders(runs, recipe.name)
+    )
     kept = {name: value for name, value in plan.items() if name != "amended"}
     return {**kept, "finished_runs": finished}

@@ -19,9 +19,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from study import orphans
+from study.compare import resolved_facts
 from study.config import Recipe, Settings, digest, search_config
 from study.confirm import confirm, settings_key
-from study.errors import ConfigError
+from study.errors import ConfigError, RecordError
 from study.jobs import Job, Report
 from study.objectives import BY_VALIDATION_LOSS, DIRECTION, SCORES, score_trial, validation_value
 from study.records import (
@@ -29,8 +30,12 @@ from study.records import (
     JOURNAL,
     TRIALS,
     check_folder,
+    check_journal,
     claim_folder,
+    claim_resolved,
+    mend_search,
     read_json,
+    search_faults,
     search_folder,
     write_jsonl,
 )
@@ -142,7 +147,10 @@ def run_trials(
     folder = search_folder(runs, recipe.name, arm)
     config = search_config(recipe, arm=arm, seed=seed)
     claim_folder(folder, config)
+    claim_resolved(folder, resolved_facts(workbench))
+    known = mend_search(folder)
     optuna_study = open_optuna_study(folder, recipe, arm, digest(config), storage)
+    check_journal(folder, known, trial_rows(optuna_study))
     orphans.retire(optuna_study, folder, shared=storage is not None)
     _enqueue_published(optuna_study, recipe, arm)
     with orphans.lease(folder) as worker:
@@ -163,6 +171,7 @@ def open_optuna_study(
 
     Raises:
         ConfigError: the storage cannot be opened.
+        RecordError: the journal file is damaged.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -175,7 +184,10 @@ def open_optuna_study(
         )
     except Exception as error:
         if storage is None:
-            raise
+            raise RecordError(
+                f"{folder / JOURNAL} is damaged ({type(error).__name__}: {error}); restore it, or "
+                "set the old search aside with --fresh"
+            ) from error
         raise ConfigError(
             f"the search cannot use the storage {storage!r} ({error}); "
             "give an Optuna storage URL such as sqlite:///study.db, or leave --storage out"
@@ -204,7 +216,8 @@ def trial_rows(optuna_study: optuna.Study) -> list[dict[str, Any]]:
 
 
 def _is_complete(recipe: Recipe, arm: str, runs: Path, trials: int) -> bool:
-    best = read_json(search_folder(runs, recipe.name, arm) / BEST)
+    folder = search_folder(runs, recipe.name, arm)
+    best = None if search_faults(folder) else read_json(folder / BEST)
     return best is not None and best["n_trials"] >= trials
 
 

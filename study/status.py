@@ -17,6 +17,7 @@ from study.records import (
     read_jsonl,
     recipes_in,
     run_folder,
+    search_faults,
     search_folder,
 )
 
@@ -41,7 +42,8 @@ def _searches(runs: Path, recipe: str) -> list[Row]:
     rows = []
     for arm in ("sft", "orpo"):
         folder = search_folder(runs, recipe, arm)
-        n_trials = len(list(read_jsonl(folder / TRIALS)))
+        faults = search_faults(folder)
+        n_trials = 0 if faults else len(list(read_jsonl(folder / TRIALS)))
         rows.append(
             {
                 "recipe": recipe,
@@ -49,7 +51,7 @@ def _searches(runs: Path, recipe: str) -> list[Row]:
                 "arm": arm,
                 "seed": None,
                 "state": _search_state(folder, n_trials),
-                "detail": f"{n_trials} finished trials" if n_trials else "",
+                "detail": faults[0] if faults else f"{n_trials} finished trials" * bool(n_trials),
             }
         )
     return rows
@@ -58,6 +60,8 @@ def _searches(runs: Path, recipe: str) -> list[Row]:
 def _search_state(folder: Path, n_trials: int) -> str:
     if has_worker(folder):
         return "running"
+    if search_faults(folder):
+        return "damaged"
     best = read_json(folder / BEST)
     if best is not None and best["n_trials"] == n_trials:
         return "finished"
@@ -88,14 +92,16 @@ def _run(folder: RunFolder | None) -> Row:
 
 
 def _run_state(folder: RunFolder) -> str:
-    state = folder.status()
-    if state in ("missing", "unfinished") and is_held(lock_path(folder)):
+    if is_held(lock_path(folder)):
         return "running"
+    state = folder.status()
     names = {"ok": "finished", "diverged": "failed", "unfinished": "interrupted"}
     return names.get(state, state)
 
 
 def _run_detail(folder: RunFolder) -> str:
+    if faults := folder.faults():
+        return faults[0]
     record = folder.record()
     if record is None:
         return ""

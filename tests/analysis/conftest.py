@@ -21,8 +21,8 @@ from study.records import (
     plan_path,
     run_folder,
     search_folder,
-    write_json,
     write_jsonl,
+    write_sealed,
 )
 
 RECIPES = ("tiny-llama", "tiny-smollm2")
@@ -253,15 +253,13 @@ def make_search(runs, recipe, arm, *, trials=12):
         )
     write_jsonl(folder / TRIALS, rows)
     best = min((row for row in rows if row["state"] == "complete"), key=lambda row: row["value"])
-    write_jsonl(
-        folder / CONFIRMATIONS,
-        [
-            {"trial": best["number"], "settings": best["settings"], "seed": seed, "status": "ok"}
-            | {name: best[name] for name in ("value", "nll", "lor", "accuracy", "margin")}
-            for seed in (200_001, 200_002)
-        ],
-    )
-    write_json(
+    confirmations = [
+        {"trial": best["number"], "settings": best["settings"], "seed": seed, "status": "ok"}
+        | {name: best[name] for name in ("value", "nll", "lor", "accuracy", "margin")}
+        for seed in (200_001, 200_002)
+    ]
+    write_jsonl(folder / CONFIRMATIONS, confirmations)
+    write_sealed(
         folder / BEST,
         {
             "recipe": recipe.name,
@@ -280,6 +278,10 @@ def make_search(runs, recipe, arm, *, trials=12):
             "search_seed": 100_000,
             "confirmation_seeds": [200_001, 200_002],
             "n_candidates": 3,
+            "rows": {
+                TRIALS: [trials, digest(rows)],
+                CONFIRMATIONS: [len(confirmations), digest(confirmations)],
+            },
         },
     )
 
