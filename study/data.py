@@ -467,9 +467,15 @@ class Form:
             and not self.without & sample.keys()
             and (
                 self.begins_as is None
-                or bool(self.begins_as.match(sample.get("prompt") or sample["chosen"]))
+                or self._begins(
+                    sample["chosen"] if sample.get("prompt") is None else sample["prompt"]
+                )
             )
         )
+
+    def _begins(self, text: Any) -> bool:
+        assert self.begins_as is not None
+        return isinstance(text, str) and bool(self.begins_as.match(text))
 
 
 TEXTS: Mapping[str, type] = {"chosen": str, "rejected": str}
