@@ -290,6 +290,11 @@ def _hub_hint(error: BaseException) -> str:
             f"{_first_line(error)} Accept its licence on its page at huggingface.co, then run "
             "`hf auth login` or set HF_TOKEN"
         )
+    if "custom code" in text:
+        return (
+            "it ships code of its own, which could do anything; read it, and allow it with "
+            "--set model.trust_remote_code=true, which every record will name"
+        )
     if "couldn't connect" in text.lower() or "offline" in text.lower():
         return f"{_first_line(error)} Connect, or name a local folder with --set model.name=FOLDER"
     return _first_line(error)
