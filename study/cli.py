@@ -346,11 +346,13 @@ def _set_aside(
     recipes: Sequence[Recipe], runs: Path, part: str, say: Callable[[str], None]
 ) -> None:
     """Begin a part of every recipe afresh and say where the old records are."""
+    from study.launch import agree, is_main
     from study.records import begin_afresh
 
-    for recipe in recipes:
+    for recipe in recipes if is_main() else ():
         if kept := begin_afresh(runs / recipe.name / part):
             say(f"the old records of {recipe.name} are kept in {kept}")
+    agree(True)  # processes that train together wait for the first one
 
 
 def _runner(

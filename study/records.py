@@ -358,6 +358,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror}; name another --runs") from error
     except ValueError as error:
         raise RecordError(f"{path} is damaged ({error})") from error
     if not isinstance(value, dict):
@@ -442,7 +444,10 @@ def write_bytes(path: Path, content: bytes) -> None:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
-        raise RecordError(f"cannot write {path}: {error.strerror}; nothing was changed") from error
+        raise RecordError(
+            f"cannot write {path}: {error.strerror}; nothing was changed; make room or name "
+            "another --runs"
+        ) from error
     finally:
         Path(temporary).unlink(missing_ok=True)
 
