@@ -77,7 +77,7 @@ def as_text(report: dict[str, Any]) -> str:
     lines += [
         f"length     chosen answers are {_bias_words(report['length_bias'])}",
         f"truncation {_truncation_words(report['limits'], report['truncated'])}",
-        f"chat       {report['spelled']} pairs spell a special token, which is read as text",
+        f"chat       pairs that spell a special token, which is read as text: {report['spelled']}",
         f"splits     {report['splits']}",
         "example    tokens with a label in [brackets]; the rest is context",
         *(f"  {side:8} {text}" for side, text in report["example"].items()),
