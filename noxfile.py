@@ -82,7 +82,7 @@ def bench(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     """Fuzz the loaders and the renderers; `-- 300` is seconds for each of four targets."""
     atheris = nox.project.dependency_groups(PROJECT, "fuzz")
-    _run(session, "python", "-m", "pip", "install", "--quiet", *atheris)
+    _run(session, "python", "-m", "pip", "install", "--quiet", "-c", CONSTRAINTS, *atheris)
     seconds = session.posargs[0] if session.posargs else "75"
     for target in ("loader", "rows", "escapes", "templates"):
         _run(session, "python", "tests/fuzz/run.py", target, "--seconds", seconds)

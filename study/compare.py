@@ -117,6 +117,7 @@ def compare(
     for run in plan:
         if run.folder.record() is None:
             say(f"{_name(run)} is being made by another process and is not in this table")
+        check_folder(run.folder.path, run.config)  # another study may have begun meanwhile
     return [record for run in plan if (record := run.folder.record()) is not None]
 
 

@@ -259,9 +259,12 @@ def claim_folder(path: Path, config: Mapping[str, Any]) -> None:
     Raises:
         RecordError: the folder belongs to another configuration.
     """
-    check_folder(path, config)
-    if not (path / CONFIG).exists():
-        write_json(path / CONFIG, {**config, "digest": digest(config)})
+    from study.locks import hold
+
+    with hold(path / f".{CONFIG}.lock", wait=True):  # two studies may begin at once
+        check_folder(path, config)
+        if not (path / CONFIG).exists():
+            write_json(path / CONFIG, {**config, "digest": digest(config)})
 
 
 def check_folder(path: Path, config: Mapping[str, Any]) -> None:
@@ -452,6 +455,11 @@ def write_bytes(path: Path, content: bytes) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
+def _is_aside(path: Path) -> bool:
+    """Tell whether a file is hidden, a lock, or was set aside as damaged."""
+    return path.name.startswith(".") or ".damaged-" in path.name
+
+
 def checksum(path: Path) -> str:
     """Return the SHA-256 of a file in hex."""
     with path.open("rb") as file:
@@ -476,7 +484,7 @@ def publish(source: Path, target: Path) -> list[Path]:
         folders += [plan_path(source, recipe).parent]
         for folder in sorted(filter(Path.is_dir, folders)):
             for path in sorted(folder.iterdir()):
-                if path.is_file() and path.name != JOURNAL and not path.name.startswith("."):
+                if path.is_file() and path.name != JOURNAL and not _is_aside(path):
                     copy = target / path.relative_to(source)
                     copy.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(path, copy)

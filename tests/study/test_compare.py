@@ -147,7 +147,7 @@ def test_settings_tuned_on_another_budget_are_refused_before_anything_is_trained
 ):
     freeze(recipe, tmp_path, "sft", {"learning_rate": 1e-3})
 
-    with pytest.raises(RecordError, match=r"training\.max_steps: 120 in the records, 50"):
+    with pytest.raises(RecordError, match=r"training\.max_steps: 90 in the records, 50"):
         run([recipe.override(["training.max_steps=50"])], tmp_path)
     assert trained == []
 

@@ -370,6 +370,36 @@ def test_another_schema_of_the_records_is_refused(recipe, trained, tmp_path, mon
         search(recipe, tmp_path / "b")
 
 
+def test_of_two_studies_that_begin_at_once_in_one_folder_one_is_refused(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from study.records import claim_folder
+
+    def claim(seed):
+        try:
+            claim_folder(tmp_path / "folder", {"seed": seed})
+        except RecordError as error:
+            return str(error)
+        return seed
+
+    with ThreadPoolExecutor(16) as threads:
+        ended = list(threads.map(claim, range(16)))
+    (winner,) = [seed for seed in ended if isinstance(seed, int)]
+
+    assert read_json(tmp_path / "folder/config.json")["seed"] == winner
+    assert all(f"seed: {winner} in the records" in m for m in ended if isinstance(m, str))
+
+
+def test_runs_that_another_study_makes_meanwhile_are_not_in_the_table(recipe, trained, tmp_path):
+    other = recipe.override(["training.batch_pairs=8"])
+
+    def meanwhile(jobs):
+        run(other, tmp_path, n=1)
+
+    with pytest.raises(RecordError, match=r"batch_pairs: 8 in the records, 16 asked for"):
+        compare([recipe], runs=tmp_path, seeds=1, seed=0, run_jobs=meanwhile, say=print)
+
+
 def test_fresh_keeps_the_old_records_beside_the_new_ones(recipe, trained, tmp_path):
     run(recipe, tmp_path, n=1)
     folder = tmp_path / recipe.name / "compare"
