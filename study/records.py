@@ -43,6 +43,7 @@ TRIALS, CONFIRMATIONS, BEST, JOURNAL = (
     "journal.log",
 )
 RESOLVED, CHECKSUM = "resolved.json", "checksum"
+RESTORE = "restore it, or set the old records aside with --fresh"
 
 
 BENCH = "bench.json"
@@ -277,9 +278,7 @@ def check_folder(path: Path, config: Mapping[str, Any]) -> None:
     try:
         found = read_config(path)
     except RecordError as error:
-        raise RecordError(
-            f"{error}; restore it, or set the old records aside with --fresh"
-        ) from None
+        raise RecordError(f"{error}; {RESTORE}") from None
     if found is not None and found["digest"] != wanted["digest"]:
         lines = "\n  ".join(differences(_bare(found), _bare(wanted)))
         raise RecordError(
@@ -306,7 +305,10 @@ def claim_resolved(
     from study.locks import hold
 
     with hold(folder / f".{RESOLVED}.lock", wait=True):
-        written = read_json(folder / RESOLVED)
+        try:
+            written = read_json(folder / RESOLVED)
+        except RecordError as error:
+            raise RecordError(f"{error}; {RESTORE}") from error
         for found in (*earlier, *([written] if written else [])):
             lines = "\n  ".join(differences(found, dict(facts)))
             if lines:

@@ -359,6 +359,17 @@ def test_an_unfinished_run_is_not_resumed_with_other_things(recipe, trained, tmp
         run(recipe, tmp_path, n=1, device="cuda")
 
 
+@pytest.mark.parametrize("name", ["resolved.json", "config.json"])
+def test_a_damaged_file_of_a_whole_comparison_is_named(recipe, trained, tmp_path, name):
+    run(recipe, tmp_path, n=1)
+    alter(tmp_path / recipe.name / "compare" / name)
+    trained.clear()
+
+    with pytest.raises(RecordError, match=rf"{name} is damaged"):
+        run(recipe, tmp_path, n=2)
+    assert trained == []
+
+
 def test_another_schema_of_the_records_is_refused(recipe, trained, tmp_path, monkeypatch):
     run(recipe, tmp_path, n=1)
     search(recipe, tmp_path / "b")
