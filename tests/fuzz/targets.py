@@ -195,7 +195,7 @@ def check_tex(escaped: str) -> None:
     """Check that escaped text holds no active character and no unknown command."""
     words = set(re.findall(r"\\[a-zA-Z@]+", re.sub(r"\\[^a-zA-Z@]", "", escaped)))
     assert words <= _allowed_words(), words - _allowed_words()
-    plain = re.sub(r"\\[{}$&#%_ ]", "", escaped)
+    plain = re.sub(r"\\[{}$&#%_ ,]", "", escaped)
     plain = re.sub(r"\\[a-zA-Z]+", "", plain)
     assert not set(plain) & set("\\$&#%_^~\n\r\x00"), plain
     depth = 0
