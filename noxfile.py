@@ -85,6 +85,16 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def fuzz(session: nox.Session) -> None:
+    """Fuzz the loaders and the renderers; `-- 300` is seconds for each of four targets."""
+    atheris = nox.project.dependency_groups(PROJECT, "fuzz")
+    _run(session, "python", "-m", "pip", "install", "--quiet", "-c", CONSTRAINTS, *atheris)
+    seconds = session.posargs[0] if session.posargs else "75"
+    for target in ("loader", "rows", "escapes", "templates"):
+        _run(session, "python", "tests/fuzz/run.py", target, "--seconds", seconds)
+
+
+@nox.session(python=False)
 def publish(session: nox.Session) -> None:
     """Copy the finished records of runs/local to runs/published."""
     _run(session, "python", "-c", PUBLISH)

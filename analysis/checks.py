@@ -1,7 +1,6 @@
 """Refuse records that are damaged or cannot be compared with each other."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,25 +10,6 @@ from analysis.metrics import GENERATED, METRICS, example_scores
 from analysis.records import RunRecord
 from study.config import differences
 from study.errors import RecordError
-from study.records import ADAPTER, checksum
-
-
-def check_files(folder: Path, files: Mapping[str, str], who: str) -> None:
-    """Check the files that a record names; published records leave weights out."""
-    for name, expected in files.items():
-        path = folder / name
-        if path.exists():
-            require(
-                checksum(path) == expected,
-                f"{who}: {name} was changed after the run ended",
-                "restore it or run again",
-            )
-        else:
-            require(
-                name.split("/")[0].startswith((ADAPTER, "checkpoint")),
-                f"{who}: {name} is missing",
-                "restore it or run again",
-            )
 
 
 def check_scores(run: RunRecord, who: str) -> None:
@@ -56,12 +36,18 @@ def check_comparable(runs: Sequence[RunRecord]) -> None:
         who = f"{run.recipe}, {run.arm}, seed {run.seed}"
         _require_equal(first.config["recipe"], run.config["recipe"], f"{who}: another recipe")
         _require_equal(first.record["data"], run.record["data"], f"{who}: other data")
+        _require_equal(first.record.get("model"), run.record.get("model"), f"{who}: other weights")
+        _require_equal(_device_kind(first), _device_kind(run), f"{who}: another kind of device")
     by_arm = {run.arm: run for run in reversed(runs)}
     for run in runs:
         who = f"{run.recipe}, {run.arm}, seed {run.seed}"
         settings = by_arm[run.arm].config["settings"]
         _require_equal(settings, run.config["settings"], f"{who}: other settings")
     _check_examples([run for run in runs if run.ok])
+
+
+def _device_kind(run: RunRecord) -> dict[str, str]:
+    return {"device": "CPU" if run.record["device"].upper().startswith("CPU") else "GPU"}
 
 
 def _check_examples(runs: Sequence[RunRecord]) -> None:

@@ -22,7 +22,6 @@ from study.errors import RecordError
 from study.records import (
     BENCH,
     BEST,
-    CONFIG,
     CONFIRMATIONS,
     EXAMPLES,
     GENERATIONS,
@@ -32,9 +31,11 @@ from study.records import (
     claims_path,
     compare_folders,
     plan_path,
+    read_config,
     read_json,
     read_jsonl,
     recipes_in,
+    search_faults,
     search_folder,
 )
 
@@ -65,6 +66,7 @@ def load_study(runs: Path) -> StudyRecords:
     searches: list[SearchRecord] = []
     for recipe in recipes_in(runs):
         for arm, seed, folder in compare_folders(runs, recipe):
+            _require_sound(folder, f"{recipe}, {arm}, seed {seed}")
             record = folder.record()
             if record is None:
                 unfinished.append((recipe, arm, seed))
@@ -128,7 +130,16 @@ def _is_recipe_complete(runs: Path, recipe: str) -> bool:
     return (
         all(seeds.values())
         and seeds["sft"] == seeds["orpo"]
-        and all(folder.record() is not None for _, _, folder in folders)
+        and all(folder.status() in ("ok", "diverged") for _, _, folder in folders)
+    )
+
+
+def _require_sound(folder: RunFolder, who: str) -> None:
+    faults = folder.faults()
+    require(
+        not faults,
+        f"{who}: {'; '.join(faults)}",
+        "restore it, or let `study compare` make this run again",
     )
 
 
@@ -137,15 +148,7 @@ def _load_run(
 ) -> RunRecord:
     who = f"{recipe}, {arm}, seed {seed}"
     config = folder.config()
-    require(config is not None, f"{who}: {CONFIG} is missing", "restore it or run again")
     assert config is not None
-    plain = {key: value for key, value in config.items() if key != "digest"}
-    require(
-        config.get("digest") == record["digest"] == digest(plain),
-        f"{who}: the digests of {CONFIG} and record.json do not match its configuration",
-        "move the folder away and run again",
-    )
-    checks.check_files(folder.path, record["files"], who)
     ok = record["status"] == "ok"
     run = RunRecord(
         recipe=recipe,
@@ -200,7 +203,13 @@ def _load_searches(runs: Path, recipe: str) -> list[SearchRecord]:
     found = []
     for arm in ARM_SETTINGS:
         folder = search_folder(runs, recipe, arm)
-        config = read_json(folder / CONFIG)
+        faults = search_faults(folder)
+        require(
+            not faults,
+            f"{recipe}, search of {arm}: {'; '.join(faults)}",
+            "restore it, or let `study search` mend it",
+        )
+        config = read_config(folder)
         if config is not None and (folder / TRIALS).exists():
             found.append(
                 SearchRecord(

@@ -79,9 +79,12 @@ def _tex_word(word: str) -> str:
 
 
 def _tex_line(line: str) -> str:
-    spaced = re.sub(r"^ +| {2,}", lambda run: "\x00" * len(run.group()), line)
-    return re.sub(r"[^ \x00]+", lambda word: _tex_letters(word.group()), spaced).replace(
-        "\x00", r"\ "
+    parts = re.split(r"(^ +| {2,})", line)
+    return "".join(
+        r"\ " * len(part)
+        if number % 2
+        else re.sub(r"[^ ]+", lambda word: _tex_letters(word.group()), part)
+        for number, part in enumerate(parts)
     )
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from study.claims import load_claims, register
-from study.compare import PlannedRun, make_missing
+from study.compare import PlannedRun, check_plan, make_missing
 from study.config import Recipe
 from study.jobs import Job
-from study.records import check_folder, setting_folder
+from study.records import setting_folder
 from study.seeds import compare_seeds
 
 
@@ -49,8 +49,7 @@ def make_claim_runs(
         for recipe in recipes
         for run in plan_claim_runs(recipe, runs=runs, seeds=seeds, seed=seed)
     ]
-    for run in plan:
-        check_folder(run.folder.path, run.config)
+    check_plan(plan, say)
     for recipe in recipes:
         register(runs, recipe, seeds=compare_seeds(seed, seeds))
     make_missing(plan, runs=runs, command="claims", run_jobs=run_jobs, say=say)

@@ -39,7 +39,7 @@ class StudyGroup(click.Group):
                 return super().invoke(ctx)
         except StudyError as error:
             raise click.ClickException(str(error)) from error
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             message = mendable(error)
             if message is None:
                 raise
@@ -87,6 +87,11 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
             "--workers",
             type=click.IntRange(min=1),
             help="Worker processes. [default: one per GPU, or what the cores carry]",
+        ),
+        click.option(
+            "--fresh",
+            is_flag=True,
+            help="Set older records of this command aside, as FOLDER.old-TIME, and begin anew.",
         ),
         click.option("--quiet", is_flag=True, help="Show no progress."),
         json_option,
@@ -143,6 +148,7 @@ def search_command(
     workers: int | None,
     trials: int | None,
     storage: str | None,
+    fresh: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -156,6 +162,10 @@ def search_command(
     say = _speaker(quiet)
     recipes = _recipes(names, assignments, device, say)
     _say_cost(recipes, device, say)
+    if fresh:
+        if storage is not None:
+            raise click.UsageError("--fresh cannot empty a storage; name another with --storage")
+        _set_aside(recipes, runs, "search", say)
     n_arms = sum(len(recipe.search.space) for recipe in recipes)
     found = search.search(
         recipes,
@@ -183,6 +193,7 @@ def compare_command(
     seed: int,
     workers: int | None,
     seeds: int,
+    fresh: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -195,6 +206,8 @@ def compare_command(
     say = _speaker(quiet)
     recipes = _recipes(names, assignments, device, say)
     _say_cost(recipes, device, say)
+    if fresh:
+        _set_aside(recipes, runs, "compare", say)
     records = compare.compare(
         recipes,
         runs=runs,
@@ -367,6 +380,19 @@ def _recipes(
     if doubled:
         raise ConfigError(f"two recipes are named {doubled[0]!r}; rename one, or give only one")
     return recipes
+
+
+def _set_aside(
+    recipes: Sequence[Recipe], runs: Path, part: str, say: Callable[[str], None]
+) -> None:
+    """Begin a part of every recipe afresh and say where the old records are."""
+    from study.launch import agree, is_main
+    from study.records import begin_afresh
+
+    for recipe in recipes if is_main() else ():
+        if kept := begin_afresh(runs / recipe.name / part):
+            say(f"the old records of {recipe.name} are kept in {kept}")
+    agree(True)  # processes that train together wait for the first one
 
 
 def _runner(

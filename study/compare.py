@@ -35,9 +35,14 @@ from study.records import (
     STEPS,
     RunFolder,
     check_folder,
+    claim_resolved,
+    compare_folders,
+    read_config,
     read_json,
     run_folder,
+    search_faults,
     search_folder,
+    set_aside,
     write_jsonl,
 )
 from study.seeds import compare_seeds
@@ -102,8 +107,7 @@ def compare(
     plan = [
         run for recipe in recipes for run in plan_runs(recipe, runs=runs, seeds=seeds, seed=seed)
     ]
-    for run in plan:
-        check_folder(run.folder.path, run.config)
+    check_plan(plan, say)
     for line in _untuned(plan):
         say(line)
     for recipe in recipes:
@@ -119,6 +123,22 @@ def compare(
     return [record for run in plan if (record := run.folder.record()) is not None]
 
 
+def check_plan(plan: Sequence[PlannedRun], say: Callable[[str], None]) -> None:
+    """Say which runs of a plan are damaged, and refuse those of another configuration.
+
+    Raises:
+        RecordError: a folder holds a run of another configuration.
+    """
+    for run in plan:
+        if faults := _faults(run):
+            say(
+                f"{run.name} is damaged and is made again; its files are kept beside it: "
+                f"{faults[0]}"
+            )
+        else:
+            check_folder(run.folder.path, run.config)
+
+
 def make_missing(
     plan: Sequence[PlannedRun],
     *,
@@ -128,19 +148,20 @@ def make_missing(
     say: Callable[[str], None],
 ) -> None:
     """Make the runs of a plan that no process has finished or is making."""
-    missing = [run for run in plan if run.folder.record() is None]
+    missing = [run for run in plan if not _is_finished(run)]
     missing.sort(key=lambda run: list(ARM_SETTINGS).index(run.arm), reverse=True)  # longest first
     with present(runs, command, [(run.recipe, run.part, run.seed) for run in missing]):
         run_jobs([_job(run) for run in missing])
-        left = [run for run in missing if run.folder.record() is None]
+        left = [run for run in missing if not _is_finished(run)]
         dropped = [run for run in left if not is_held(lock_path(run.folder))]
         run_jobs([_job(run) for run in dropped])  # by another process that died meanwhile
-    for run in left:
-        if run.folder.record() is None:
+    for run in plan:
+        if run in left and not _is_finished(run):
             say(
                 f"{run.name} is being made by another process and is not in this table; "
                 "the same command shows it when it is done"
             )
+        check_folder(run.folder.path, run.config)  # another study may have begun meanwhile
 
 
 def plan_runs(recipe: Recipe, *, runs: Path, seeds: int, seed: int) -> list[PlannedRun]:
@@ -174,6 +195,8 @@ def arm_settings(recipe: Recipe, arm: str, *, runs: Path) -> tuple[Settings, boo
         RecordError: the search was made with another model, data or budget.
     """
     folder = search_folder(runs, recipe.name, arm)
+    if arm != "base" and (faults := search_faults(folder)):
+        raise RecordError(f"{faults[0]}; `study search` with the same options mends it")
     best = read_json(folder / BEST)
     if arm == "base" or best is None:
         return recipe.arms.get(arm, {}), False
@@ -184,10 +207,8 @@ def arm_settings(recipe: Recipe, arm: str, *, runs: Path) -> tuple[Settings, boo
 def make_run(workbench: "Workbench", report: Report, *, run: PlannedRun) -> None:
     """Train, score and record one run; nothing where another process makes it."""
     with hold(lock_path(run.folder)) if is_main() else nullcontext(True) as free:
-        if not agree(free and run.folder.record() is None):
+        if not agree(free and (not is_main() or _begin(workbench, run))):
             return
-        if is_main():
-            run.folder.claim(run.config)
         outcome = _train(workbench, report, run)
         if not is_main():
             return
@@ -205,6 +226,53 @@ def lock_path(folder: RunFolder) -> Path:
     It stands beside the run's folder, whose files are all part of the record.
     """
     return folder.path.with_name(f".{folder.path.name}.lock")
+
+
+def _begin(workbench: "Workbench", run: PlannedRun) -> bool:
+    """Claim a run's folder, free of damaged records; False where it is finished."""
+    if run.folder.faults() or (run.folder.record() is None and not run.folder.can_resume()):
+        set_aside(run.folder.path, "damaged")
+    if run.folder.record() is not None:
+        return False
+    comparison = run.folder.path.parent.parent
+    claim_resolved(comparison, resolved_facts(workbench), _facts_of_others(comparison))
+    run.folder.claim(run.config)
+    return True
+
+
+def resolved_facts(workbench: "Workbench") -> dict[str, Any]:
+    """Return what a run depends on beyond its configuration: weights, pairs, device."""
+    return _facts(workbench.base.resolved, workbench.data_summary, str(workbench.device))
+
+
+def _facts(model: Any, data: Mapping[str, Any], device: str) -> dict[str, Any]:
+    fingerprints = {
+        name: part["fingerprint"]
+        for name, part in data.items()
+        if isinstance(part, Mapping) and "fingerprint" in part
+    }
+    kind = "cpu" if device.casefold().startswith("cpu") else "gpu"
+    return {"model": dict(model), "data": fingerprints, "device": kind}
+
+
+def _facts_of_others(comparison: Path) -> list[dict[str, Any]]:
+    """Return the facts of the finished runs of a comparison."""
+    folders = compare_folders(comparison.parent.parent, comparison.parent.name)
+    records = [folder.record() for _, _, folder in folders if not folder.faults()]
+    return [
+        _facts(record["model"], record["data"], record["device"])
+        for record in records
+        if record is not None
+    ]
+
+
+def _is_finished(run: PlannedRun) -> bool:
+    return run.folder.status() in ("ok", "diverged")
+
+
+def _faults(run: PlannedRun) -> list[str]:
+    """Say what is damaged in a run that nobody is making."""
+    return [] if is_held(lock_path(run.folder)) else run.folder.faults()
 
 
 def _job(run: PlannedRun) -> Job:
@@ -314,7 +382,7 @@ def _untuned(plan: Sequence[PlannedRun]) -> list[str]:
 
 def _check_same_study(recipe: Recipe, arm: str, folder: Path) -> None:
     """Refuse settings that were tuned under another model, data or budget."""
-    found = read_json(folder / CONFIG)
+    found = read_config(folder)
     if found is None:
         raise RecordError(f"{folder} has a {BEST} but no {CONFIG}; move it away and search again")
     wanted = search_config(recipe, arm=arm, seed=found["seed"])

@@ -14,7 +14,7 @@ from study.errors import ConfigError, StudyError
 from study.jobs import Report
 from study.locks import hold
 from study.objectives import DIRECTION, SCORES, score_trial, unfinished_folder
-from study.records import BEST, CONFIRMATIONS, TRIALS, read_jsonl, write_json, write_jsonl
+from study.records import BEST, CONFIRMATIONS, TRIALS, read_jsonl, write_jsonl, write_sealed
 from study.seeds import confirmation_seeds, search_seed
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def confirm(
         )
     with hold(folder / ".confirm.lock", wait=True):
         _repeat(workbench, report, arm=arm, folder=folder, candidates=candidates, seeds=seeds)
+        repeats = list(read_jsonl(folder / CONFIRMATIONS))
         best = {
             "recipe": workbench.recipe.name,
             "arm": arm,
@@ -62,11 +63,15 @@ def confirm(
             **choose(
                 trials,
                 candidates,
-                list(read_jsonl(folder / CONFIRMATIONS)),
+                repeats,
                 objective=search.objective,
             ),
+            "rows": {
+                TRIALS: [len(trials), digest(trials)],
+                CONFIRMATIONS: [len(repeats), digest(repeats)],
+            },
         }
-        write_json(folder / BEST, best)
+        write_sealed(folder / BEST, best)
     return best
 
 

@@ -6,15 +6,16 @@ then cuts both before their last answer. A row that cannot be used is dropped
 under a reason, with its number counted from 1; blank lines are not counted.
 """
 
-import contextlib
 import csv
 import gzip
 import io
 import json
+import os
 import re
 import sys
+import unicodedata
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -33,6 +34,11 @@ ROLES = {
 }
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 OPENING = re.compile(r"\s*Human:")
+INVISIBLE = re.compile(
+    "[\\s\\x00-\\x1f\\x7f-\\x9f\u00ad\u061c\u115f\u1160\u180e\u200b-\u200f"
+    "\u202a-\u202e\u2060-\u2069\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0]+"
+)
+"""Characters that leave no mark: space, controls, zero width, writing direction."""
 SHOWN_ROWS = 8
 """Row numbers that a message lists per reason."""
 
@@ -171,11 +177,18 @@ def make_pair(
 ) -> Pair:
     """Build a pair; its ids follow from its content."""
     asked = [turn for turn in prompt if turn.role == "user"] or list(prompt)
-    opening = [[turn.role, " ".join(turn.content.casefold().split())] for turn in asked[:1]]
+    opening = [[turn.role, _opening(turn.content)] for turn in asked[:1]]
     content = [_plain(part) for part in (prompt, chosen, rejected)]
     return Pair(
         prompt, chosen, rejected, digest(opening)[:16], source, digest(content)[:16], answer
     )
+
+
+def _opening(text: str) -> str:
+    """Return what a prompt and its near copies share: its words as a reader sees them."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return " ".join(INVISIBLE.sub(" ", text.casefold()).split())
 
 
 def dropped_lines(dropped: Mapping[str, Sequence[int]]) -> list[str]:
@@ -216,8 +229,12 @@ Dialogues = tuple[list[Message], list[Message]]
 def _convert(rows: Sequence[Any], form: "Form", source: str) -> LoadedPairs:
     pairs: dict[str, Pair] = {}
     dropped: dict[str, list[int]] = defaultdict(list)
+    columns = _columns(rows)
     for number, row in enumerate(rows, start=1):
         try:
+            other = _form_of(row, columns)
+            if other and other.convert is not form.convert and not form.begins_as:
+                raise _Unusable(f"a row of another form: {other.name}")  # noqa: TRY301
             pair = _to_pair(row, form, source)
             if pair.example_id in pairs:
                 raise _Unusable("duplicate pair")  # noqa: TRY301 - one place counts them all
@@ -255,12 +272,14 @@ def _to_pair(row: Any, form: "Form", source: str) -> Pair:
         raise _Unusable("last turn is not the assistant's")
     if prompt != rejected_prompt:
         raise _Unusable("prompts differ between the sides")
-    if not prompt or not all(turn.content.strip() for turn in prompt):
+    if not prompt or any(_is_empty(turn) for turn in prompt):
         raise _Unusable("empty prompt, or an empty turn in it")
+    if any(turn.role == "system" for turn in prompt[1:]):
+        raise _Unusable("a system turn that is not the first turn")
     if prompt[-1].role != "user":
         raise _Unusable("turn before the answer is not the user's")
     for side, answer in zip(SIDES, (chosen, rejected), strict=True):
-        if not answer.content.strip():
+        if _is_empty(answer):
             raise _Unusable(f"empty answer in {side}")
     if chosen.content.strip() == rejected.content.strip():
         raise _Unusable("chosen equals rejected")
@@ -271,6 +290,10 @@ def _to_pair(row: Any, form: "Form", source: str) -> Pair:
         rejected=(rejected,),
         source=_text(named, "source") if isinstance(named, str) and named else source,
     )
+
+
+def _is_empty(turn: Message) -> bool:
+    return not INVISIBLE.sub("", turn.content)
 
 
 def _with_system(row: Row, dialogue: list[Message]) -> list[Message]:
@@ -338,7 +361,7 @@ def _alpaca(row: Row) -> Dialogues:
     """Join instruction and input by a newline, as LLaMA-Factory does."""
     parts = [_text(row.get("instruction"), "instruction"), _text(row.get("input") or "", "input")]
     prompt = "\n".join(part for part in parts if part.strip())
-    if row.get("history"):
+    if row.get("history") not in (None, "", "[]", []):
         raise _Unusable("earlier turns in 'history'; give the row as conversations")
     return _both(row, [Message("user", prompt)])
 
@@ -350,9 +373,9 @@ def _orca(row: Row) -> Dialogues:
 def _shared_beginning(row: Row) -> Dialogues:
     """Take as prompt the words with which both texts begin, as TRL does."""
     chosen, rejected = (_text(row.get(side), side) for side in SIDES)
-    differ = (i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b)
-    n = next(differ, min(len(chosen), len(rejected)))
-    n = len(re.sub(r"\S*$", "", chosen[:n]))
+    shared = os.path.commonprefix([chosen, rejected])  # noqa: RUF071 - characters are meant
+    *_, last = ["", *shared.rsplit(maxsplit=1)]
+    n = len(shared) - (len(last) if shared.endswith(last) else 0)
     prompt = Message("user", chosen[:n].strip())
     return (
         [prompt, Message("assistant", chosen[n:])],
@@ -393,9 +416,32 @@ def _text(value: Any, column: str) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise _Unusable(f"{column} is not text (lone surrogates)") from None
-    if re.match(r"\s*\[\s*\{\s*'(role|content|from|value)'", value):
+    if PRINTED_TURNS.match(value):
         raise _Unusable(f"{column} is a list of turns printed by Python; write it as JSON")
+    if _parse_turns(value) is not None:
+        raise _Unusable(f"{column} is a list of turns inside a text; write it as a list")
     return value
+
+
+PRINTED_TURNS = re.compile(r"\s*\[\s*\{\s*'(role|content|from|value)'")
+WRITTEN_TURNS = re.compile(r'\s*(\[\s*)?\{\s*"(role|content|from|value)"')
+
+
+def _parse_turns(text: str) -> Any:
+    """Return the turn or the turns that a text holds as JSON, or None."""
+    if not WRITTEN_TURNS.match(text):
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    turns = value if isinstance(value, list) else [value]
+    are_turns = all(
+        isinstance(turn, dict)
+        and ({"role", "content"} <= turn.keys() or {"from", "value"} <= turn.keys())
+        for turn in turns
+    )
+    return value if are_turns else None
 
 
 # Forms
@@ -421,9 +467,15 @@ class Form:
             and not self.without & sample.keys()
             and (
                 self.begins_as is None
-                or bool(self.begins_as.match(str(sample.get("prompt", sample["chosen"]))))
+                or self._begins(
+                    sample["chosen"] if sample.get("prompt") is None else sample["prompt"]
+                )
             )
         )
+
+    def _begins(self, text: Any) -> bool:
+        assert self.begins_as is not None
+        return isinstance(text, str) and bool(self.begins_as.match(text))
 
 
 TEXTS: Mapping[str, type] = {"chosen": str, "rejected": str}
@@ -484,20 +536,16 @@ FORMS = (
 
 
 def recognise(rows: Sequence[Any], name: str) -> Form:
-    """Find the form of rows by their columns and the types of the values.
+    """Find the form of most rows by their columns and the types of the values.
 
     Raises:
         DataError: no form fits, or the rows hold single answers with a label.
     """
-    sample: dict[str, Any] = {}
-    for row in rows:
-        if isinstance(row, dict):
-            for column, value in row.items():
-                if sample.get(column) is None:
-                    sample[column] = value
-    for form in FORMS:
-        if form.fits(sample):
-            return form
+    sample = _columns(rows)
+    votes = Counter(form.name for row in rows if (form := _form_of(row, sample)) is not None)
+    if votes:
+        winner = max(votes, key=votes.__getitem__)
+        return next(form for form in FORMS if form.name == winner)
     columns = ", ".join(f"{column} ({type(value).__name__})" for column, value in sample.items())
     if {"completion", "label"} <= sample.keys():
         raise DataError(
@@ -509,6 +557,25 @@ def recognise(rows: Sequence[Any], name: str) -> Form:
         f"{name} has columns {columns or '(none)'}, which are of no known form; "
         f"rename them to one of:{known}"
     )
+
+
+def _columns(rows: Iterable[Any]) -> dict[str, Any]:
+    """Return every column of the rows with its first value that is not null."""
+    sample: dict[str, Any] = {}
+    for row in rows:
+        if isinstance(row, dict):
+            for column, value in row.items():
+                if sample.get(column) is None:
+                    sample[column] = value
+    return sample
+
+
+def _form_of(row: Any, columns: Iterable[str]) -> Form | None:
+    """Return the form of one row; a column that it leaves out counts as null."""
+    if not isinstance(row, dict):
+        return None
+    whole = {**dict.fromkeys(columns), **row}
+    return next((form for form in FORMS if form.fits(whole)), None)
 
 
 # Sources -> rows
@@ -525,14 +592,20 @@ def read_rows(config: DataConfig) -> list[Any]:
             names the file and the line where one is known.
     """
     path = _local_path(config.name)
-    if config.name and path.is_dir():
+    try:
+        is_folder, is_file = bool(config.name) and path.is_dir(), path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        is_folder = is_file = False
+    if is_folder:
         saved = any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
         return _read_saved(path, config) if saved else _read_folder(path, config.split)
-    if path.is_file():
+    if is_file:
         return _read_file(path)
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", config.name) or SUFFIX.search(config.name):
+    if not re.fullmatch(r"[\w-][\w.-]{0,95}(/[\w.-]{1,96})?", config.name) or SUFFIX.search(
+        config.name
+    ):
         raise DataError(
-            f"there is no file or folder {config.name!r}, and it is no Hub dataset id; "
+            f"there is no file or folder {config.name[:200]!r}, and it is no Hub dataset id; "
             "data.name takes a path, an id such as mlabonne/orpo-dpo-mix-40k, or 'toy'"
         )
     return _read_hub(config)
@@ -659,7 +732,7 @@ def _read_jsonl(path: Path, content: bytes) -> list[Any]:
 
 def _parse_json(path: Path, text: str, *, first_line: int) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         line = first_line + getattr(error, "lineno", 1) - 1
         what = getattr(error, "msg", str(error))
@@ -667,6 +740,15 @@ def _parse_json(path: Path, text: str, *, first_line: int) -> Any:
             f"{path}, line {line}: not JSON ({what}); a .json file is one list of records, "
             "a .jsonl file one record per line"
         ) from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build a JSON object, but refuse one that gives a key two values."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice = next(key for key, n in Counter(key for key, _ in pairs).items() if n > 1)
+        raise ValueError(f"key {twice!r} twice in one object")
+    return made
 
 
 def _read_csv(path: Path, content: bytes) -> list[Any]:
@@ -682,8 +764,7 @@ def _read_csv(path: Path, content: bytes) -> list[Any]:
         ) from error
     finally:
         csv.field_size_limit(limit)
-    if len(set(header)) < len(header):
-        raise DataError(f"{path} names a column twice in its header; rename one of them")
+    _require_distinct(path, header)
     return [
         dict(zip(header, map(_csv_value, row), strict=True)) if len(row) == len(header) else row
         for row in rows
@@ -692,10 +773,8 @@ def _read_csv(path: Path, content: bytes) -> list[Any]:
 
 def _csv_value(field: str) -> Any:
     """Read a field that holds turns as JSON; any other is text."""
-    if re.match(r'\s*\[?\s*\{\s*"(role|content|from|value)"', field):
-        with contextlib.suppress(ValueError, RecursionError):
-            return json.loads(field)
-    return field
+    turns = _parse_turns(field)
+    return field if turns is None else turns
 
 
 def _read_parquet(path: Path, content: bytes) -> list[Any]:
@@ -703,9 +782,23 @@ def _read_parquet(path: Path, content: bytes) -> list[Any]:
     from pyarrow import parquet
 
     try:
-        return list(parquet.read_table(pa.BufferReader(content)).to_pylist())
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path} as Parquet: {error}; write it again") from error
+        table = parquet.ParquetFile(pa.BufferReader(content)).read()
+        _require_distinct(path, table.column_names)
+        return list(table.to_pylist())
+    except DataError:
+        raise
+    except Exception as error:  # damaged files fail in many ways
+        what = _first_line(error)
+        raise DataError(f"cannot read {path} as Parquet: {what}; write it again") from error
+
+
+def _require_distinct(path: Path, columns: Sequence[str]) -> None:
+    if len(set(columns)) < len(columns):
+        raise DataError(f"{path} names a column twice; rename one of them")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).partition("\n")[0]
 
 
 _READERS: Mapping[str, Callable[[Path, bytes], list[Any]]] = {

@@ -8,7 +8,13 @@ from study.config import Recipe
 from study.data import dropped_lines, fingerprint, load_pairs, split_pairs
 from study.errors import StudyError
 from study.model import TOY, load_tokenizer
-from study.tokens import Encoded, encode, prepare_tokenizer, truncation_counts
+from study.tokens import (
+    Encoded,
+    encode,
+    prepare_tokenizer,
+    spells_special_token,
+    truncation_counts,
+)
 from study.toy import train_tokenizer
 
 QUANTILES = {"min": 0.0, "median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
@@ -50,6 +56,7 @@ def check(recipe: Recipe) -> dict[str, Any]:
             **truncation_counts(encoded, **limits),
             "useless": sum(_is_useless(pair, **limits) for pair in encoded),
         },
+        "spelled": sum(spells_special_token(pair, tokenizer) for pair in loaded.pairs),
         "splits": _splits(recipe, loaded.pairs),
         "example": _example(encoded[0], tokenizer),
     }
@@ -70,6 +77,7 @@ def as_text(report: dict[str, Any]) -> str:
     lines += [
         f"length     chosen answers are {_bias_words(report['length_bias'])}",
         f"truncation {_truncation_words(report['limits'], report['truncated'])}",
+        f"chat       pairs that spell a special token, which is read as text: {report['spelled']}",
         f"splits     {report['splits']}",
         "example    tokens with a label in [brackets]; the rest is context",
         *(f"  {side:8} {text}" for side, text in report["example"].items()),

@@ -10,6 +10,7 @@ by a fresh process and its job tried once more; one whose parent dies ends.
 import errno
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
@@ -41,6 +42,8 @@ MENDABLE = (
     errno.EPERM,
     errno.ENOTDIR,
     errno.EISDIR,
+    errno.EFBIG,
+    errno.ENAMETOOLONG,
 )
 """System errors that a user can do something about."""
 
@@ -252,12 +255,23 @@ def terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def mendable(error: Exception) -> str | None:
-    """Say what a user can do about a full disk or a closed folder, or return None."""
-    if not isinstance(error, OSError) or error.errno not in MENDABLE:
-        return None
-    where = error.filename or "the records"
-    return f"cannot use {where}: {error.strerror}; free it, or name another --runs"
+def mendable(error: BaseException) -> str | None:
+    """Say what a user can do about a full disk or a closed folder, or return None.
+
+    Libraries wrap the system's error, or keep only its number or its effect.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        number = cause.errno if isinstance(cause, OSError) else None
+        if told := re.search(r"\(os error (\d+)\)", str(cause)):  # safetensors
+            number = int(told[1])
+        if "inline_container.cc" in str(cause):  # torch.save
+            number = errno.ENOSPC
+        if number in MENDABLE:
+            where = getattr(cause, "filename", None) or "the records"
+            return f"cannot use {where}: {os.strerror(number)}; free it, or name another --runs"
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _exit(*_: object) -> None:

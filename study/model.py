@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from study.config import AdapterConfig, ModelConfig
+from study.config import AdapterConfig, ModelConfig, digest
 from study.engine import install
 from study.errors import ModelError
+from study.records import checksum
 from study.tokens import end_of_turn, prepare_tokenizer
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def load_base(config: ModelConfig, *, device: str, progress: "Progress | None" =
     resolved = {
         "dtype": str(dtype).removeprefix("torch."),
         "quantization": config.quantization,
-        "commit": str(getattr(model.config, "_commit_hash", None) or "local"),
+        "commit": str(getattr(model.config, "_commit_hash", None) or _fingerprint(Path(name))),
     }
     return Base(model, tokenizer, where, trained_token_ids, dtype, resolved)
 
@@ -185,6 +186,12 @@ def _locate(name: str, progress: "Progress | None") -> str:
             raise ModelError(f"model folder {name} has no config.json; name a folder as on the Hub")
         return str(folder)
     return name
+
+
+def _fingerprint(folder: Path) -> str:
+    """Stand in for the commit of a local folder: a SHA-256 of its weights."""
+    files = sorted(folder.glob("*.safetensors"))
+    return f"sha256:{digest([[path.name, checksum(path)] for path in files])[:16]}"
 
 
 def _hub_options(config: ModelConfig) -> dict[str, Any]:
@@ -289,6 +296,11 @@ def _hub_hint(error: BaseException) -> str:
         return (
             f"{_first_line(error)} Accept its licence on its page at huggingface.co, then run "
             "`hf auth login` or set HF_TOKEN"
+        )
+    if "custom code" in text:
+        return (
+            "it ships code of its own, which could do anything; read it, and allow it with "
+            "--set model.trust_remote_code=true, which every record will name"
         )
     if "couldn't connect" in text.lower() or "offline" in text.lower():
         return f"{_first_line(error)} Connect, or name a local folder with --set model.name=FOLDER"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from study.config import SCHEMA, Recipe, Settings, to_dict
-from study.records import compare_folders, plan_path, read_json, write_json
+from study.records import compare_folders, plan_path, read_json, write_sealed
 
 SEEDS_TO_PAIR = 5
 """From so many seeds on, runs are compared seed by seed: with fewer, pairing
@@ -42,7 +42,9 @@ def write_plan(
         "paired": len(planned) >= SEEDS_TO_PAIR,
         "arms": {arm: dict(settings) for arm, settings in arms.items()},
     }
-    finished = sum(f.record() is not None for _, _, f in compare_folders(runs, recipe.name))
+    finished = sum(
+        f.status() in ("ok", "diverged") for _, _, f in compare_folders(runs, recipe.name)
+    )
     return write_amended(path, plan, n_finished=finished)
 
 
@@ -66,5 +68,5 @@ def write_amended(path: Path, plan: dict[str, Any], *, n_finished: int) -> dict[
         "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "amended": past,
     }
-    write_json(path, written)
+    write_sealed(path, written)
     return written

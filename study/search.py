@@ -26,9 +26,10 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DBAPIError
 
 from study import orphans
+from study.compare import resolved_facts
 from study.config import Recipe, Settings, digest, search_config
 from study.confirm import confirm, settings_key
-from study.errors import ConfigError
+from study.errors import ConfigError, RecordError
 from study.jobs import Job, Report
 from study.locks import hold
 from study.objectives import (
@@ -45,8 +46,12 @@ from study.records import (
     JOURNAL,
     TRIALS,
     check_folder,
+    check_journal,
     claim_folder,
+    claim_resolved,
+    mend_search,
     read_json,
+    search_faults,
     search_folder,
     write_jsonl,
 )
@@ -156,9 +161,11 @@ def search_arm(
     folder = search_folder(runs, recipe.name, arm)
     config = search_config(recipe, arm=arm, seed=seed)
     shared = storage is not None
-    with hold(folder / CLAIM_LOCK, wait=True):
-        claim_folder(folder, config)
+    claim_folder(folder, config)
+    claim_resolved(folder, resolved_facts(workbench))
+    known = mend_search(folder)
     optuna_study = open_optuna_study(folder, recipe, arm, digest(config), storage)
+    check_journal(folder, known, trial_rows(optuna_study))
     retire = functools.partial(
         orphans.retire, optuna_study, folder, names=recipe.search.space[arm], shared=shared
     )
@@ -188,6 +195,7 @@ def open_optuna_study(
 
     Raises:
         ConfigError: the storage cannot be opened.
+        RecordError: the journal file is damaged.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     for opening in range(1, OPENINGS + 1):
@@ -201,7 +209,10 @@ def open_optuna_study(
             )
         except Exception as error:
             if storage is None:
-                raise
+                raise RecordError(
+                    f"{folder / JOURNAL} is damaged ({type(error).__name__}: {error}); restore "
+                    "it, or set the old search aside with --fresh"
+                ) from error
             if opening == OPENINGS or not isinstance(error, (DBAPIError, StorageInternalError)):
                 raise ConfigError(
                     f"the search cannot use the storage {_without_password(storage)!r} ({error}); "
@@ -233,7 +244,8 @@ def trial_rows(optuna_study: optuna.Study) -> list[dict[str, Any]]:
 
 
 def _is_complete(recipe: Recipe, arm: str, runs: Path, trials: int) -> bool:
-    best = read_json(search_folder(runs, recipe.name, arm) / BEST)
+    folder = search_folder(runs, recipe.name, arm)
+    best = None if search_faults(folder) else read_json(folder / BEST)
     return best is not None and best["n_trials"] >= trials
 
 

@@ -18,6 +18,7 @@ from study.records import (
     read_jsonl,
     recipes_in,
     run_folder,
+    search_faults,
     search_folder,
     setting_folder,
 )
@@ -50,7 +51,8 @@ def _searches(runs: Path, recipe: str) -> list[Row]:
     queued = planned(runs, recipe, "search")
     for arm in ("sft", "orpo"):
         folder = search_folder(runs, recipe, arm)
-        n_trials = len(list(read_jsonl(folder / TRIALS)))
+        faults = search_faults(folder)
+        n_trials = 0 if faults else len(list(read_jsonl(folder / TRIALS)))
         workers = leases(folder, WORKER)
         rows.append(
             {
@@ -59,7 +61,7 @@ def _searches(runs: Path, recipe: str) -> list[Row]:
                 "arm": arm,
                 "seed": None,
                 "state": _search_state(folder, n_trials, workers, queued=(arm, None) in queued),
-                "detail": _search_detail(n_trials, workers),
+                "detail": faults[0] if faults else _search_detail(n_trials, workers),
             }
         )
     return rows
@@ -68,6 +70,8 @@ def _searches(runs: Path, recipe: str) -> list[Row]:
 def _search_state(folder: Path, n_trials: int, workers: Sequence[Lease], *, queued: bool) -> str:
     if any(worker.held for worker in workers):
         return "running"
+    if search_faults(folder):
+        return "damaged"
     if queued:
         return "queued"
     best = read_json(folder / BEST)
@@ -135,17 +139,18 @@ def _run(folder: RunFolder | None, *, queued: bool) -> Row:
 
 
 def _run_state(folder: RunFolder, *, queued: bool) -> str:
+    if is_held(lock_path(folder)):
+        return "running"
     state = folder.status()
-    if state in ("missing", "unfinished"):
-        if is_held(lock_path(folder)):
-            return "running"
-        if queued:
-            return "queued"
+    if queued and state in ("missing", "unfinished", "damaged"):
+        return "queued"
     names = {"ok": "finished", "diverged": "failed", "unfinished": "interrupted"}
     return names.get(state, state)
 
 
 def _run_detail(folder: RunFolder) -> str:
+    if faults := folder.faults():
+        return faults[0]
     record = folder.record()
     if record is None:
         return ""

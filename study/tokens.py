@@ -3,9 +3,12 @@
 A pair becomes three runs of ids, prompt, chosen and rejected, tokenised apart,
 so that both answers follow exactly the same prompt. An answer ends with the
 template's end-of-turn token, which is also the token that ends generation.
+Chat tokens come from the template alone: where a message spells one, such as
+``<|im_end|>``, it is tokenised as any other text, so that no row forges a turn.
 """
 
 import functools
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +29,8 @@ CHATML = (
 )
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 PAD_TOKEN = "<|pad|>"
+BREAK = "\ufdd0\ufdd1"
+"""Noncharacters put into special tokens that a message spells, until its text is tokenised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +140,13 @@ def truncation_counts(
     return counts
 
 
+def spells_special_token(pair: Pair, tokenizer: Tokenizer) -> bool:
+    """Tell whether a message spells a special token, which is then read as text."""
+    spelled = _special_tokens(tokenizer, len(tokenizer))
+    messages = (*pair.prompt, *pair.chosen, *pair.rejected)
+    return any(spelled.search(message.content) for message in messages)
+
+
 def _cut_prompt(ids: tuple[int, ...], tokenizer: Tokenizer, limit: int) -> tuple[int, ...]:
     """Drop a long prompt's oldest tokens, but keep its BOS."""
     if len(ids) <= limit:
@@ -167,10 +179,53 @@ def _suffix(tokenizer: Tokenizer, prompt: Iterable[Message], answer: Iterable[Me
 
 
 def _render(tokenizer: Tokenizer, messages: Iterable[Message], *, generation: bool) -> str:
-    turns = [{"role": message.role, "content": message.content} for message in messages]
-    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation)
+    """Render turns as text; special tokens that a message spells get a `BREAK`.
+
+    Raises:
+        DataError: the template does not take these turns.
+    """
+    from jinja2 import TemplateError
+
+    spelled = _special_tokens(tokenizer, len(tokenizer))
+    turns = [
+        {
+            "role": message.role,
+            "content": spelled.sub(lambda m: m[0][0] + BREAK + m[0][1:], message.content),
+        }
+        for message in messages
+    ]
+    try:
+        text = tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=generation
+        )
+    except TemplateError as error:
+        roles = ", ".join(turn["role"] for turn in turns)
+        raise DataError(f"the chat template refuses the turns {roles}: {error}") from error
     return str(text)
 
 
+@functools.lru_cache(maxsize=8)
+def _special_tokens(tokenizer: Tokenizer, n_tokens: int) -> re.Pattern[str]:  # noqa: ARG001
+    """Return what matches any special token as text; asked anew when tokens are added."""
+    tokens = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    tokens |= set(tokenizer.all_special_tokens)
+    longest_first = sorted((token for token in tokens if len(token) > 1), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
+
 def _ids(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    """Tokenise rendered text; the stretches between special tokens apart where one was spelled."""
+    if BREAK not in text:
+        return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    ids: list[int] = []
+    vocabulary = tokenizer.get_vocab()
+    special = _special_tokens(tokenizer, len(tokenizer))
+    for stretch in re.split(f"({special.pattern})", text):
+        if special.fullmatch(stretch):
+            ids.append(vocabulary[stretch])
+        elif stretch:
+            plain = stretch.replace(BREAK, "")
+            ids += tokenizer(plain, add_special_tokens=False, split_special_tokens=True)[
+                "input_ids"
+            ]
+    return tuple(ids)

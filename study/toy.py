@@ -12,7 +12,6 @@ import itertools
 import json
 import os
 import random
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from study.config import digest
 from study.data import Message, Pair, make_pair
 from study.environment import cache_folder
-from study.errors import ConfigError
+from study.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig, PreTrainedTokenizerFast
@@ -127,21 +126,44 @@ def ensure_base(shape: str, *, progress: Progress | None = None) -> Path:
     """Return the folder of a tiny base in the Hub's layout, training it once.
 
     Two processes that ask at once train it once: the second waits.
+
+    Raises:
+        ConfigError: there is no such shape.
+        ModelError: the cache folder cannot be written.
     """
     from filelock import FileLock
+    from safetensors import SafetensorError
 
     key = digest({**PRETRAINING, "shape": shape, "model": base_config(shape).to_diff_dict()})[:12]
     folder = cache_folder() / f"toy-{shape}-{key}"
-    if not folder.is_dir():
+    try:
+        if folder.is_dir():
+            return folder
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
             if not folder.is_dir():
                 _pretrain(shape, folder, progress or (lambda what, done, total: None))
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"cannot keep the tiny base in {folder.parent}: {error}; make room there, or set "
+            "ORPO_STUDY_CACHE to a folder that can be written"
+        ) from error
     return folder
 
 
 def _pretrain(shape: str, folder: Path, progress: Progress) -> None:
     """Train one base on plain text and rename its finished folder into place."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as name:
+        model, tokenizer = _train_base(shape, progress)
+        finished = Path(name) / folder.name
+        model.save_pretrained(finished)
+        tokenizer.save_pretrained(finished)
+        (finished / "toy.json").write_text(json.dumps({**PRETRAINING, "shape": shape}))
+        with contextlib.suppress(FileExistsError):
+            os.rename(finished, folder)
+
+
+def _train_base(shape: str, progress: Progress) -> tuple[Any, "PreTrainedTokenizerFast"]:
     import torch
     from transformers import LlamaForCausalLM
 
@@ -164,13 +186,7 @@ def _pretrain(shape: str, folder: Path, progress: Progress) -> None:
             scheduler.step()
             optimizer.zero_grad()
             progress(f"training the tiny {shape} base", step + 1, PRETRAINING["steps"])
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent))
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    (temporary / "toy.json").write_text(json.dumps({**PRETRAINING, "shape": shape}))
-    with contextlib.suppress(FileExistsError):
-        os.rename(temporary, folder)
-    shutil.rmtree(temporary, ignore_errors=True)
+    return model, tokenizer
 
 
 def _batches(texts: Iterator[str]) -> Iterator[list[str]]:

@@ -23,8 +23,8 @@ from study.records import (
     run_folder,
     search_folder,
     setting_folder,
-    write_json,
     write_jsonl,
+    write_sealed,
 )
 
 RECIPES = ("tiny-llama", "tiny-smollm2")
@@ -281,15 +281,13 @@ def make_search(runs, recipe, arm, *, trials=20):
         )
     write_jsonl(folder / TRIALS, rows)
     best = min((row for row in rows if row["state"] == "complete"), key=lambda row: row["value"])
-    write_jsonl(
-        folder / CONFIRMATIONS,
-        [
-            {"trial": best["number"], "settings": best["settings"], "seed": seed, "status": "ok"}
-            | {name: best[name] for name in ("value", "nll", "lor", "accuracy", "margin")}
-            for seed in (200_001, 200_002)
-        ],
-    )
-    write_json(
+    confirmations = [
+        {"trial": best["number"], "settings": best["settings"], "seed": seed, "status": "ok"}
+        | {name: best[name] for name in ("value", "nll", "lor", "accuracy", "margin")}
+        for seed in (200_001, 200_002)
+    ]
+    write_jsonl(folder / CONFIRMATIONS, confirmations)
+    write_sealed(
         folder / BEST,
         {
             "recipe": recipe.name,
@@ -308,6 +306,10 @@ def make_search(runs, recipe, arm, *, trials=20):
             "search_seed": 100_000,
             "confirmation_seeds": [200_001, 200_002],
             "n_candidates": 3,
+            "rows": {
+                TRIALS: [trials, digest(rows)],
+                CONFIRMATIONS: [len(confirmations), digest(confirmations)],
+            },
         },
     )
 

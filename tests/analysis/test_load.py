@@ -1,7 +1,5 @@
 """Records are read whole, and refused by name where they cannot be compared."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -174,13 +172,13 @@ def test_a_changed_file_is_refused(small_runs):
 def test_a_changed_configuration_is_refused(small_runs):
     path = run_folder(small_runs, "tiny-llama", "orpo", 1).path / "config.json"
     path.write_text(path.read_text().replace('"seed": 1,', '"seed": 7,'))
-    with pytest.raises(RecordError, match=r"orpo, seed 1: the digests"):
+    with pytest.raises(RecordError, match=r"orpo, seed 1: .*config.json is damaged"):
         load_study(small_runs)
 
 
 def test_weights_may_be_left_out_and_nothing_else(small_runs):
     path = run_folder(small_runs, "tiny-llama", "orpo", 1).path / RECORD
-    record = json.loads(path.read_text())
+    record = read_json(path)
     record["files"]["adapter/adapter_model.safetensors"] = "0" * 64
     record["files"]["checkpoint-80/optimizer.pt"] = "0" * 64
     write_json(path, record)
@@ -188,4 +186,38 @@ def test_weights_may_be_left_out_and_nothing_else(small_runs):
 
     (RunFolder(path.parent).path / "generations.jsonl").unlink()
     with pytest.raises(RecordError, match=r"orpo, seed 1: generations.jsonl is missing"):
+        load_study(small_runs)
+
+
+DAMAGED = {
+    **dict.fromkeys(
+        ("config.json", "record.json", "steps.jsonl", "examples.parquet", "generations.jsonl"),
+        "compare/orpo/seed-1",
+    ),
+    **dict.fromkeys(("best.json", "trials.jsonl", "confirmations.jsonl"), "search/orpo"),
+}
+
+
+@pytest.mark.parametrize("how", ["cut", "altered"])
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_records_are_named_and_never_judged(small_runs, name, how):
+    path = small_runs / "tiny-llama" / DAMAGED[name] / name
+    content = bytearray(path.read_bytes())
+    middle = next(i for i in range(len(content) // 2, len(content)) if chr(content[i]).isdigit())
+    content[middle] = ord("1") if content[middle] != ord("1") else ord("2")
+    path.write_bytes(content[:middle] if how == "cut" else content)
+
+    with pytest.raises(RecordError, match=rf"tiny-llama, .*orpo.*{name}.*`study"):
+        load_study(small_runs)
+    assert is_complete(small_runs) == (path.parent.name == "orpo")
+
+
+def test_runs_on_other_kinds_of_device_or_weights_are_refused(small_runs):
+    change_record(small_runs, "orpo", 1, lambda record: record.update(device="NVIDIA H200"))
+    with pytest.raises(RecordError, match=r"tiny-llama, .*: another kind of device"):
+        load_study(small_runs)
+    change_record(
+        small_runs, "orpo", 1, lambda record: record.update(device="cpu", model={"dtype": "x"})
+    )
+    with pytest.raises(RecordError, match=r"tiny-llama, .*: other weights .*"):
         load_study(small_runs)

@@ -80,6 +80,12 @@ def test_a_long_word_may_break_between_any_four_letters() -> None:
     assert generated_tex("W" * 40).count(r"\allowbreak{}") == 39
 
 
+def test_a_nul_in_generated_text_is_named_and_never_taken_for_a_space() -> None:
+    assert generated_tex("a\x00 \x00b") == (
+        r"\leavevmode\strut{}a\codepoint{0000} \codepoint{0000}b"
+    )
+
+
 def test_tex_says_how_much_of_a_long_text_it_leaves_out() -> None:
     rest = 10_000 - CLIP_CHARACTERS
 

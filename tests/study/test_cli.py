@@ -386,3 +386,27 @@ def read_recipe(name):
     from importlib import resources
 
     return resources.files("study").joinpath(f"recipes/{name}.toml").read_text()
+
+
+@pytest.mark.parametrize("command", ["search", "compare"])
+def test_fresh_begins_anew_and_says_where_the_old_records_are(study, trained, tmp_path, command):
+    short = ("--trials", 2) if command == "search" else ("--seeds", 1)
+    other = ("--set", "training.batch_pairs=8")
+    study(command, "--recipe", "tiny-llama", *short)
+    refused = study(command, "--recipe", "tiny-llama", *short, *other)
+    fresh = study(command, "--recipe", "tiny-llama", *short, *other, "--fresh")
+
+    assert refused.exit_code == 1
+    assert "recipe.training.batch_pairs: 16 in the records, 8 asked for" in refused.stderr
+    assert "--fresh" in refused.stderr
+    assert fresh.exit_code == 0
+    (kept,) = (tmp_path / "runs/local/tiny-llama").glob(f"{command}.old-*")
+    assert f"the old records of tiny-llama are kept in {kept.relative_to(tmp_path)}" in fresh.stderr
+    assert study("status").stdout.count("damaged") == 0
+
+
+def test_fresh_does_not_pretend_to_empty_a_storage(study, trained):
+    result = study("search", "--fresh", "--storage", "sqlite:///study.db")
+
+    assert result.exit_code == 2
+    assert "--fresh cannot empty a storage" in result.stderr

@@ -21,6 +21,11 @@ from study.search import open_optuna_study, published_settings, search, search_a
 STEPS = (0, 20, 40, 80, 120, 160)
 
 
+def bench_of(recipe):
+    base = SimpleNamespace(resolved={"dtype": "float32"})
+    return SimpleNamespace(recipe=recipe, device="cpu", data_summary={}, base=base)
+
+
 def small_search():
     """A recipe with one published setting inside its space, whatever the shipped ones have."""
     shipped = load_recipe("tiny-llama").override(
@@ -102,7 +107,7 @@ def held_out(settings, seed, share):
 
 
 def run_arm(recipe, runs, trials, *, arm="orpo", seed=0, **options):
-    bench = SimpleNamespace(recipe=recipe)
+    bench = bench_of(recipe)
     silent = lambda done, total, note: None  # noqa: E731
     search_arm(bench, silent, arm=arm, runs=runs, trials=trials, seed=seed, **options)
     return search_folder(runs, recipe.name, arm)
@@ -456,7 +461,7 @@ def test_all_arms_of_all_recipes_are_searched_the_longest_first(trained, tmp_pat
     def run_jobs(jobs):
         names.extend(job.name for job in jobs)
         for job in jobs:
-            job.work(SimpleNamespace(recipe=job.recipe), lambda *_: None)
+            job.work(bench_of(job.recipe), lambda *_: None)
         return []
 
     ask = functools.partial(search, recipes, runs=tmp_path, seed=0, run_jobs=run_jobs)
