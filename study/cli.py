@@ -232,6 +232,7 @@ def claims_command(
     seed: int,
     workers: int | None,
     seeds: int,
+    fresh: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -245,6 +246,8 @@ def claims_command(
     say = _speaker(quiet)
     recipes = _recipes(names, assignments, device, say)
     _say_cost(recipes, device, say)
+    if fresh:
+        _set_aside(recipes, runs, "claims", say)
     records = claim_runs.make_claim_runs(
         recipes,
         runs=runs,

@@ -149,7 +149,7 @@ def test_claims_stand_beside_the_records_before_the_first_run(recipe, tmp_path):
         seen.append(read_json(claims_path(tmp_path, recipe.name)))
 
     compare([recipe], runs=tmp_path, seeds=1, seed=0, run_jobs=run_jobs, say=seen.append)
-    (plan,) = [found for found in seen if isinstance(found, dict)]
+    plan = next(found for found in seen if isinstance(found, dict))
 
     assert [claim["id"] for claim in plan["claims"]] == [c.id for c in load_claims().claims]
     assert (plan["seeds"], plan["scale"]) == ([], "embedded")

@@ -253,7 +253,7 @@ def test_two_studies_in_one_folder_at_once_are_refused(recipe, trained, tmp_path
     other = recipe.override(["training.max_steps=50"])
     with (
         present(tmp_path, "compare", [(other, "sft", 1)]),
-        pytest.raises(RecordError, match=r"(?s)in use by .study compare., .*max_steps: 50 .* 120"),
+        pytest.raises(RecordError, match=r"(?s)in use by .study compare., .*max_steps: 50 .* 96"),
     ):
         run([recipe], tmp_path)
     assert trained == []

@@ -179,8 +179,8 @@ def test_trials_say_whether_a_source_chance_or_the_sampler_chose_them(long_searc
         drawn = {name: chance.suggest_float(name, *space[name], log=True) for name in space}
         alike.append(row["settings"] == drawn)
 
-    assert [row["sampled"] for row in found] == ["published"] + ["random"] * 9 + ["tpe"] * 30
-    assert alike == [False] + [True] * 9 + [False] * 30
+    assert [row["sampled"] for row in found] == ["published"] + ["random"] * 10 + ["tpe"] * 29
+    assert alike == [False] + [True] * 10 + [False] * 29
 
 
 def test_published_settings_outside_the_space_are_left_out(recipe):
