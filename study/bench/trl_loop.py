@@ -20,6 +20,7 @@ def train_with_trl(
     alpha: int,
     target_modules: list[str],
     max_length: int,
+    checkpointing: bool,
 ) -> dict[str, Any]:
     """Import, load, tokenise, train and evaluate with TRL's `ORPOTrainer`.
 
@@ -35,6 +36,7 @@ def train_with_trl(
         alpha: Of the LoRA adapter.
         target_modules: Layers that get an adapter.
         max_length: Tokens of a prompt with its answer.
+        checkpointing: Of activations; TRL's default is True.
 
     Returns:
         Seconds of each part and the losses; the process's own start and end
@@ -67,7 +69,7 @@ def train_with_trl(
                 per_device_eval_batch_size=batch_pairs,
                 warmup_steps=warmup_steps,
                 max_length=max_length,
-                activation_checkpointing=False,
+                activation_checkpointing=checkpointing,
                 bf16=False,
                 use_cpu=True,
                 seed=seed,

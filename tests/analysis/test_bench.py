@@ -50,7 +50,9 @@ def test_remarks_tell_padding_differing_answers_and_what_was_worked_out(report):
 
     assert "24 pairs (real), eight a step; 45 % of the tokens" in text
     assert "1 % differ from those made one at a time" in text
-    assert "worked out from 8 that were run, ours without pruning from 8" in text
+    assert "from 8 that were run with TRL's default checkpointing" in text
+    assert "ours without pruning from 8" in text
+    assert "from 2 trials, ours with pruning is 5.2× cheaper" in text
     assert "with pruning 40 were run, 16 of them pruned" in text
     assert "a trial costs 1.5 %" in text
     assert "--quick" not in text
