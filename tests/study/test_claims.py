@@ -205,6 +205,15 @@ def test_a_damaged_record_is_made_again(recipe, trained, tmp_path):
     assert folder.status() == "ok"
 
 
+def test_status_names_a_damaged_plan_of_claims_and_still_lists_its_runs(recipe, trained, tmp_path):
+    make([recipe], tmp_path, seeds=1)
+    claims_path(tmp_path, recipe.name).write_text("{")
+    rows = [row for row in status(tmp_path) if row["part"] == "claims"]
+
+    assert [row["state"] for row in rows] == ["damaged", *["finished"] * 5]
+    assert "claims/config.json is damaged" in rows[0]["detail"]
+
+
 def test_claims_that_change_after_runs_of_a_comparison_say_after_how_many(
     recipe, tmp_path, monkeypatch
 ):
