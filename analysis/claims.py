@@ -62,11 +62,11 @@ def claim_remarks(records: StudyRecords, rows: Sequence[ClaimRow]) -> tuple[str,
         )
     chosen = dict.fromkeys(plan["chosen"] for plan in plans.values())
     changed = [
-        f"{recipe}: the registered claims were changed after {past['finished_runs']} of their runs "
-        "had finished."
+        f"{recipe}: the registered claims were changed after {past['finished_runs']} runs had "
+        "finished."
         for recipe, plan in plans.items()
         for past in plan["amended"]
-        if past["finished_runs"] and past["claims"] != plan["claims"]
+        if past["finished_runs"] and any(past[part] != plan[part] for part in ("claims", "early"))
     ]
     return (first, *chosen, *changed)
 
@@ -165,7 +165,7 @@ def _part(
     """Turn one prediction and its evidence into a row with its verdict."""
     found = tested.evidence
     contrast = found.contrast
-    estimate = None if found.estimate is None else found.estimate
+    estimate = found.estimate
     low = high = detectable = None
     if contrast is not None:
         estimate = found.shown(contrast.estimate)

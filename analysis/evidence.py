@@ -1,7 +1,5 @@
 """What the records say on one prediction of a claim: a contrast, or why there is none."""
 
-import importlib
-import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -9,24 +7,19 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats as scipy_stats
 
-from analysis import contrasts, stats
+from analysis import contrasts, stats, tuning
 from analysis.components import SeedPart
 from analysis.load import scores_of
 from analysis.metrics import METRICS
+from analysis.published_rouge import as_published
 from analysis.records import RunRecord, Scores, StudyRecords, in_order
 from analysis.stats import Contrast
 from analysis.words import arm_name, settings
 
 Part = Mapping[str, Any]
 
-PUBLISHED_SCORING = "analysis.published_rouge"
-"""Module whose ``as_published(generations)`` scores answers as article A's code does."""
-
 FEWEST_TRIALS = 10
 """With fewer trials a rank correlation has no useful interval."""
-
-SPEARMAN_VARIANCE = 1.06
-"""Variance of Fisher's z of Spearman's correlation, times n - 3 (Fieller 1957)."""
 
 NULL_CURVE = "over training seeds, the first updates bring as much of the change as an even course"
 NULL_RANK = "the rank correlation of early and final values is the registered bound"
@@ -198,8 +191,6 @@ def _sides(records: StudyRecords, recipe: str, part: Part) -> tuple[Scores, Scor
     if lacking:
         return lacking
     if part["kind"] == "as_published":
-        if importlib.util.find_spec(PUBLISHED_SCORING) is None:
-            return "the published scoring is not part of this analysis"
         a, b = (_as_published(side) for side in ok)
     else:
         a, b = (scores_of(side, part["metric"]) for side in ok)
@@ -219,22 +210,20 @@ def _is_paired(records: StudyRecords, recipe: str, part: Part) -> bool:
 
 
 def _as_published(runs: Sequence[RunRecord]) -> Scores | None:
-    """Score the generated answers of runs as article A's code does, ``(S, N)``."""
-    scored = importlib.import_module(PUBLISHED_SCORING).as_published
-    rows = []
-    for run in runs:
-        answers = sorted(run.generations, key=lambda row: str(row["example_id"]))
-        if not answers:
-            return None
-        rows.append(np.asarray(scored(answers), dtype=float))
+    """Score the generated answers of runs as article A's code does, ``(S, N)``.
+
+    Answers stay in the order of the file, the same in all runs: that code stops
+    half-way through it.
+    """
+    if not all(run.generations for run in runs):
+        return None
     examples = runs[0].examples
     assert examples is not None
     cluster = dict(zip(examples["example_id"], examples["cluster_id"], strict=True))
-    names = sorted(str(row["example_id"]) for row in runs[0].generations)
     return Scores(
         seeds=tuple(run.seed for run in runs),
-        clusters=tuple(str(cluster[name]) for name in names),
-        matrix=np.stack(rows),
+        clusters=tuple(str(cluster[row["example_id"]]) for row in runs[0].generations),
+        matrix=np.stack([as_published(run.generations) for run in runs]),
     )
 
 
@@ -286,9 +275,10 @@ def _rank(records: StudyRecords, recipe: str, part: Part, early: Mapping[str, An
     rho = float(scipy_stats.spearmanr(first, final).statistic)
     bound = float(np.arctanh(early["rank_correlation"]))
     n = len(pairs)
-    part_of_trials = SeedPart(variance=SPEARMAN_VARIANCE / (n - 3), df=1e6, residual=0.0)
+    z, se = tuning.rank_z(rho, n)
+    part_of_trials = SeedPart(variance=se**2, df=1e6, residual=0.0)
     contrast = Contrast(
-        estimate=float(np.arctanh(np.clip(rho, -0.9999, 0.9999))) - bound,
+        estimate=z - bound,
         seed_parts=(part_of_trials,),
         v_prompt=0.0,
         df_prompt=1,

@@ -66,13 +66,14 @@ def load_study(runs: Path) -> StudyRecords:
     searches: list[SearchRecord] = []
     for recipe in recipes_in(runs):
         for arm, seed, folder in compare_folders(runs, recipe):
-            _require_sound(folder, f"{recipe}, {arm}, seed {seed}")
+            _require_sound(folder, f"{recipe}, {arm}, seed {seed}", "study compare")
             record = folder.record()
             if record is None:
                 unfinished.append((recipe, arm, seed))
             else:
                 finished.append(_load_run(folder, record, recipe, arm, seed))
         for setting, seed, folder in claim_folders(runs, recipe):
+            _require_sound(folder, f"{recipe}, {setting}, seed {seed}", "study claims")
             record = folder.record()
             if record is not None:
                 claim_runs.append(_load_run(folder, record, recipe, setting, seed))
@@ -134,12 +135,12 @@ def _is_recipe_complete(runs: Path, recipe: str) -> bool:
     )
 
 
-def _require_sound(folder: RunFolder, who: str) -> None:
+def _require_sound(folder: RunFolder, who: str, command: str) -> None:
     faults = folder.faults()
     require(
         not faults,
         f"{who}: {'; '.join(faults)}",
-        "restore it, or let `study compare` make this run again",
+        f"restore it, or let `{command}` make this run again",
     )
 
 

@@ -302,15 +302,21 @@ def leader_known_from(trials: Sequence[Trial], score: str, *, direction: str) ->
 
 
 def rank_interval(rho: float, n: int, *, level: float = 0.95) -> tuple[float, float]:
-    """Return an interval for Spearman's ρ of n pairs.
+    """Return an interval for Spearman's ρ of n pairs, by ``rank_z``."""
+    z, se = rank_z(rho, n)
+    reach = NormalDist().inv_cdf(0.5 + level / 2) * se
+    return math.tanh(z - reach), math.tanh(z + reach)
 
-    Fisher's z with the standard error √((1 + ρ²/2) / (n − 3)) of Bonett and
-    Wright (2000). ρ = ±1 is taken half a step inside the attainable values.
+
+def rank_z(rho: float, n: int) -> tuple[float, float]:
+    """Return Fisher's z of Spearman's ρ of n pairs, and its standard error.
+
+    The error is √((1 + ρ²/2) / (n − 3)) of Bonett and Wright (2000). ρ = ±1 is
+    taken half a step inside the attainable values.
     """
     inside = 1 - 6 / (n * (n * n - 1))
     z = math.atanh(max(-inside, min(inside, rho)))
-    reach = NormalDist().inv_cdf(0.5 + level / 2) * math.sqrt((1 + rho * rho / 2) / (n - 3))
-    return math.tanh(z - reach), math.tanh(z + reach)
+    return z, math.sqrt((1 + rho * rho / 2) / (n - 3))
 
 
 def updates(trials: Sequence[Trial]) -> int:

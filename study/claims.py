@@ -15,7 +15,7 @@ from typing import Any, Literal
 from study.config import ARM_SETTINGS, SCHEMA, Recipe, Settings, build, to_dict
 from study.errors import ConfigError
 from study.plan import SEEDS_TO_PAIR, write_amended
-from study.records import claim_folders, claims_path, read_json
+from study.records import claim_folders, claims_path, compare_folders, read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,8 +167,9 @@ def register(runs: Path, recipe: Recipe, *, seeds: Sequence[int] = ()) -> dict[s
         "early": tree["early"],
         "claims": tree["claims"],
     }
-    finished = [folder for _, _, folder in claim_folders(runs, recipe.name) if folder.record()]
-    return write_amended(path, plan, n_finished=len(finished))
+    folders = [*compare_folders(runs, recipe.name), *claim_folders(runs, recipe.name)]
+    finished = sum(folder.status() in ("ok", "diverged") for _, _, folder in folders)
+    return write_amended(path, plan, n_finished=finished)
 
 
 def _check_claim(claim: Claim, names: set[str]) -> None:

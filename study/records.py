@@ -248,11 +248,15 @@ def begin_afresh(folder: Path) -> Path | None:
     Raises:
         RecordError: a living process works in it, or it cannot be moved.
     """
-    from study.locks import is_held
+    from study.locks import is_held, leases
+    from study.sharing import COMMAND
 
     if not folder.exists():
         return None
-    if any(is_held(path) for path in folder.rglob(".*") if path.is_file()):
+    begun = [one for one in leases(folder.parent, COMMAND) if one.held]
+    if any(one.content["command"] == folder.name for one in begun) or any(
+        is_held(path) for path in folder.rglob(".*") if path.is_file()
+    ):
         raise RecordError(f"another process works in {folder}; stop it before --fresh")
     return set_aside(folder, "old")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from study.compare import lock_path
+from study.errors import RecordError
 from study.locks import Lease, is_held, leases
 from study.records import (
     BEST,
@@ -116,12 +117,17 @@ def _compared(runs: Path, recipe: str) -> list[Row]:
 
 def _claimed(runs: Path, recipe: str) -> list[Row]:
     """List the runs that decide claims; the setting stands in the arm's place."""
-    plan = read_json(claims_path(runs, recipe)) or {"settings": {}, "seeds": []}
+    plan, rows = None, []
+    try:
+        plan = read_json(claims_path(runs, recipe))
+    except RecordError as error:
+        found = {"state": "damaged", "detail": str(error)}
+        rows.append({"recipe": recipe, "part": "claims", "arm": "plan", "seed": None, **found})
+    plan = plan or {"settings": {}, "seeds": []}
     wanted = [(name, seed) for name in plan["settings"] for seed in plan["seeds"]]
-    found = [(name, seed) for name, seed, _ in claim_folders(runs, recipe)]
+    begun = [(name, seed) for name, seed, _ in claim_folders(runs, recipe)]
     queued = planned(runs, recipe, "claims")
-    rows = []
-    for name, seed in dict.fromkeys((*wanted, *found)):
+    for name, seed in dict.fromkeys((*wanted, *begun)):
         state = _run(setting_folder(runs, recipe, name, seed), queued=(name, seed) in queued)
         detail = state["detail"].replace("untuned", "")
         rows.append(

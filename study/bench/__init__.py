@@ -1,7 +1,8 @@
 """What this study costs beside TRL: steps, memory, evaluation, search, growth.
 
-Every part compares two ways on the same data, takes turns, checks that both
-compute the same before it tells a time, and stands by itself in the JSON file.
+Every part compares two ways on the same data and stands by itself in the JSON
+file. `steps` and `evaluation` take turns in one process and check that both
+compute the same before they tell a time; the others give each its own process.
 """
 
 import datetime as dt

@@ -27,6 +27,8 @@ from study.train import peak_memory_bytes, reset_peak_memory
 
 RECIPES = ("smollm2-1.7b", "llama-3.2-1b")
 SOURCES = ("hh", "sharegpt")
+ROUNDS = 3
+"""Times that each batch is measured; batches are unlike, so their medians are added."""
 
 
 class Way(NamedTuple):
@@ -115,7 +117,7 @@ def step_cost(
     device: str,
     seed: int,
 ) -> dict[str, Any]:
-    """Return what a step costs: the median over batches after one round to warm up.
+    """Return what steps on all batches cost: medians over rounds, after one to warm up.
 
     Returns:
         ``pairs_per_s``; ``tokens_per_s``, distinct ones; ``peak_bytes`` of the
@@ -141,16 +143,19 @@ def step_cost(
     for batch in batches:
         step(batch)
     reset_peak_memory(torch.device(device))
-    seconds = [_seconds(step, batch, device) for batch in batches]
+    rounds = [[_seconds(step, batch, device) for batch in batches] for _ in range(ROUNDS)]
+    total = sum(map(statistics.median, zip(*rounds, strict=True)))
     n_tokens = sum(pair.n_tokens for pair in pairs)
-    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
-    packing = 2 if quantization == "nf4" else 1  # two values to a byte; embeddings are not packed
-    total = len(batches) * statistics.median(seconds)
+    frozen = sum(
+        p.numel() * (2 if p.dtype == torch.uint8 else 1)  # NF4 packs two values into a byte
+        for p in model.parameters()
+        if not p.requires_grad
+    )
     return {
         "pairs_per_s": len(pairs) / total,
         "tokens_per_s": n_tokens / total,
         "peak_bytes": peak_memory_bytes(torch.device(device)),
-        "flop_per_s": 4 * frozen * packing * n_tokens / total,
+        "flop_per_s": 4 * frozen * n_tokens / total,
         "busy_share": _busy_share(step, batches[0]) if device == "cuda" else None,
     }
 

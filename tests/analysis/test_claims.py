@@ -1,8 +1,7 @@
 """Claims of the sources: evidence against its oracles, verdicts against their rules."""
 
-import sys
-from importlib.machinery import ModuleSpec
-from types import ModuleType, SimpleNamespace
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from analysis.figure_data import beta_info
 from analysis.figures import draw_betas
 from analysis.load import load_study, scores_of
 from analysis.provenance import commands
+from analysis.rouge_rows import rouge_rows
 from analysis.verdicts import ClaimVerdict, claim_verdict
 from study.config import load_recipe
 from study.errors import RecordError
@@ -161,7 +161,7 @@ def test_the_rank_correlation_is_spearmans_with_fishers_interval(records):
         for trial in done
     ]
     rho = scipy_stats.spearmanr(at_quarter, [trial["accuracy"] for trial in done]).statistic
-    reach = 1.959964 * np.sqrt(1.06 / 14)
+    reach = 1.959964 * np.sqrt((1 + rho**2 / 2) / 14)
 
     assert found.n == "17 trials"
     assert found.shown(found.contrast.estimate) == pytest.approx(rho)
@@ -242,21 +242,34 @@ def test_models_are_pooled_where_every_one_has_evidence():
     assert pool({"a": neither, "b": neither}).reason == "no search was run"
 
 
-def test_answers_are_scored_as_published_where_that_scoring_exists(records, monkeypatch):
-    part = part_of(records, "6b")
-    module = ModuleType("analysis.published_rouge")
-    module.__spec__ = ModuleSpec("analysis.published_rouge", None)
-    module.as_published = lambda answers: np.array(
-        [float(answer["text"].startswith("orpo")) + i / 100 for i, answer in enumerate(answers)]
-    )
-    monkeypatch.setitem(sys.modules, "analysis.published_rouge", module)
-    found = gather(records, "tiny-llama", part)
-    monkeypatch.setattr("analysis.evidence.PUBLISHED_SCORING", "analysis.no_such_module")
-    without = gather(records, "tiny-llama", part)
+def test_the_published_scoring_stops_half_way_through_the_file_in_claims_too(records):
+    runs = [
+        replace(
+            run,
+            generations=tuple(
+                {**row, "text": row["reference"] if place < 20 and run.arm == "orpo" else "none"}
+                for place, row in enumerate(run.generations[::-1])
+            ),
+        )
+        for run in records.runs
+    ]
+    records = replace(records, runs=tuple(runs))
+    found = gather(records, "tiny-llama", part_of(records, "6b"))
+    table = {row.arm: row for row in rouge_rows(records) if row.recipe == "tiny-llama"}
+    expected = table["orpo"].published["rougeL"] - table["sft"].published["rougeL"]
 
-    assert found.estimate == pytest.approx(1.0)
+    assert expected > 0.02
+    assert found.estimate == pytest.approx(expected)
     assert found.n == "3 and 3 runs, 40 pairs"
-    assert without.reason == "the published scoring is not part of this analysis"
+
+
+def test_runs_of_claims_that_were_changed_are_named_and_never_judged(one_recipe):
+    folder = setting_folder(one_recipe, "tiny-llama", "beta-0.5", 1)
+    with (folder.path / "steps.jsonl").open("a") as file:
+        file.write("{}\n")
+
+    with pytest.raises(RecordError, match=r"beta-0.5, seed 1: steps.jsonl was .*`study claims`"):
+        load_study(one_recipe)
 
 
 def test_a_claim_is_not_judged_while_planned_runs_are_missing(one_recipe):

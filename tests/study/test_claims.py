@@ -10,7 +10,14 @@ from study.claims import load_claims, parse_claims, register
 from study.compare import compare
 from study.config import load_recipe
 from study.errors import ConfigError, RecordError
-from study.records import claims_path, publish, read_json, recipes_in, setting_folder
+from study.records import (
+    claims_path,
+    publish,
+    read_json,
+    recipes_in,
+    run_folder,
+    setting_folder,
+)
 from study.seeds import compare_seeds
 from study.status import status
 
@@ -185,6 +192,39 @@ def test_only_missing_runs_are_made(recipe, trained, tmp_path):
     assert {record["setting"] for record in records} == set(
         read_json(claims_path(tmp_path, recipe.name))["settings"]
     )
+
+
+def test_a_damaged_record_is_made_again(recipe, trained, tmp_path):
+    make([recipe], tmp_path, seeds=1)
+    folder = setting_folder(tmp_path, recipe.name, "beta-0.5", 1)
+    (folder.path / "record.json").write_text("{")
+    trained.clear()
+    make([recipe], tmp_path, seeds=1)
+
+    assert trained == [("orpo", 1, {"learning_rate": 3e-3, "beta": 0.5})]
+    assert folder.status() == "ok"
+
+
+def test_status_names_a_damaged_plan_of_claims_and_still_lists_its_runs(recipe, trained, tmp_path):
+    make([recipe], tmp_path, seeds=1)
+    claims_path(tmp_path, recipe.name).write_text("{")
+    rows = [row for row in status(tmp_path) if row["part"] == "claims"]
+
+    assert [row["state"] for row in rows] == ["damaged", *["finished"] * 5]
+    assert "claims/config.json is damaged" in rows[0]["detail"]
+
+
+def test_claims_that_change_after_runs_of_a_comparison_say_after_how_many(
+    recipe, tmp_path, monkeypatch
+):
+    register(tmp_path, recipe)
+    run = run_folder(tmp_path, recipe.name, "sft", 1)
+    run.claim({"seed": 1})
+    run.finish({"status": "ok"})
+    monkeypatch.setattr("study.claims.load_claims", lambda: parse_claims(SMALL))
+    (past,) = register(tmp_path, recipe)["amended"]
+
+    assert past["finished_runs"] == 1
 
 
 def test_runs_of_another_configuration_are_refused_before_any_is_made(recipe, trained, tmp_path):

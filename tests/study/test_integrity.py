@@ -24,6 +24,7 @@ from study.records import (
     write_jsonl,
 )
 from study.search import search_arm
+from study.sharing import present
 from study.status import status
 
 SCORES = {"nll": 1.0, "accuracy": 0.75}
@@ -440,6 +441,18 @@ def test_fresh_leaves_a_folder_alone_in_which_a_process_works(recipe, trained, t
     ):
         begin_afresh(tmp_path / recipe.name / "compare")
     assert folder.status() == "ok"
+
+
+def test_fresh_leaves_a_folder_alone_that_a_command_will_write_to(recipe, trained, tmp_path):
+    run(recipe, tmp_path, n=1)
+    folder = tmp_path / recipe.name / "compare"
+
+    with present(tmp_path, "compare", [(recipe, "sft", 1)]):
+        with pytest.raises(RecordError, match="another process works"):
+            begin_afresh(folder)
+        assert folder.is_dir()
+    with present(tmp_path, "claims", [(recipe, "default", 1)]):
+        assert begin_afresh(folder).is_dir()
 
 
 def test_published_copies_leave_damaged_runs_out(recipe, trained, tmp_path):
