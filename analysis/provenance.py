@@ -21,7 +21,7 @@ def signature(records: StudyRecords) -> str:
         "trials": [str(len(search.trials)) for search in records.searches] or ["0"],
         "seeds": [str(_n_seeds(records, recipe)) for recipe in records.recipes],
         "digest": [digest(sorted(str(run.record["digest"]) for run in _all_runs(records)))[:12]],
-        "git": [str(run.record["git"])[:12] for run in records.runs],
+        "git": [str(run.record["git"])[:12] for run in _all_runs(records)],
     }
     return "|".join(f"{name}:{'+'.join(dict.fromkeys(values))}" for name, values in fields.items())
 

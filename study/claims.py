@@ -12,10 +12,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from study.config import ARM_SETTINGS, SCHEMA, Recipe, Settings, build, to_dict
+from study.config import ARM_SETTINGS, Recipe, Settings, build, to_dict
 from study.errors import ConfigError
-from study.plan import SEEDS_TO_PAIR, write_amended
-from study.records import claim_folders, claims_path, compare_folders, read_json
+from study.plan import write_amended
+from study.records import claim_folders, claims_path, compare_folders
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,14 +153,8 @@ def register(runs: Path, recipe: Recipe, *, seeds: Sequence[int] = ()) -> dict[s
     """
     registry = load_claims()
     name, scale = registry.scale_of(recipe)
-    path = claims_path(runs, recipe.name)
-    earlier = read_json(path)
-    planned = sorted({*seeds, *(earlier["seeds"] if earlier else ())})
     tree = to_dict(registry)
     plan = {
-        "schema": SCHEMA,
-        "seeds": planned,
-        "paired": len(planned) >= SEEDS_TO_PAIR,
         "scale": name,
         "chosen": scale.chosen,
         "settings": tree["scales"][name]["settings"],
@@ -168,8 +162,7 @@ def register(runs: Path, recipe: Recipe, *, seeds: Sequence[int] = ()) -> dict[s
         "claims": tree["claims"],
     }
     folders = [*compare_folders(runs, recipe.name), *claim_folders(runs, recipe.name)]
-    finished = sum(folder.status() in ("ok", "diverged") for _, _, folder in folders)
-    return write_amended(path, plan, n_finished=finished)
+    return write_amended(claims_path(runs, recipe.name), plan, seeds=seeds, runs=folders)
 
 
 def _check_claim(claim: Claim, names: set[str]) -> None:

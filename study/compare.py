@@ -148,13 +148,15 @@ def make_missing(
     say: Callable[[str], None],
 ) -> None:
     """Make the runs of a plan that no process has finished or is making."""
-    missing = [run for run in plan if not _is_finished(run)]
+    wanted = agree([run.name for run in plan if not _is_finished(run)])
+    missing = [run for run in plan if run.name in wanted]
     missing.sort(key=lambda run: list(ARM_SETTINGS).index(run.arm), reverse=True)  # longest first
     with present(runs, command, [(run.recipe, run.part, run.seed) for run in missing]):
         run_jobs([_job(run) for run in missing])
         left = [run for run in missing if not _is_finished(run)]
-        dropped = [run for run in left if not is_held(lock_path(run.folder))]
-        run_jobs([_job(run) for run in dropped])  # by another process that died meanwhile
+        dropped = agree([run.name for run in left if not is_held(lock_path(run.folder))])
+        # By another process that died meanwhile:
+        run_jobs([_job(run) for run in missing if run.name in dropped])
     for run in plan:
         if run in left and not _is_finished(run):
             say(

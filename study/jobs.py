@@ -131,7 +131,11 @@ class _Worker:
             self._start(job.recipe.training.threads)
         assert self._pipe is not None
         self.job, self.recipe = index, job.recipe
-        self._pipe.send(job)
+        try:
+            self._pipe.send(job)
+        except BrokenPipeError:  # it died just now
+            self._start(job.recipe.training.threads)
+            self._pipe.send(job)
 
     def handle(self) -> Connection | None:
         return self._pipe if self.job is not None else None

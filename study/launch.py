@@ -1,17 +1,24 @@
 """Several processes that train each run together, as `accelerate launch` starts them.
 
 Every process walks through the same runs in the same order; only the first
-writes. Outside such a launch everything here does nothing.
+writes records. Outside such a launch everything here does nothing.
 """
 
+import datetime as dt
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from study.errors import ConfigError
 
 if TYPE_CHECKING:
     from study.jobs import Job
+
+
+T = TypeVar("T")
+
+PATIENCE = dt.timedelta(hours=12)
+"""How long the other processes wait for the first one."""
 
 
 def n_processes() -> int:
@@ -24,14 +31,15 @@ def is_main() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def agree(value: bool) -> bool:
+def agree(value: T) -> T:
     """Return the first process's value in all of them."""
     if n_processes() == 1:
         return value
     from accelerate.utils import broadcast_object_list
 
-    (agreed,) = broadcast_object_list([value])
-    return bool(agreed)
+    _state()
+    agreed: T = broadcast_object_list([value])[0]
+    return agreed
 
 
 def refuse(command: str) -> None:
@@ -49,14 +57,11 @@ def refuse(command: str) -> None:
 
 def run_here(jobs: Sequence["Job"], *, device: str) -> list[Any]:
     """Run jobs one after the other in this process, in step with the other ones."""
-    from accelerate import PartialState
-
     from study.model import pick_device
     from study.workbench import open_workbench
 
-    device = pick_device(device)
-    state = PartialState(cpu=device == "cpu")
-    place = device if device == "cpu" else f"cuda:{state.local_process_index}"
+    state = _state()
+    place = "cpu" if pick_device(device) == "cpu" else f"cuda:{state.local_process_index}"
     results, workbench = [], None
     for job in jobs:
         if workbench is None or workbench.recipe != job.recipe:
@@ -65,3 +70,10 @@ def run_here(jobs: Sequence["Job"], *, device: str) -> list[Any]:
         results.append(job.work(workbench, lambda done, total, note: None))
         state.wait_for_everyone()
     return results
+
+
+def _state() -> Any:
+    """Join the processes; the others wait while the first one scores and writes."""
+    from accelerate import PartialState
+
+    return PartialState(timeout=PATIENCE)

@@ -6,13 +6,14 @@ later is kept beside what was first written, with the number of runs that had
 finished by then.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from study.config import SCHEMA, Recipe, Settings, to_dict
-from study.records import compare_folders, plan_path, read_json, write_sealed
+from study.locks import hold
+from study.records import RunFolder, compare_folders, plan_path, read_json, write_sealed
 
 SEEDS_TO_PAIR = 5
 """From so many seeds on, runs are compared seed by seed: with fewer, pairing
@@ -32,41 +33,63 @@ def write_plan(
         seeds: seeds of every trained arm.
         arms: arm -> settings that its runs are trained with.
     """
-    path = plan_path(runs, recipe.name)
-    earlier = read_json(path)
-    planned = sorted({*seeds, *(earlier["seeds"] if earlier else ())})
-    plan: dict[str, Any] = {
-        "schema": SCHEMA,
+    plan = {
         **to_dict(recipe)["analysis"],
-        "seeds": planned,
-        "paired": len(planned) >= SEEDS_TO_PAIR,
         "arms": {arm: dict(settings) for arm, settings in arms.items()},
     }
-    finished = sum(
-        f.status() in ("ok", "diverged") for _, _, f in compare_folders(runs, recipe.name)
+    return write_amended(
+        plan_path(runs, recipe.name), plan, seeds=seeds, runs=compare_folders(runs, recipe.name)
     )
-    return write_amended(path, plan, n_finished=finished)
 
 
-def write_amended(path: Path, plan: dict[str, Any], *, n_finished: int) -> dict[str, Any]:
+def write_amended(
+    path: Path,
+    plan: Mapping[str, Any],
+    *,
+    seeds: Sequence[int],
+    runs: Sequence[tuple[str, int, RunFolder]],
+) -> dict[str, Any]:
     """Write a plan, keep what it was before below ``amended``, and return it.
+
+    Two commands that plan at the same time take turns, so that neither loses
+    the other's seeds.
 
     Args:
         path: file of the plan; left alone where it holds the same.
-        plan: what is planned.
-        n_finished: runs that had finished under the earlier plan.
+        plan: what is planned beside the seeds.
+        seeds: seeds to plan for, beside those that are planned already.
+        runs: the runs that the plan is for; the finished ones are counted.
     """
     earlier = read_json(path)
-    if earlier is not None and plan == {name: earlier.get(name) for name in plan}:
+    if earlier is not None and _is_same(earlier, _with_seeds(plan, seeds, earlier)):
         return earlier
-    past = []
-    if earlier is not None:
-        kept = {name: value for name, value in earlier.items() if name != "amended"}
-        past = [*earlier["amended"], {**kept, "finished_runs": n_finished}]
-    written = {
+    with hold(path.with_name(f".{path.name}.lock"), wait=True):
+        earlier = read_json(path)
+        wanted = _with_seeds(plan, seeds, earlier)
+        if earlier is not None and _is_same(earlier, wanted):
+            return earlier
+        past = []
+        if earlier is not None:
+            n_finished = sum(folder.status() in ("ok", "diverged") for _, _, folder in runs)
+            kept = {name: value for name, value in earlier.items() if name != "amended"}
+            past = [*earlier["amended"], {**kept, "finished_runs": n_finished}]
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        written = {**wanted, "written_at": now, "amended": past}
+        write_sealed(path, written)
+        return written
+
+
+def _with_seeds(
+    plan: Mapping[str, Any], seeds: Sequence[int], earlier: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    planned = sorted({*seeds, *(earlier["seeds"] if earlier else ())})
+    return {
+        "schema": SCHEMA,
+        "seeds": planned,
+        "paired": len(planned) >= SEEDS_TO_PAIR,
         **plan,
-        "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "amended": past,
     }
-    write_sealed(path, written)
-    return written
+
+
+def _is_same(earlier: Mapping[str, Any], plan: Mapping[str, Any]) -> bool:
+    return plan == {name: earlier.get(name) for name in plan}

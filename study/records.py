@@ -500,7 +500,12 @@ def publish(source: Path, target: Path) -> list[Path]:
 
     Each recipe's records in ``target`` are replaced as a whole, and so is the
     benchmark's file. Returns the copied files. What is unfinished is left behind.
+
+    Raises:
+        RecordError: source and target are one folder.
     """
+    if source.resolve() == target.resolve():
+        raise RecordError(f"{source} cannot be published to itself; name another target")
     copied = []
     if (source / BENCH).is_file():
         target.mkdir(parents=True, exist_ok=True)

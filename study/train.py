@@ -98,12 +98,14 @@ def train_run(
             nowhere=nowhere,
         )
         with args.main_process_first():
-            checkpoint, earlier = _resume_from(folder)
+            checkpoint, logged = _resume_from(folder)
+        earlier = [row for row in logged if row["split"] == "train"]
         batches = PlannedBatches(
             workbench.train, recipe.training, arm=arm, seed=seed, world=args.world_size
         )
         is_main = args.process_index == 0
         watch = Watch(workbench, batches, folder if is_main else None, on_validation)
+        watch.recall_memory(logged)
         trainer = ArmTrainer(
             loss=functools.partial(LOSSES[arm], **hyperparameters),
             batches=batches,
@@ -320,9 +322,7 @@ class ArmTrainer(Trainer):
             update + 1,
             self.batches.microbatch_tokens,
         )
-        self.watch.outcome.out_of_memory.append(
-            {"step": update + 1, "microbatch_tokens": self.batches.microbatch_tokens}
-        )
+        self.watch.note_memory(update + 1)
 
     def _clip_grad_norm(self, model: Any) -> Tensor:
         """Clip without a walk over the frozen parameters."""
@@ -406,6 +406,20 @@ class Watch(TrainerCallback):
             )
         self._clear(step)
         return metrics
+
+    def note_memory(self, step: int) -> None:
+        """Keep the token budget with which a step went on after memory ran out."""
+        note = {"step": step, "microbatch_tokens": self.batches.microbatch_tokens}
+        self.outcome.out_of_memory.append(note)
+        self._write({"split": "memory", **note})
+
+    def recall_memory(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Go on with the token budget that a run had when it was interrupted."""
+        for row in rows:
+            if row["split"] == "memory":
+                self.batches.microbatch_tokens = row["microbatch_tokens"]
+                note = {name: row[name] for name in ("step", "microbatch_tokens")}
+                self.outcome.out_of_memory.append(note)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Score the start of a run that is not resumed."""
@@ -571,7 +585,7 @@ def _arguments(
 
 
 def _resume_from(folder: Path | None) -> tuple[str | None, list[dict[str, Any]]]:
-    """Return the last whole checkpoint and the training steps logged up to it.
+    """Return the last whole checkpoint and the rows logged up to it.
 
     Trainer writes ``trainer_state.json`` last: a checkpoint without a readable
     one was cut short by a kill and is removed, as are lines logged beyond.
@@ -586,7 +600,7 @@ def _resume_from(folder: Path | None) -> tuple[str | None, list[dict[str, Any]]]
             last, step = checkpoint, int(checkpoint.name.rpartition("-")[2])
     rows = [row for row in read_jsonl(folder / STEPS) if row["step"] <= step]
     write_jsonl(folder / STEPS, rows)
-    return str(last) if last else None, [row for row in rows if row["split"] == "train"]
+    return str(last) if last else None, rows
 
 
 def _is_whole(checkpoint: Path) -> bool:

@@ -280,3 +280,33 @@ def test_two_processes_of_a_launch_train_what_one_does(small_overrides, tmp_path
         assert (loss[1] - loss[0]).abs().max() < 1e-6
         assert two.record()["cost"]["train_tokens"] == one.record()["cost"]["train_tokens"]
         assert two.record()["scores"]["nll"] == pytest.approx(one.record()["scores"]["nll"], 1e-5)
+
+
+def test_a_resumed_run_keeps_the_budget_that_memory_left_it(
+    workbench, tmp_path, monkeypatch
+) -> None:
+    import study.train
+
+    sizes = []
+
+    def small_device(model, batch):
+        if model.training:
+            sizes.append(batch["n_tokens"])
+            if batch["n_tokens"] > 150:
+                raise torch.OutOfMemoryError("injected")
+        return pair_logps(model, batch)
+
+    def die(step, scores):
+        if step == 8:
+            raise KeyboardInterrupt
+        return False
+
+    monkeypatch.setattr(study.train, "pair_logps", small_device)
+    with pytest.raises(KeyboardInterrupt):
+        train_run(workbench, arm="orpo", settings=ORPO, seed=1, folder=tmp_path, on_validation=die)
+    sizes.clear()
+    outcome = train_run(workbench, arm="orpo", settings=ORPO, seed=1, folder=tmp_path)
+
+    assert max(sizes) <= 150
+    assert outcome.out_of_memory[0]["step"] == 1
+    assert outcome.out_of_memory[-1]["microbatch_tokens"] <= 150
