@@ -34,6 +34,12 @@ MEMORY = (
     ("with checkpointing", "TRL with checkpointing", "ours checkpointing", "trl checkpointing"),
 )
 ANSWERS = {"base": "the base's rambling ones", "sft": "brief ones after SFT"}
+GPU = (
+    ("ours segments", "TRL's defaults", "trl checkpointing"),
+    ("ours segments", "TRL without checkpointing", "trl"),
+)
+"""Our way, what it is compared with in words, and TRL's way."""
+
 AXES = {
     "length": "tokens of a sequence",
     "batch": "distinct tokens of a batch",
@@ -56,7 +62,13 @@ def bench_table(report: Report | None) -> Bench | None:
     """Turn the benchmark's file into a table; None where there is no file."""
     if not report:
         return None
-    parts = {"steps": _steps, "memory": _memory, "evaluation": _evaluation, "search": _search}
+    parts = {
+        "steps": _steps,
+        "gpu": _gpu,
+        "memory": _memory,
+        "evaluation": _evaluation,
+        "search": _search,
+    }
     rows = [row for name, of in parts.items() if name in report for row in of(report[name])]
     return Bench(rows=tuple(rows), remarks=tuple(_remarks(report)), signature=_signature(report))
 
@@ -100,6 +112,17 @@ def _steps(part: Report) -> Iterator[BenchRow]:
                     arms[ours]["pairs_per_s"],
                     arms[theirs]["pairs_per_s"],
                 )
+
+
+def _gpu(part: Report) -> Iterator[BenchRow]:
+    for case, ways in part.get("steps", {}).items():
+        for how, reference, theirs in GPU:
+            yield _faster(
+                f"step on a GPU, {case}",
+                f"{reference} (ours: {ways[how]['ceiling_share']:.0%} of the device's products)",
+                ways[how]["pairs_per_s"],
+                ways[theirs]["pairs_per_s"],
+            )
 
 
 def _memory(part: Report) -> Iterator[BenchRow]:
@@ -184,6 +207,8 @@ def _remarks(report: Report) -> Iterator[str]:
             f"Greedy answers, {ANSWERS[model]}: {number(found['mean_tokens'], 1)} tokens on "
             f"average; {percent(found['differing_share'])} differ from those made one at a time."
         )
+    if not report.get("gpu", {}).get("device_name"):
+        yield "Steps of the full-size models were not measured: there was no GPU."
     if search := report.get("search"):
         yield (
             f"The loop's time for {search['n_trials']} trials is worked out from "

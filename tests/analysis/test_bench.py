@@ -68,7 +68,7 @@ def test_parts_that_were_not_measured_have_no_rows(report):
     table = bench_table({"memory": report["memory"]})
 
     assert {row.unit for row in table.rows} == {"bytes"}
-    assert table.remarks == ()
+    assert not any("quick" in remark or "padding" in remark for remark in table.remarks)
     assert bench_table(None) is None
     assert bench_table({}) is None
 
@@ -113,3 +113,20 @@ def test_a_file_beside_the_records_is_found(small_runs, report):
     assert findings.bench == bench_table(report)
     assert shown["growth"] == growth_info(report)
     assert captions.GROWTH.section == "cost"
+
+
+def test_steps_on_a_gpu_stand_beside_trls_where_there_was_one(report):
+    assert "there was no GPU" in " ".join(bench_table(report).remarks)
+
+    ways = {
+        name: {"pairs_per_s": speed, "ceiling_share": 0.25}
+        for name, speed in (("trl checkpointing", 20.0), ("trl", 30.0), ("ours segments", 90.0))
+    }
+    around = {k: v for k, v in report["memory"].items() if k in ("quick", "git", "measured_at")}
+    report["gpu"] = {**around, "device_name": "a GPU", "steps": {"llama, nf4, hh": ways}}
+    table = bench_table(report)
+
+    assert "there was no GPU" not in " ".join(table.remarks)
+    found = [row for row in table.rows if row.subject == "step on a GPU, llama, nf4, hh"]
+    assert [(row.ours, row.theirs, row.ratio) for row in found] == [(90, 20, 4.5), (90, 30, 3)]
+    assert "25% of the device" in found[0].reference
