@@ -97,13 +97,13 @@ def train_run(
             folder=folder,
             nowhere=nowhere,
         )
+        is_main = args.process_index == 0
         with args.main_process_first():
-            checkpoint, logged = _resume_from(folder)
+            checkpoint, logged = _resume_from(folder, tidy=is_main)
         earlier = [row for row in logged if row["split"] == "train"]
         batches = PlannedBatches(
             workbench.train, recipe.training, arm=arm, seed=seed, world=args.world_size
         )
-        is_main = args.process_index == 0
         watch = Watch(workbench, batches, folder if is_main else None, on_validation)
         watch.recall_memory(logged)
         trainer = ArmTrainer(
@@ -584,22 +584,25 @@ def _arguments(
     )
 
 
-def _resume_from(folder: Path | None) -> tuple[str | None, list[dict[str, Any]]]:
+def _resume_from(folder: Path | None, *, tidy: bool) -> tuple[str | None, list[dict[str, Any]]]:
     """Return the last whole checkpoint and the rows logged up to it.
 
     Trainer writes ``trainer_state.json`` last: a checkpoint without a readable
-    one was cut short by a kill and is removed, as are lines logged beyond.
+    one was cut short by a kill and is removed, as are lines logged beyond: by
+    the process that is to ``tidy``, which looks first.
     """
     if folder is None:
         return None, []
     last, step = None, -1
     for checkpoint in (folder / TRAINER).glob("checkpoint-*"):
         if not _is_whole(checkpoint):
-            shutil.rmtree(checkpoint)
+            if tidy:
+                shutil.rmtree(checkpoint)
         elif int(checkpoint.name.rpartition("-")[2]) > step:
             last, step = checkpoint, int(checkpoint.name.rpartition("-")[2])
     rows = [row for row in read_jsonl(folder / STEPS) if row["step"] <= step]
-    write_jsonl(folder / STEPS, rows)
+    if tidy:
+        write_jsonl(folder / STEPS, rows)
     return str(last) if last else None, rows
 
 
