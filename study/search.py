@@ -15,7 +15,7 @@ import random
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -156,6 +156,11 @@ def search_arm(
 
     Returns early, without freezing, where other workers still train a trial:
     the last of them freezes.
+
+    Raises:
+        ConfigError: the storage cannot be opened.
+        RecordError: it was lost on the way, or records are damaged or of
+            another configuration.
     """
     recipe = workbench.recipe
     folder = search_folder(runs, recipe.name, arm)
@@ -169,7 +174,10 @@ def search_arm(
     retire = functools.partial(
         orphans.retire, optuna_study, folder, names=recipe.search.space[arm], shared=shared
     )
-    with orphans.working(optuna_study, folder, trials=trials, shared=shared) as worker:
+    with (
+        _reachable(storage),
+        orphans.working(optuna_study, folder, trials=trials, shared=shared) as worker,
+    ):
         retire()
         with hold(folder / CLAIM_LOCK, wait=True):
             _enqueue_published(optuna_study, recipe, arm)
@@ -247,6 +255,21 @@ def _is_complete(recipe: Recipe, arm: str, runs: Path, trials: int) -> bool:
     folder = search_folder(runs, recipe.name, arm)
     best = None if search_faults(folder) else read_json(folder / BEST)
     return best is not None and best["n_trials"] >= trials
+
+
+@contextlib.contextmanager
+def _reachable(storage: str | None) -> Iterator[None]:
+    """Say in one message that a database was lost while a search used it."""
+    try:
+        yield
+    except (DBAPIError, StorageInternalError) as error:
+        if storage is None:
+            raise
+        first = str(error).partition("\n")[0]
+        raise RecordError(
+            f"the storage {_without_password(storage)!r} was lost ({first}); finished trials are "
+            "kept, the same command goes on once it is back"
+        ) from error
 
 
 def _without_password(storage: str) -> str:

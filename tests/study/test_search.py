@@ -6,6 +6,7 @@ import math
 from types import SimpleNamespace
 
 import optuna
+from optuna.exceptions import StorageInternalError
 import pytest
 
 from study import orphans, seeds
@@ -433,6 +434,19 @@ def test_another_storage_holds_the_search(recipe, trained, tmp_path):
 
     assert len(rows(folder)) == 4
     assert not (folder / "journal.log").exists()
+
+
+def test_a_storage_that_is_lost_on_the_way_is_one_message(recipe, trained, tmp_path, monkeypatch):
+    def lost(*_):
+        raise StorageInternalError("server closed the connection\nunexpectedly")
+
+    storage = f"sqlite:///{tmp_path}/study.db"
+    folder = run_arm(recipe, tmp_path, 2, storage=storage)
+    monkeypatch.setattr("study.search._next_trial", lost)
+
+    with pytest.raises(RecordError, match=r"was lost \(server closed the connection\);"):
+        run_arm(recipe, tmp_path, 4, storage=storage)
+    assert len(rows(folder)) == 2
 
 
 def test_a_storage_that_cannot_be_opened_is_one_message(recipe, trained, tmp_path):
