@@ -6,8 +6,8 @@ import math
 from types import SimpleNamespace
 
 import optuna
-from optuna.exceptions import StorageInternalError
 import pytest
+from optuna.exceptions import StorageInternalError
 
 from study import orphans, seeds
 from study import search as search_module
