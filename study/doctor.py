@@ -249,7 +249,7 @@ def step_memory(recipe: Recipe, shape: Shape, *, device: str, value_bytes: int) 
             mask_bytes=_mask_bytes(recipe.adapter.dropout, device),
             checkpointing=training.gradient_checkpointing,
         ),
-        logits=_logit_bytes(shape, tokens, value_bytes),
+        logits=_logit_bytes(shape, tokens, value_bytes, device),
     )
 
 
@@ -291,11 +291,13 @@ def _weight_bytes(shape: Shape, quantization: str, value_bytes: int) -> int:
     return round(shape.linear_weights * per_linear) + shape.other_weights * value_bytes
 
 
-def _logit_bytes(shape: Shape, tokens: int, value_bytes: int) -> int:
+def _logit_bytes(shape: Shape, tokens: int, value_bytes: int, device: str) -> int:
     """Two float32 and two b-byte copies of a chunk; 2b · H per label throughout."""
-    from study.engine import LOGITS_PER_CHUNK
+    from study.engine import logits_per_chunk
 
-    chunk = min(max(LOGITS_PER_CHUNK, shape.vocabulary), tokens * shape.vocabulary)
+    chunk = min(
+        max(logits_per_chunk(device.partition(":")[0]), shape.vocabulary), tokens * shape.vocabulary
+    )
     return chunk * (2 * 4 + 2 * value_bytes) + tokens * 2 * value_bytes * shape.hidden
 
 

@@ -33,8 +33,8 @@ from study.tokens import Encoded
 
 log = logging.getLogger(__name__)
 
-LOGITS_PER_CHUNK = 2**26
-"""Elements of one chunk of float32 logits: 256 MiB."""
+LOGITS_PER_CHUNK, LOGITS_PER_CHUNK_ON_CPU = 2**26, 2**21
+"""Elements of one chunk of float32 logits: 256 MiB, and 8 MiB, which a cache holds."""
 
 PADDED_NOTE = (
     "%s: attention is plainly causal over %s tokens at most (sliding window, soft capping, sinks "
@@ -167,6 +167,11 @@ def label_logps(head: Head, hidden: Tensor, labels: Tensor) -> Tensor:
         return apply(hidden.to(dtype), head.trained_rows, head, labels)
 
 
+def logits_per_chunk(device: str) -> int:
+    """Return how many logits are held at a time on a kind of device."""
+    return LOGITS_PER_CHUNK_ON_CPU if device == "cpu" else LOGITS_PER_CHUNK
+
+
 class _LabelLogps(torch.autograd.Function):
     """Log-softmax at the labels, with its gradient worked out while logits are at hand.
 
@@ -181,7 +186,7 @@ class _LabelLogps(torch.autograd.Function):
     ) -> Tensor:
         needs_grad = any(ctx.needs_input_grad[:2])
         logps, slopes, columns = [], [], []
-        step = max(1, LOGITS_PER_CHUNK // len(head.weight))
+        step = max(1, logits_per_chunk(hidden.device.type) // len(head.weight))
         for h, y in zip(hidden.split(step), labels.split(step), strict=True):
             logits, capped = _logits(head, h)
             normaliser = logits.logsumexp(-1, keepdim=True)
