@@ -47,13 +47,18 @@ def main(*, check: bool) -> None:
 
 def block(findings: "Findings") -> str:
     """Render the answer and the table of arms as Markdown."""
-    template = markdown_environment().get_template("readme.md")
-    return template.render(findings=findings).strip()
+    return _render("readme.md", findings=findings)
 
 
 def bench_block(findings: "Findings") -> str:
     """Render the costs beside TRL's as Markdown, or how to measure them."""
-    return markdown_environment().get_template("bench.md").render(bench=findings.bench).strip()
+    return _render("bench.md", bench=findings.bench)
+
+
+def _render(template: str, **values: object) -> str:
+    """Render Markdown; an apostrophe outside of tags needs no escape."""
+    text = markdown_environment().get_template(template).render(**values)
+    return text.replace("&#39;", "'").strip()
 
 
 def renew(readme: str, text: str, *, begin: str = BEGIN) -> str:
