@@ -122,7 +122,8 @@ def test_steps_on_a_gpu_stand_beside_trls_where_there_was_one(report):
         name: {"pairs_per_s": speed, "ceiling_share": 0.25}
         for name, speed in (("trl checkpointing", 20.0), ("trl", 30.0), ("ours segments", 90.0))
     }
-    around = {k: v for k, v in report["memory"].items() if k in ("quick", "git", "measured_at")}
+    names = ("processor", "versions", "git", "measured_at", "quick")
+    around = {name: report["memory"][name] for name in names}
     report["gpu"] = {**around, "device_name": "a GPU", "steps": {"llama, nf4, hh": ways}}
     table = bench_table(report)
 

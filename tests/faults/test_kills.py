@@ -36,6 +36,7 @@ SMALL = (
     "training.checkpoint_every_steps=2",
     "evaluation.generated_answers=4",
     "evaluation.max_new_tokens=4",
+    "search.pruning=none",
     "search.confirm_top=1",
     "search.confirm_seeds=1",
 )

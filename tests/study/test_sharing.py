@@ -63,7 +63,12 @@ def wait_for_others():
 
 def outcome(scores):
     return SimpleNamespace(
-        status="ok", validation=scores, cost={}, parameters={}, divergence=None
+        status="ok",
+        validation=scores,
+        cost={},
+        parameters={},
+        divergence=None,
+        out_of_memory=[],
     )
 
 
