@@ -15,6 +15,7 @@ from analysis.published_rouge import as_published
 from analysis.records import RunRecord, Scores, StudyRecords, in_order
 from analysis.stats import Contrast
 from analysis.words import arm_name, settings
+from study.config import ARM_SETTINGS
 
 Part = Mapping[str, Any]
 
@@ -335,4 +336,7 @@ def _unfinished(records: StudyRecords, recipe: str, names: Sequence[str]) -> str
 
 def _missing(names: Sequence[str], runs: Sequence[Sequence[RunRecord]]) -> str:
     lacking = [name for name, side in zip(names, runs, strict=True) if not side]
-    return f"no finished run of {' and '.join(map(arm_name, lacking))}" if lacking else ""
+    if not lacking:
+        return ""
+    hint = "" if set(lacking) <= set(ARM_SETTINGS) else "; `study claims` makes them"
+    return f"no finished run of {' and '.join(map(arm_name, lacking))}{hint}"

@@ -253,7 +253,7 @@ def compare_arms(
         differences=dict(zip(names, found.differences.tolist(), strict=True)),
     )
     if contrast.se == 0:
-        raise NotTestableError("every run has the same score, so there is no variance to test by")
+        raise NotTestableError("runs do not vary within an arm, so there is no variance to test by")
     return contrast
 
 

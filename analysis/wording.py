@@ -111,6 +111,10 @@ def cannot_conclude(
         f"Other data: every run was trained and scored on {_list(sources)}.",
         f"Other models: every run started from {_list(models)}.",
     ]
+    for run in first:
+        dropped = run.record["data"].get("dropped", {})
+        if listed := ", ".join(f"{reason} {n}" for reason, n in dropped.items() if n):
+            sentences.append(f"{run.recipe}: rows that were left out of the data ({listed}).")
     if any(model.startswith("toy:") for model in models):
         sentences.append(
             "Large models and natural language: the embedded study is a toy language on models "
@@ -168,7 +172,10 @@ def search_remarks(records: StudyRecords, rows: Sequence[SearchRow]) -> tuple[st
             )
         elif trials:
             n = len(next(iter(trials.values())))
-            sentences.append(f"{recipe}: every searched arm had the same {n} finished trials.")
+            sentences.append(
+                f"{recipe}: every searched arm had as many finished trials, {n}, pruned ones "
+                "included."
+            )
     sentences += [
         f"{row.recipe}: the best {setting_name(name)} of {arm_name(row.arm)}, "
         f"{setting(row.settings[name])}, lies at the edge of its range, so a better one may lie "

@@ -120,7 +120,10 @@ def compare(
         )
         register(runs, recipe)
     make_missing(plan, runs=runs, command="compare", run_jobs=run_jobs, say=say)
-    return [record for run in plan if (record := run.folder.record()) is not None]
+    records = [record for run in plan if (record := run.folder.record()) is not None]
+    for line in dict.fromkeys(filter(None, map(_left_out, records))):
+        say(line)
+    return records
 
 
 def check_plan(plan: Sequence[PlannedRun], say: Callable[[str], None]) -> None:
@@ -266,6 +269,17 @@ def _facts_of_others(comparison: Path) -> list[dict[str, Any]]:
         for record in records
         if record is not None
     ]
+
+
+def _left_out(record: Mapping[str, Any]) -> str:
+    """Say which rows of the data a run could not use, or nothing."""
+    dropped = record["data"].get("dropped", {})
+    listed = ", ".join(f"{reason} {n}" for reason, n in dropped.items() if n)
+    return (
+        f"{record['recipe']}: rows left out of the data: {listed}; `study data check` names them"
+        if listed
+        else ""
+    )
 
 
 def _is_finished(run: PlannedRun) -> bool:

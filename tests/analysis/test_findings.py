@@ -98,7 +98,7 @@ def test_a_score_without_any_variance_is_not_tested(findings):
     assert row.verdict == "not tested"
     assert row.low is None
     assert row.test == (
-        "not tested: every run has the same score, so there is no variance to test by "
+        "not tested: runs do not vary within an arm, so there is no variance to test by "
         "(tiny-llama: sft with seeds 1, 2, 3 and orpo with seeds 1, 2, 3)"
     )
 
@@ -342,8 +342,9 @@ def test_searches_are_summarised(findings):
     assert [setting["source"] for setting in row.published] == [
         "axolotl example (Mistral-7B QLoRA r 32)", "another source",
     ]  # fmt: skip
-    assert "tiny-llama: every searched arm had the same 20 finished trials." in (
-        findings.search_remarks
+    assert (
+        "tiny-llama: every searched arm had as many finished trials, 20, pruned ones included."
+        in (findings.search_remarks)
     )
 
 

@@ -274,3 +274,20 @@ def test_a_run_that_another_process_dropped_is_made_after_all(recipe, trained, t
 
     assert rounds == [3, 3]
     assert len(records) == 3
+
+
+def test_rows_that_were_left_out_are_said_once(recipe, trained, tmp_path, monkeypatch):
+    from study import compare as compare_module
+
+    summary = {"dropped": {"missing rejected": 2, "empty answer": 0}}
+    original = compare_module._record
+    monkeypatch.setattr(compare_module, "_record", lambda *a: {**original(*a), "data": summary})
+    said = []
+    compare([recipe], runs=tmp_path, seeds=2, seed=0, run_jobs=here, say=said.append)
+
+    assert [line for line in said if "left out" in line] == [
+        (
+            f"{recipe.name}: rows left out of the data: missing rejected 2; "
+            "`study data check` names them"
+        )
+    ]
