@@ -55,23 +55,6 @@ def as_published(generations: Sequence[Mapping[str, str]]) -> npt.NDArray[np.flo
     return published_scores(generations)["rougeL"]
 
 
-def corrected_scores(
-    generations: Sequence[Mapping[str, str]],
-) -> dict[str, npt.NDArray[np.float64]]:
-    """Score the answers alone, all of them: the study's own ROUGE.
-
-    Args:
-        generations: N rows of ``generations.jsonl`` of one run.
-
-    Returns:
-        ``rouge1``, ``rouge2``, ``rougeL`` -> ``(N,)`` F scores.
-    """
-    scores = np.zeros((len(generations), len(ROUGE)))
-    if generations:
-        scores[:] = _rouge(generations, [row["text"] for row in generations])
-    return dict(zip(ROUGE, scores.T, strict=True))
-
-
 def prompt_text(prompt: str) -> str:
     """Return a recorded prompt without the names of its speakers and its system turn."""
     parts = TURN.split(prompt)

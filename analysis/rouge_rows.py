@@ -1,13 +1,13 @@
 """ROUGE of every arm under article A's published scoring and under the study's own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
-from analysis.published_rouge import ROUGE, corrected_scores, published_scores
+from analysis.metrics import example_scores
+from analysis.published_rouge import ROUGE, published_scores
 from analysis.records import RunRecord, StudyRecords
 from analysis.rows import RougeRow
 from analysis.words import arm_name, number
@@ -48,13 +48,14 @@ def _rouge_row(runs: Sequence[RunRecord]) -> RougeRow:
         arm=runs[0].arm,
         n_seeds=len(runs),
         n_answers=len(runs[0].generations),
-        corrected=_means([corrected_scores(run.generations) for run in runs]),
+        corrected=_means([example_scores(run.examples) for run in runs]),
         published=_means([published_scores(run.generations) for run in runs]),
     )
 
 
-def _means(found: Sequence[Mapping[str, npt.NDArray[np.float64]]]) -> dict[str, float]:
-    return {name: float(np.mean([scores[name].mean() for scores in found])) for name in ROUGE}
+def _means(found: Sequence[Any]) -> dict[str, float]:
+    """Average columns over the pairs that were answered, then over runs."""
+    return {name: float(np.mean([np.nanmean(scores[name]) for scores in found])) for name in ROUGE}
 
 
 def _order(rows: Sequence[RougeRow], kind: str) -> str:

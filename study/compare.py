@@ -151,17 +151,17 @@ def make_missing(
     say: Callable[[str], None],
 ) -> None:
     """Make the runs of a plan that no process has finished or is making."""
-    wanted = agree([run.name for run in plan if not _is_finished(run)])
+    wanted = agree([run.name for run in plan if not run.folder.is_finished()])
     missing = [run for run in plan if run.name in wanted]
     missing.sort(key=lambda run: list(ARM_SETTINGS).index(run.arm), reverse=True)  # longest first
     with present(runs, command, [(run.recipe, run.part, run.seed) for run in missing]):
         run_jobs([_job(run) for run in missing])
-        left = [run for run in missing if not _is_finished(run)]
+        left = [run for run in missing if not run.folder.is_finished()]
         dropped = agree([run.name for run in left if not is_held(lock_path(run.folder))])
         # By another process that died meanwhile:
         run_jobs([_job(run) for run in missing if run.name in dropped])
     for run in plan:
-        if run in left and not _is_finished(run):
+        if run in left and not run.folder.is_finished():
             say(
                 f"{run.name} is being made by another process and is not in this table; "
                 "the same command shows it when it is done"
@@ -280,10 +280,6 @@ def _left_out(record: Mapping[str, Any]) -> str:
         if listed
         else ""
     )
-
-
-def _is_finished(run: PlannedRun) -> bool:
-    return run.folder.status() in ("ok", "diverged")
 
 
 def _faults(run: PlannedRun) -> list[str]:

@@ -70,7 +70,7 @@ def write_amended(
             return earlier
         past = []
         if earlier is not None:
-            n_finished = sum(folder.status() in ("ok", "diverged") for _, _, folder in runs)
+            n_finished = sum(folder.is_finished() for _, _, folder in runs)
             kept = {name: value for name, value in earlier.items() if name != "amended"}
             past = [*earlier["amended"], {**kept, "finished_runs": n_finished}]
         now = datetime.now(UTC).isoformat(timespec="seconds")

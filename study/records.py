@@ -78,6 +78,10 @@ class RunFolder:
             return str(record["status"])
         return "unfinished" if (self.path / CONFIG).exists() else "missing"
 
+    def is_finished(self) -> bool:
+        """Tell whether the run has ended, with a record that is sound."""
+        return self.status() in ("ok", "diverged")
+
     def record(self) -> dict[str, Any] | None:
         """Return the finished run's record, or None while there is none."""
         return read_json(self.path / RECORD)
@@ -513,7 +517,7 @@ def publish(source: Path, target: Path) -> list[Path]:
     for recipe in recipes_in(source):
         shutil.rmtree(target / recipe, ignore_errors=True)
         runs = [*compare_folders(source, recipe), *claim_folders(source, recipe)]
-        folders = [folder.path for _, _, folder in runs if folder.status() in ("ok", "diverged")]
+        folders = [folder.path for _, _, folder in runs if folder.is_finished()]
         folders += [path.parent for path in (source / recipe / "search").glob(f"*/{BEST}")]
         folders += [plan_path(source, recipe).parent, claims_path(source, recipe).parent]
         for folder in sorted(filter(Path.is_dir, folders)):
