@@ -1,10 +1,11 @@
 """Attention over a row of distinct tokens, in which answers share their prompt.
 
-Two forms of the same function. *Rows*, everywhere: queries, keys and values are
-gathered into right-padded causal rows, a few groups of similar length, for the
-ordinary fused kernel. *Segments*, on CUDA: a prompt's queries see the prompt, an
-answer's see prompt and answer, causal from the lower right; one call of
-variable length, for which only keys and values are gathered.
+Two forms of the same function. *Segments*: a prompt's queries see the prompt, an
+answer's see prompt and answer, causal from the lower right; only keys and values
+are gathered, for one call of variable length on CUDA and for `study.strips` on a
+CPU. *Rows*, everywhere else: queries, keys and values are gathered into
+right-padded causal rows, a few groups of similar length, for the ordinary fused
+kernel.
 
 Shapes: T tokens of a batch, A attention heads, D head size, R rows of length L
 in a group, K keys of all segments.
@@ -24,6 +25,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from study.errors import ModelError
+from study.strips import attend_in_strips
 
 ATTENTION = "study_packed"
 """Name under which the packed attention is registered with transformers."""
@@ -178,10 +180,12 @@ def attend_in_segments(
 def varlen_kernel(device: torch.device, dtype: torch.dtype, head_size: int) -> Varlen | None:
     """Return the kernel for segments, or None where rows must do.
 
-    FlashAttention's kernels take 16-bit numbers on NVIDIA devices from Ampere
+    On a CPU it is ours. FlashAttention's kernels take 16-bit numbers on NVIDIA devices from Ampere
     on, and heads of up to 256 whose size is a multiple of eight. A kernel is
     taken only if it gives the rows' values and gradients on this device.
     """
+    if device.type == "cpu":
+        return attend_in_strips
     if device.type != "cuda" or dtype not in {torch.float16, torch.bfloat16}:
         return None
     if torch.cuda.get_device_capability(device) < (8, 0) or head_size > 256 or head_size % 8:

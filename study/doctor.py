@@ -66,6 +66,7 @@ class Shape(NamedTuple):
 
     n_layers: int
     hidden: int
+    heads: int
     intermediate: int
     query: int
     """Attention heads times head size."""
@@ -205,6 +206,7 @@ def shape_of(peft_model: Any) -> Shape:
     return Shape(
         n_layers=config.num_hidden_layers,
         hidden=config.hidden_size,
+        heads=heads,
         intermediate=config.intermediate_size,
         query=heads * head_size,
         key_value=(getattr(config, "num_key_value_heads", None) or heads) * head_size,
@@ -234,11 +236,7 @@ def step_memory(recipe: Recipe, shape: Shape, *, device: str, value_bytes: int) 
         device: Resolved device.
         value_bytes: Bytes of a value in the model's dtype.
     """
-    training = recipe.training
-    pair = 2 * recipe.data.max_length_tokens
-    tokens = training.batch_pairs * pair
-    if training.microbatch_tokens:
-        tokens = min(tokens, max(pair, training.microbatch_tokens))
+    training, tokens = recipe.training, _pass_tokens(recipe, device)
     return Memory(
         weights=_weight_bytes(shape, recipe.model.quantization, value_bytes),
         adapter_and_optimizer=shape.trainable * (4 + 4 + OPTIMIZER_BYTES[training.optimizer]),
@@ -247,14 +245,31 @@ def step_memory(recipe: Recipe, shape: Shape, *, device: str, value_bytes: int) 
             shape,
             value_bytes=value_bytes,
             mask_bytes=_mask_bytes(recipe.adapter.dropout, device),
+            kept_keys=_kept_keys(recipe, device),
             checkpointing=training.gradient_checkpointing,
         ),
         logits=_logit_bytes(shape, tokens, value_bytes, device),
     )
 
 
+def _pass_tokens(recipe: Recipe, device: str) -> int:
+    from study.engine import tokens_per_pass
+
+    training, pair = recipe.training, 2 * recipe.data.max_length_tokens
+    budget = tokens_per_pass(training.microbatch_tokens, device.partition(":")[0])
+    return int(min(training.batch_pairs * pair, max(pair, budget)))
+
+
+def _kept_keys(recipe: Recipe, device: str) -> int:
+    """Return how many weights a query's attention keeps: on a CPU half a full row's, or none."""
+    from study.strips import KEPT_KEYS
+
+    longest = recipe.data.max_length_tokens
+    return longest // 2 if device == "cpu" and longest <= KEPT_KEYS else 0
+
+
 def activation_bytes(
-    shape: Shape, *, value_bytes: int, mask_bytes: int, checkpointing: bool
+    shape: Shape, *, value_bytes: int, mask_bytes: int, kept_keys: int, checkpointing: bool
 ) -> int:
     """Return what the layers keep per token for the backward pass.
 
@@ -266,7 +281,8 @@ def activation_bytes(
       adapters compute, 4 · (Σ inputs + Σ r), and a dropout mask of each input;
       without dropout and in float32 some inputs are shared, and this is a bound;
     - with DoRA, the outputs of base and adapter that it scales, 4 · 2 · Σ outputs;
-    - queries, keys, values and output of the attention, b · (2Q + 2K);
+    - queries, keys, values and output of the attention, b · (2Q + 2K), and on a
+      CPU its weights, b · heads · kept keys;
     - the gate, its activation and the up-projection, b · 3I.
 
     With checkpointing: each layer's input, b · H, and one layer in full.
@@ -279,6 +295,7 @@ def activation_bytes(
         4 * 2 * shape.hidden
         + adapters // shape.n_layers
         + value_bytes * (2 * shape.query + 2 * shape.key_value + 3 * shape.intermediate)
+        + value_bytes * shape.heads * kept_keys
     )
     if checkpointing:
         return shape.n_layers * value_bytes * shape.hidden + layer
@@ -343,7 +360,7 @@ def _warnings(
         return []
     fits = (
         f"it fits with {' '.join(f'--set {change}' for change in changes)}"
-        for changes in _savings(recipe)
+        for changes in _savings(recipe, _pass_tokens(recipe, device))
         if needed(recipe.override(changes)) <= USABLE_SHARE * available
     )
     advice = next(
@@ -352,11 +369,9 @@ def _warnings(
     return [f"a step may need {_size(needed(recipe))} of {_size(available)} on {device}; {advice}"]
 
 
-def _savings(recipe: Recipe) -> list[list[str]]:
-    """List changes that save memory, the cheapest first."""
-    training = recipe.training
+def _savings(recipe: Recipe, whole: int) -> list[list[str]]:
+    """List changes that save memory, the cheapest first; ``whole`` tokens pass at once."""
     pair = 2 * recipe.data.max_length_tokens
-    whole = training.microbatch_tokens or training.batch_pairs * pair
     steps = [
         f"training.microbatch_tokens={tokens}"
         for tokens in (whole // 2, whole // 4, whole // 8, pair)

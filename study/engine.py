@@ -12,6 +12,7 @@ Shapes: T tokens of a batch, N labels, B pairs, H hidden size, V vocabulary.
 
 import functools
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -29,12 +30,16 @@ from study.attention import (
 )
 from study.errors import ModelError
 from study.losses import PairLogps
+from study.norms import fuse_norms
 from study.tokens import Encoded
 
 log = logging.getLogger(__name__)
 
 LOGITS_PER_CHUNK, LOGITS_PER_CHUNK_ON_CPU = 2**26, 2**21
 """Elements of one chunk of float32 logits: 256 MiB, and 8 MiB, which a cache holds."""
+
+TOKENS_PER_PASS_ON_CPU = 2**11
+"""Tokens of one forward pass on a CPU unless a recipe says: caches hold their activations."""
 
 PADDED_NOTE = (
     "%s: attention is plainly causal over %s tokens at most (sliding window, soft capping, sinks "
@@ -100,6 +105,27 @@ def pack(pairs: Sequence[Encoded], *, rejected: bool, prompt_nll: bool) -> dict[
     }
 
 
+def split(pairs: Sequence[Encoded], n_tokens: float) -> list[list[Encoded]]:
+    """Cut pairs, in order, into parts of at most so many distinct tokens.
+
+    A pair that has more stands alone. Gradients of parts add up to the whole's.
+    """
+    parts: list[list[Encoded]] = []
+    room = 0.0
+    for pair in pairs:
+        if not parts or pair.n_tokens > room:
+            parts.append([])
+            room = n_tokens
+        parts[-1].append(pair)
+        room -= pair.n_tokens
+    return parts
+
+
+def tokens_per_pass(chosen: int, device: str) -> float:
+    """Return ``training.microbatch_tokens``, or what suits a kind of device where it is 0."""
+    return chosen or (TOKENS_PER_PASS_ON_CPU if device == "cpu" else math.inf)
+
+
 def pair_logps(model: nn.Module, batch: dict[str, Any]) -> PairLogps:
     """Return the log-probabilities of a packed batch, differentiable.
 
@@ -147,6 +173,7 @@ def install(causal: Any, *, attention: str = "auto") -> None:
         return label_logps(_head(causal), predicting, packed["labels"])
 
     causal.forward = forward
+    fuse_norms(causal)
     if longest:
         causal.set_attn_implementation(ONLY_ROWS if attention == "sdpa" else ATTENTION)
 
@@ -187,56 +214,48 @@ class _LabelLogps(torch.autograd.Function):
         needs_grad = any(ctx.needs_input_grad[:2])
         logps, slopes, columns = [], [], []
         step = max(1, logits_per_chunk(hidden.device.type) // len(head.weight))
-        for h, y in zip(hidden.split(step), labels.split(step), strict=True):
+        for h, y in zip(hidden.split(step), labels[:, None].split(step), strict=True):
             logits, capped = _logits(head, h)
-            normaliser = logits.logsumexp(-1, keepdim=True)
-            logps.append(logits.gather(1, y[:, None])[:, 0] - normaliser[:, 0])
+            chunk = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+            logps.append(chunk.gather(1, y)[:, 0])
             if needs_grad:
-                slope = _slope(head, logits, normaliser, y, capped)
+                slope = chunk.exp_().scatter_add_(1, y, chunk.new_tensor(-1.0).expand(y.shape))
+                if capped is not None:
+                    slope *= 1 - capped**2
                 slopes.append(_times_weight(head, slope))
                 if head.trained_ids is not None:
                     columns.append(slope[:, head.trained_ids])
         if needs_grad:
             trained = [hidden, torch.cat(columns)] if columns else []
             ctx.save_for_backward(torch.cat(slopes), *trained)
-            ctx.hidden_dtype = hidden.dtype
+            ctx.hidden_dtype, ctx.scale = hidden.dtype, -head.scale
         return torch.cat(logps)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         slope, *trained = ctx.saved_tensors
-        grad_hidden = grad_rows = None
+        grad, grad_hidden, grad_rows = ctx.scale * grad[:, None], None, None
         if ctx.needs_input_grad[0]:
-            grad_hidden = (grad[:, None] * slope).to(ctx.hidden_dtype)
+            grad_hidden = (grad * slope).to(ctx.hidden_dtype)
         if ctx.needs_input_grad[1]:
             hidden, columns = trained
-            grad_rows = (columns * grad[:, None]).to(hidden.dtype).T @ hidden
+            grad_rows = (columns * grad).to(hidden.dtype).T @ hidden
         return grad_hidden, grad_rows, None, None
 
 
 def _logits(head: Head, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return logits (n, V) in at least float32, and tanh of the capped ones."""
+    """Return logits (n, V), and tanh of the capped ones."""
     logits = F.linear(hidden, head.weight, head.bias)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if head.trained_ids is not None and head.trained_rows is not None:
         trained = F.linear(hidden, head.trained_rows.to(hidden.dtype))
-        logits[:, head.trained_ids] = trained.to(logits.dtype)
-    logits *= head.scale
+        logits[:, head.trained_ids] = trained
+    if head.scale == 1 and head.softcap is None:
+        return logits, None
+    logits = head.scale * logits.to(torch.promote_types(logits.dtype, torch.float32))
     if head.softcap is None:
         return logits, None
     capped = torch.tanh(logits / head.softcap)
     return capped * head.softcap, capped
-
-
-def _slope(
-    head: Head, logits: Tensor, normaliser: Tensor, labels: Tensor, capped: Tensor | None
-) -> Tensor:
-    """Return d logp / d (hidden @ weight.T), (n, V), overwriting the logits."""
-    slope = logits.sub_(normaliser).exp_().neg_()
-    slope[torch.arange(len(labels), device=labels.device), labels] += 1
-    if capped is not None:
-        slope *= 1 - capped**2
-    return slope.mul_(head.scale)
 
 
 def _times_weight(head: Head, slope: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import nn
 from study.config import AdapterConfig, ModelConfig, digest
 from study.engine import install
 from study.errors import ModelError
+from study.lora import fuse_adapters
 from study.records import checksum
 from study.tokens import end_of_turn, prepare_tokenizer
 
@@ -265,9 +266,11 @@ def _attach(base: Base, config: AdapterConfig) -> Any:
         trainable_token_indices=_trained_tokens(base),
     )
     try:
-        return get_peft_model(base.model, lora)
+        model = get_peft_model(base.model, lora)
     except ValueError as error:
         raise ModelError(f"cannot attach the adapter: {_first_line(error)}") from error
+    fuse_adapters(model)
+    return model
 
 
 def _trained_tokens(base: Base) -> dict[str, list[int]] | None:

@@ -27,7 +27,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from study.config import Settings, TrainingConfig
-from study.engine import pack, pair_logps
+from study.engine import pack, pair_logps, split, tokens_per_pass
 from study.environment import trackers
 from study.errors import ModelError, RecordError
 from study.evaluate import score_validation, to_device
@@ -102,7 +102,12 @@ def train_run(
             checkpoint, logged = _resume_from(folder, tidy=is_main)
         earlier = [row for row in logged if row["split"] == "train"]
         batches = PlannedBatches(
-            workbench.train, recipe.training, arm=arm, seed=seed, world=args.world_size
+            workbench.train,
+            recipe.training,
+            arm=arm,
+            seed=seed,
+            world=args.world_size,
+            device=workbench.device.type,
         )
         watch = Watch(workbench, batches, folder if is_main else None, on_validation)
         watch.recall_memory(logged)
@@ -145,13 +150,14 @@ class PlannedBatches(Dataset[dict[str, int]]):
         arm: str,
         seed: int,
         world: int = 1,
+        device: str = "cpu",
     ) -> None:
         """Plan ``max_steps`` updates, each divided among ``world`` processes."""
         self.pairs = pairs
         self.rejected = arm in NEEDS_REJECTED
         self.prompt_nll = config.nll_over == "prompt_and_response"
         self.world = world
-        self.microbatch_tokens = config.microbatch_tokens or sum(pair.n_tokens for pair in pairs)
+        self.microbatch_tokens = tokens_per_pass(config.microbatch_tokens, device)
         sizes = [pair.n_tokens for pair in pairs]
         self.updates = plan_updates(sizes, config.max_steps, config.batch_pairs, seed=seed)
 
@@ -169,19 +175,8 @@ class PlannedBatches(Dataset[dict[str, int]]):
         return [self.pairs[index] for index in self.updates[number]]
 
     def microbatches(self, update: int, share: int = 0) -> list[list[Encoded]]:
-        """Cut a share of an update so that no part exceeds the token budget.
-
-        A pair that is longer than the budget stands alone.
-        """
-        parts: list[list[Encoded]] = []
-        room = 0
-        for pair in self.update(update)[share :: self.world]:
-            if not parts or pair.n_tokens > room:
-                parts.append([])
-                room = self.microbatch_tokens
-            parts[-1].append(pair)
-            room -= pair.n_tokens
-        return parts
+        """Cut a share of an update so that no part exceeds the token budget."""
+        return split(self.update(update)[share :: self.world], self.microbatch_tokens)
 
     def counts(self, update: int) -> dict[str, int]:
         """Return what a loss of this update is divided by: its labels and pairs."""
@@ -409,7 +404,7 @@ class Watch(TrainerCallback):
 
     def note_memory(self, step: int) -> None:
         """Keep the token budget with which a step went on after memory ran out."""
-        note = {"step": step, "microbatch_tokens": self.batches.microbatch_tokens}
+        note = {"step": step, "microbatch_tokens": int(self.batches.microbatch_tokens)}
         self.outcome.out_of_memory.append(note)
         self._write({"split": "memory", **note})
 

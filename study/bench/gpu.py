@@ -20,6 +20,7 @@ from study.bench.sides import BETA, trl_trainer
 from study.bench.worker import ask
 from study.config import Recipe, load_recipe
 from study.engine import install, pack, pair_logps
+from study.lora import restore_adapters
 from study.losses import orpo
 from study.model import Base, fresh_adapter, pick_dtype, quantization_config
 from study.tokens import Encoded
@@ -180,6 +181,8 @@ def random_model(recipe: Recipe, way: Way, *, device: torch.device, seed: int) -
     if way.side == "ours":
         install(causal, attention=recipe.model.attention)
     model = fresh_adapter(Base(causal, None, device, (), dtype), recipe.adapter, seed=seed)
+    if way.side == "trl":
+        restore_adapters(model)
     if way.checkpointing:
         causal.activation_checkpointing_enable({"use_reentrant": False})
     if way.compiled:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from study.bench.pairs import padded_batch
-from study.engine import install, pack, pair_logps
+from study.engine import install, pack, pair_logps, split, tokens_per_pass
+from study.lora import fuse_adapters
 from study.losses import orpo
 from study.tokens import Encoded
 
@@ -68,18 +69,26 @@ def build_sides(
                 init_lora_weights=False,
             )
             built[side] = get_peft_model(causal, lora).train()
+            if side == "ours":
+                fuse_adapters(built[side])
     return built
 
 
 def step(sides: Mapping[str, Any], arm: Arm, pairs: Sequence[Encoded]) -> float:
-    """Lay out a batch and run it forward and backward; return the loss."""
-    model = sides[arm.side]
+    """Lay out a batch and run it forward and backward, ours in parts; return the loss."""
+    model, total = sides[arm.side], 0.0
+    parts = split(pairs, tokens_per_pass(0, "cpu")) if arm.side == "ours" else [pairs]
     model.zero_grad(set_to_none=True)
     with _checkpointing(model, on=arm.checkpointing):
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=arm.bf16):
-            loss = _our_loss(model, pairs) if arm.side == "ours" else _trl_loss(model, pairs)
-        loss.backward()
-    return loss.item()
+        for part in parts:
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=arm.bf16):
+                if arm.side == "ours":
+                    loss = _our_loss(model, part, pairs)
+                else:
+                    loss = _trl_loss(model, part)
+            loss.backward()
+            total += loss.item()
+    return total
 
 
 def trl_trainer() -> Any:
@@ -95,8 +104,9 @@ def trl_trainer() -> Any:
     return trainer
 
 
-def _our_loss(model: Any, pairs: Sequence[Encoded]) -> Tensor:
-    logps = pair_logps(model, pack(pairs, rejected=True, prompt_nll=True))
+def _our_loss(model: Any, part: Sequence[Encoded], pairs: Sequence[Encoded]) -> Tensor:
+    """Return the share that a part of a batch has in its loss."""
+    logps = pair_logps(model, pack(part, rejected=True, prompt_nll=True))
     n_tokens = sum(len(pair.prompt_ids) - 1 + len(pair.chosen_ids) for pair in pairs)
     return orpo(logps, n_tokens=n_tokens, n_pairs=len(pairs), beta=BETA)
 

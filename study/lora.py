@@ -1,0 +1,124 @@
+"""A LoRA layer in the few products that it needs, in place of PEFT's passes over its output.
+
+PEFT adds the adapter to the layer's output in three passes and, in the backward
+pass, adds up two gradients of the input. Both sums fit inside a product:
+
+    out = x W' + s (x A') B'      d x = g W + (s g B) A
+    d A = (s g B)' x              d B = s g' (x A')
+
+Shapes: N tokens, I inputs, O outputs, R rank.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from study.attention import compute_dtype
+
+
+def fuse_adapters(model: nn.Module) -> None:
+    """Give a PEFT model's plain LoRA layers the fused forward pass, in place.
+
+    Layers that are quantised, use DoRA or have biases of their own keep PEFT's,
+    and so does any layer while its adapter is disabled or merged.
+    """
+    for layer in _plain_layers(model):
+        layer.forward = functools.partial(_forward, layer, layer.forward)
+
+
+def restore_adapters(model: nn.Module) -> None:
+    """Give a model's LoRA layers PEFT's own forward pass again."""
+    for layer in _plain_layers(model):
+        vars(layer).pop("forward", None)
+
+
+def _plain_layers(model: nn.Module) -> list[Any]:
+    from peft.tuners import lora
+
+    return [
+        layer
+        for layer in model.modules()
+        if type(layer) is lora.Linear and type(layer.base_layer) is nn.Linear
+    ]
+
+
+def _forward(layer: Any, original: Callable[..., Tensor], x: Tensor, **kwargs: Any) -> Tensor:
+    """Take the fused way where the layer's state allows it."""
+    names = layer.active_adapters
+    name = names[0] if len(names) == 1 else None
+    base = layer.base_layer
+    if (
+        kwargs
+        or layer.disable_adapters
+        or layer.merged
+        or name not in layer.lora_A
+        or name in layer.lora_variant
+        or layer.lora_bias[name]
+        or base.weight.requires_grad
+        or not _one_dtype(x, base.weight, layer.lora_A[name].weight)
+    ):
+        return original(x, **kwargs)
+    dropped = layer.lora_dropout[name](x)
+    out = _LoraLinear.apply(  # type: ignore[no-untyped-call]
+        x,
+        None if dropped is x else dropped,
+        base.weight,
+        base.bias,
+        layer.lora_A[name].weight,
+        layer.lora_B[name].weight,
+        layer.scaling[name],
+    )
+    return cast(Tensor, out)
+
+
+class _LoraLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(  # noqa: PLR0917 - apply() takes its inputs by position
+        ctx: Any,
+        x: Tensor,  # (..., I)
+        dropped: Tensor | None,  # (..., I): x after dropout, where there is any
+        weight: Tensor,  # (O, I), frozen
+        bias: Tensor | None,  # (O,), frozen
+        down: Tensor,  # (R, I): A
+        up: Tensor,  # (O, R): B
+        scaling: float,
+    ) -> Tensor:
+        dtype = compute_dtype(x)
+        ctx.shape, ctx.dtypes, ctx.scaling = x.shape, (x.dtype, down.dtype), scaling
+        x, weight, down, up = (tensor.to(dtype) for tensor in (x, weight, down, up))
+        x = x.flatten(0, -2)
+        with torch.autocast(x.device.type, enabled=False):
+            out: Tensor = nn.functional.linear(x, weight, None if bias is None else bias.to(dtype))
+            inner = x if dropped is None else dropped.to(dtype).flatten(0, -2)
+            low = inner @ down.T
+            out.addmm_(low, up.T, alpha=scaling)
+        ctx.save_for_backward(inner, low, weight, down, up)
+        ctx.has_dropout = dropped is not None
+        return out.view(*ctx.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        inner, low, weight, down, up = ctx.saved_tensors
+        x_dtype, adapter_dtype = ctx.dtypes
+        needs_x, needs_dropped = ctx.needs_input_grad[:2]
+        dx = ddropped = None
+        with torch.autocast(grad.device.type, enabled=False):
+            grad = grad.flatten(0, -2)
+            dlow = (grad @ up).mul_(ctx.scaling)
+            if needs_x:
+                dx = grad @ weight
+                dx = dx if ctx.has_dropout else dx.addmm_(dlow, down)
+                dx = dx.view(ctx.shape).to(x_dtype)
+            if needs_dropped:
+                ddropped = (dlow @ down).view(ctx.shape).to(x_dtype)
+            ddown = (dlow.T @ inner).to(adapter_dtype)
+            dup = (grad.T @ low).mul_(ctx.scaling).to(adapter_dtype)
+        return dx, ddropped, None, None, ddown, dup, None
+
+
+def _one_dtype(x: Tensor, *weights: Tensor) -> bool:
+    """Tell whether autocast brings everything to one dtype, or all have the same."""
+    return torch.is_autocast_enabled(x.device.type) or all(w.dtype == x.dtype for w in weights)

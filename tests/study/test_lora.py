@@ -1,0 +1,157 @@
+"""The fused LoRA layer against PEFT's own."""
+
+import pytest
+import torch
+from torch import nn
+
+from study.lora import fuse_adapters, restore_adapters
+
+LAYERS = ("first", "second")
+
+
+class TwoLayers(nn.Module):
+    """Two linear layers, the second with a bias, and something between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 10, bias=False), nn.Linear(10, 4)
+
+    def forward(self, x):
+        return self.second(self.first(x).relu())
+
+
+@pytest.fixture
+def make_model():
+    from peft import LoraConfig, get_peft_model
+
+    def make(dtype=torch.float64, **options):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            config = LoraConfig(
+                r=3, lora_alpha=7, target_modules=list(LAYERS), init_lora_weights=False, **options
+            )
+            return get_peft_model(TwoLayers().to(dtype), config).to(dtype)
+
+    return make
+
+
+def x_of(dtype=torch.float64):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(2, 5, 6, dtype=dtype, generator=generator).requires_grad_()
+
+
+def outcome(model, *, seed=2, autocast=False):
+    """Output, gradient of the input and gradients of the adapter."""
+    dtype = next(model.parameters()).dtype
+    x = x_of(dtype)
+    model.zero_grad()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # dropout
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            out = model(x)
+    (out.float() ** 2 if autocast else out**2).sum().backward()
+    trained = [p.grad.clone() for p in model.parameters() if p.requires_grad]
+    return [out.detach(), x.grad, *trained]
+
+
+def both(model, **options):
+    expected = outcome(model, **options)
+    fuse_adapters(model)
+    found = outcome(model, **options)
+    return found, expected
+
+
+def is_fused(model) -> bool:
+    """Tell whether the output comes from the fused layer."""
+    out = model(x_of(next(model.parameters()).dtype))
+    return type(out.grad_fn).__name__ == "_LoraLinearBackward"
+
+
+@pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"lora_dropout": 0.4}])
+def test_it_equals_pefts_layer_with_gradients(make_model, options) -> None:
+    model = make_model(**options).train()
+    found, expected = both(model)
+
+    assert is_fused(model)
+    assert len(found) == 2 + 2 * len(LAYERS)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_dropout_is_left_out_in_evaluation(make_model) -> None:
+    model = make_model(lora_dropout=0.4).eval()
+    found, expected = both(model)
+    trained = outcome(model.train())
+
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+    assert not torch.allclose(trained[0], expected[0])
+
+
+def test_autocast_rounds_no_more_than_pefts_layer_does(make_model) -> None:
+    model = make_model(torch.float32)
+    exact = outcome(model)
+    found, expected = both(model, autocast=True)
+
+    assert found[0].dtype == torch.bfloat16
+    for ours, pefts, reference in zip(found, expected, exact, strict=True):
+        assert ours.dtype == pefts.dtype
+        errors = [(x.float() - reference).norm() for x in (ours, pefts)]
+        assert errors[0] < 1.5 * errors[1]
+        assert errors[0] < 0.02 * reference.norm()
+
+
+@pytest.mark.filterwarnings("ignore:`lora_bias=True`")  # the first layer has no bias
+@pytest.mark.parametrize("options", [{"use_dora": True}, {"lora_bias": True}])
+def test_what_it_does_not_know_stays_pefts(make_model, options) -> None:
+    model = make_model(**options)
+    found, expected = both(model)
+
+    assert not is_fused(model)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_a_disabled_or_merged_adapter_is_pefts_matter(make_model) -> None:
+    model = make_model()
+    x = x_of()
+    adapted = model(x)
+    with model.disable_adapter():
+        bare = model(x)
+    fuse_adapters(model)
+    with model.disable_adapter():
+        torch.testing.assert_close(model(x), bare, rtol=0, atol=0)
+    model.merge_adapter()
+    merged = model(x)
+    model.unmerge_adapter()
+
+    torch.testing.assert_close(merged, adapted)
+    torch.testing.assert_close(model(x), adapted, rtol=1e-12, atol=0)
+    assert not torch.allclose(bare, adapted)
+
+
+def test_a_base_in_another_dtype_is_pefts_matter_without_autocast(make_model) -> None:
+    model = make_model(torch.float32)
+    for name in LAYERS:
+        getattr(model.base_model.model, name).base_layer.bfloat16()
+    x = x_of(torch.float32).bfloat16()
+    expected = model(x)
+    fuse_adapters(model)
+
+    torch.testing.assert_close(model(x), expected, rtol=0, atol=0)
+
+
+def test_a_base_that_is_trained_keeps_its_gradient(make_model) -> None:
+    model = make_model()
+    fuse_adapters(model)
+    weight = model.base_model.model.second.base_layer.weight.requires_grad_()
+    model(x_of()).sum().backward()
+
+    assert weight.grad is not None
+
+
+def test_pefts_layers_can_be_restored(make_model) -> None:
+    model = make_model()
+    fuse_adapters(model)
+    fused = is_fused(model)
+    restore_adapters(model)
+
+    assert fused
+    assert not is_fused(model)
