@@ -4,7 +4,9 @@ With r = (mean(x²) + ε)^-½ over the hidden size H, and w the frozen weight:
 
     out = x r w      d x = r g w - x r³ mean(g w x)
 
-Only x and r wait for the backward pass. Zhang and Sennrich 2019 (arXiv 1910.07467).
+Only x and r wait for the backward pass. Under autocast the result has autocast's
+dtype at once, in which every layer that takes it computes. Zhang and Sennrich 2019 (arXiv
+1910.07467).
 """
 
 import functools
@@ -13,6 +15,8 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+
+from study.attention import compute_dtype
 
 
 def fuse_norms(model: nn.Module) -> None:
@@ -40,7 +44,7 @@ class _RMSNorm(torch.autograd.Function):
         scale = mean.add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, weight, scale)
         out: Tensor = (wide * scale).to(x.dtype) * weight
-        return out
+        return out.to(compute_dtype(out))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

@@ -22,8 +22,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from study.attention import Sequences
 
-STRIP_TOKENS = 64
-"""Tokens whose queries are taken together."""
+STRIP_BYTES = 256
+"""Tokens whose queries are taken together, times the bytes of a value: 64 in float32."""
 
 KEPT_KEYS = 1024
 """Weights of rows up to this length wait for the backward pass; longer ones are
@@ -44,7 +44,8 @@ def attend_in_strips(
     folded = _fold(query, n_groups), _fold(key), _fold(value)
     with torch.autocast("cpu", enabled=False):
         scores = functools.partial(_weights, scaling=scaling, n_groups=n_groups)
-        out = _Strips.apply(*folded, list(_strips(at, n_groups)), scores, scaling, keep)  # type: ignore[no-untyped-call]
+        strips = list(_strips(at, n_groups, max(1, STRIP_BYTES // query.element_size())))
+        out = _Strips.apply(*folded, strips, scores, scaling, keep)  # type: ignore[no-untyped-call]
     return _unfold(cast(Tensor, out), n_groups)
 
 
@@ -98,13 +99,13 @@ class _Strips(torch.autograd.Function):
         return dq_of_all, dk.to(q.dtype), dv.to(q.dtype), None, None, None, None
 
 
-def _strips(at: "Sequences", n_groups: int) -> Iterator[tuple[slice, slice]]:
+def _strips(at: "Sequences", n_groups: int, n_tokens: int) -> Iterator[tuple[slice, slice]]:
     """Yield the folded queries of each strip and the keys that its last token sees."""
     query_ends, key_ends = at.query_ends.tolist(), at.key_ends.tolist()
     for number, end in enumerate(query_ends[1:]):
         first_key, last_key = key_ends[number : number + 2]
-        for start in range(query_ends[number], end, STRIP_TOKENS):
-            stop = min(start + STRIP_TOKENS, end)
+        for start in range(query_ends[number], end, n_tokens):
+            stop = min(start + n_tokens, end)
             yield slice(start * n_groups, stop * n_groups), slice(first_key, last_key - end + stop)
 
 
@@ -116,7 +117,7 @@ def _weights(q: Tensor, k: Tensor, *, scaling: float, n_groups: int) -> Tensor:
     return scores.softmax(-1)
 
 
-@functools.lru_cache(maxsize=2 * STRIP_TOKENS)
+@functools.lru_cache(maxsize=256)
 def _later(n_tokens: int, n_groups: int) -> Tensor:
     """Return 0 where a token may see another, and minus infinity at later ones."""
     return torch.full((n_tokens, n_tokens), -math.inf).triu(1).repeat_interleave(n_groups, dim=0)
