@@ -180,9 +180,10 @@ def attend_in_segments(
 def varlen_kernel(device: torch.device, dtype: torch.dtype, head_size: int) -> Varlen | None:
     """Return the kernel for segments, or None where rows must do.
 
-    On a CPU it is ours. FlashAttention's kernels take 16-bit numbers on NVIDIA devices from Ampere
-    on, and heads of up to 256 whose size is a multiple of eight. A kernel is
-    taken only if it gives the rows' values and gradients on this device.
+    On a CPU it is that of `study.strips`, which the tests compare with rows.
+    FlashAttention's kernels take 16-bit numbers on NVIDIA devices from Ampere
+    on, and heads of up to 256 whose size is a multiple of eight; they are taken
+    only if they give the rows' values and gradients on this device.
     """
     if device.type == "cpu":
         return attend_in_strips

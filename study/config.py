@@ -46,8 +46,9 @@ class ModelConfig:
     """``nf4`` is bitsandbytes' 4-bit NormalFloat with double quantisation."""
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"]
     """``auto`` is a kernel of variable length on CUDA, flash-attn's where it is
-    installed, and PyTorch's SDPA over padded rows elsewhere; ``sdpa`` is the
-    latter everywhere; ``eager`` pads whole batches and is slow."""
+    installed, this study's own on a CPU, and PyTorch's SDPA over padded rows
+    elsewhere; ``sdpa`` is the latter everywhere; ``eager`` pads whole batches and
+    is slow."""
     trust_remote_code: bool
     """Run Python code shipped with the model; off unless asked for by name."""
 
@@ -120,7 +121,8 @@ class TrainingConfig:
     """Pairs per update, over all devices and micro-batches."""
     microbatch_tokens: int
     """Distinct tokens in one forward pass at most; 0 takes 2,048 on a CPU and a
-    whole update at once elsewhere. Changes memory and speed, never the gradient."""
+    whole update at once elsewhere. Changes memory and speed, never the gradient
+    (with dropout, the masks that are drawn)."""
     warmup_steps: int
     schedule: Literal["linear", "cosine", "constant_with_warmup", "inverse_sqrt"]
     optimizer: Literal["adamw_torch", "adamw_torch_fused", "paged_adamw_8bit"]

@@ -261,11 +261,17 @@ def _pass_tokens(recipe: Recipe, device: str) -> int:
 
 
 def _kept_keys(recipe: Recipe, device: str) -> int:
-    """Return how many weights a query's attention keeps: on a CPU half a full row's, or none."""
-    from study.strips import KEPT_KEYS
+    """Return how many weights a query's attention keeps on a CPU, on average.
 
-    longest = recipe.data.max_length_tokens
-    return longest // 2 if device == "cpu" and longest <= KEPT_KEYS else 0
+    Half a row, as causal attention has it, and half a strip of float32, because
+    what its last query sees is kept for all of it.
+    """
+    from study.strips import KEPT_KEYS, STRIP_BYTES
+
+    longest, ours = recipe.data.max_length_tokens, recipe.model.attention == "auto"
+    if device.partition(":")[0] != "cpu" or not ours or longest > KEPT_KEYS:
+        return 0
+    return longest // 2 + STRIP_BYTES // 8
 
 
 def activation_bytes(
@@ -411,11 +417,11 @@ def _cuda_device(torch: Any, number: int) -> dict[str, Any]:
 
 def _flash_attention(torch: Any) -> str:
     if not torch.cuda.is_available():
-        return "no: it needs a CUDA device; SDPA is used"
+        return "no: it needs a CUDA device; a CPU has this study's own attention"
     if torch.cuda.get_device_capability()[0] < 8:
         return "no: it needs compute capability 8.0; SDPA is used"
     if "flash-attn" not in versions():
-        return "no: not installed (extra gpu); SDPA is used"
+        return "no: not installed (extra gpu); PyTorch's own kernel is used"
     return "yes"
 
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from study.attention import (
     ATTENTION,
@@ -123,7 +124,7 @@ def split(pairs: Sequence[Encoded], n_tokens: float) -> list[list[Encoded]]:
 
 
 def tokens_per_pass(chosen: int, device: str) -> float:
-    """Return ``training.microbatch_tokens``, or what suits a kind of device where it is 0."""
+    """Return ``training.microbatch_tokens``, or a device's own where it is 0."""
     return chosen or (TOKENS_PER_PASS_ON_CPU if device == "cpu" else math.inf)
 
 
@@ -148,7 +149,8 @@ def install(causal: Any, *, attention: str = "auto") -> None:
     """Teach a causal language model, in place, to take packed batches.
 
     ``model(packed=batch)`` returns the labels' log-probabilities (N,); every
-    other call, generation among them, goes where it went before. A batch whose
+    other call, generation among them, goes where it went before. On a CPU all
+    of them go through the norms of `study.norms`. A batch whose
     rows are longer than the model's attention is plainly causal over takes the
     padded layout, which is said once.
 
@@ -233,6 +235,7 @@ class _LabelLogps(torch.autograd.Function):
         return torch.cat(logps)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         slope, *trained = ctx.saved_tensors
         grad, grad_hidden, grad_rows = ctx.scale * grad[:, None], None, None
@@ -246,9 +249,7 @@ class _LabelLogps(torch.autograd.Function):
 
 def _logits(head: Head, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return logits (n, V), and tanh of the capped ones."""
-    logits = linear(hidden, head.weight)
-    if head.bias is not None:
-        logits += head.bias
+    logits = linear(hidden, head.weight, head.bias)
     if head.trained_ids is not None and head.trained_rows is not None:
         trained = F.linear(hidden, head.trained_rows.to(hidden.dtype))
         logits[:, head.trained_ids] = trained

@@ -1,4 +1,4 @@
-"""A LoRA layer in the few products that it needs, in place of PEFT's passes over its output.
+"""A LoRA layer in the few products that it needs.
 
 PEFT adds the adapter to the layer's output in three passes and, in the backward
 pass, adds up two gradients of the input. Both sums fit inside a product:
@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from study.attention import compute_dtype
 
@@ -25,11 +26,14 @@ ONEDNN_WEIGHTS: float = 2**16 if hasattr(torch.ops.mkldnn, "_linear_pointwise") 
 def fuse_adapters(model: nn.Module) -> None:
     """Give a PEFT model's plain LoRA layers the fused forward pass, in place.
 
-    Layers that are quantised, use DoRA or have biases of their own keep PEFT's,
-    and so does any layer while its adapter is disabled or merged.
+    PEFT's is kept by layers that are quantised, use DoRA, have a bias in their
+    adapter, several active adapters, parts with hooks, a base that is trained,
+    or another dtype than their input without autocast; and by any layer while
+    its adapter is disabled or merged.
     """
     for layer in _plain_layers(model):
-        layer.forward = functools.partial(_forward, layer, layer.forward)
+        if "forward" not in vars(layer):
+            layer.forward = functools.partial(_forward, layer, layer.forward)
 
 
 def restore_adapters(model: nn.Module) -> None:
@@ -60,7 +64,8 @@ def _forward(layer: Any, original: Callable[..., Tensor], x: Tensor, **kwargs: A
         or name not in layer.lora_A
         or name in layer.lora_variant
         or layer.lora_bias[name]
-        or base.weight.requires_grad
+        or any(p.requires_grad for p in base.parameters())
+        or any(map(_is_hooked, (base, layer.lora_A[name], layer.lora_B[name])))
         or not _one_dtype(x, base.weight, layer.lora_A[name].weight)
     ):
         return original(x, **kwargs)
@@ -94,9 +99,7 @@ class _LoraLinear(torch.autograd.Function):
         x, weight, down, up = (tensor.to(dtype) for tensor in (x, weight, down, up))
         x = x.flatten(0, -2)
         with torch.autocast(x.device.type, enabled=False):
-            out = linear(x, weight)
-            if bias is not None:
-                out += bias.to(dtype)
+            out = linear(x, weight, None if bias is None else bias.to(dtype))
             inner = x if dropped is None else dropped.to(dtype).flatten(0, -2)
             low = inner @ down.T
             out.addmm_(low, up.T, alpha=scaling)
@@ -105,6 +108,7 @@ class _LoraLinear(torch.autograd.Function):
         return out.view(*ctx.shape[:-1], -1)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         inner, low, weight, down, up = ctx.saved_tensors
         x_dtype, adapter_dtype = ctx.dtypes
@@ -124,15 +128,24 @@ class _LoraLinear(torch.autograd.Function):
         return dx, ddropped, None, None, ddown, dup, None
 
 
-def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """Return x weight', (N, O), without a gradient.
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x weight' + bias, (N, O), without a gradient.
 
     Large float32 products on a CPU go to oneDNN, as compiled models send them
     there: on AMD's processors it is up to a quarter faster than MKL.
     """
     if x.device.type == "cpu" and x.dtype == torch.float32 and weight.numel() >= ONEDNN_WEIGHTS:
-        return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], ""))  # noqa: SLF001
-    return x @ weight.T
+        return _onednn(x, weight, bias)
+    return nn.functional.linear(x, weight, bias)
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))  # noqa: SLF001
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    """Tell whether something is to happen when a module is called, such as offloading."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook"))  # noqa: SLF001
 
 
 def _one_dtype(x: Tensor, *weights: Tensor) -> bool:

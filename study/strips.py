@@ -1,7 +1,7 @@
-"""Attention over segments on a CPU: large products, a softmax between them, no padding.
+"""Attention over segments on a CPU: large products and a softmax between them.
 
-The fused kernel of PyTorch for CPUs computes the masked half of causal
-attention too, and is slow in bfloat16. Here queries are taken a strip at a
+The fused kernel of PyTorch for CPUs computes what is masked within blocks of
+several hundred keys too, and is slow in bfloat16. Here queries are taken a strip at a
 time, each against exactly the keys that it may see, so that only the diagonal
 holds masked entries. Scores are float32 or more; the products with weights are
 taken in the inputs' dtype.
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 if TYPE_CHECKING:
     from study.attention import Sequences
@@ -26,7 +27,7 @@ STRIP_BYTES = 256
 """Tokens whose queries are taken together, times the bytes of a value: 64 in float32."""
 
 KEPT_KEYS = 1024
-"""Weights of rows up to this length wait for the backward pass; longer ones are
+"""Weights wait for the backward pass where no row of a batch is longer; else they are
 computed again, so that memory grows with tokens and not with their square."""
 
 
@@ -50,7 +51,7 @@ def attend_in_strips(
 
 
 class _Strips(torch.autograd.Function):
-    """Attention of folded queries; ``strips`` are queries and the keys that they may see."""
+    """Attention of folded queries; a strip is queries and the keys that they see."""
 
     @staticmethod
     def forward(  # noqa: PLR0917 - apply() takes its inputs by position
@@ -77,6 +78,7 @@ class _Strips(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         """As flash attention does it: d scores = P (dP - rowsum(dO O))."""
         q, k, v, out, *kept = ctx.saved_tensors

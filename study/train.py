@@ -149,8 +149,8 @@ class PlannedBatches(Dataset[dict[str, int]]):
         *,
         arm: str,
         seed: int,
+        device: str,
         world: int = 1,
-        device: str = "cpu",
     ) -> None:
         """Plan ``max_steps`` updates, each divided among ``world`` processes."""
         self.pairs = pairs

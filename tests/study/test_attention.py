@@ -124,6 +124,12 @@ def test_rows_serve_where_no_kernel_of_variable_length_does(
     assert varlen_kernel(torch.device(device), dtype, head_size) is None
 
 
+def test_a_cpu_takes_segments_in_strips() -> None:
+    varlen_kernel.cache_clear()
+
+    assert varlen_kernel(torch.device("cpu"), torch.float32, 64) is attention.attend_in_strips
+
+
 def test_torchs_own_kernel_serves_where_flash_attn_is_absent(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(attention, "_flash_attn", lambda: None)

@@ -139,13 +139,34 @@ def test_a_base_in_another_dtype_is_pefts_matter_without_autocast(make_model) ->
     torch.testing.assert_close(model(x), expected, rtol=0, atol=0)
 
 
-def test_a_base_that_is_trained_keeps_its_gradient(make_model) -> None:
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_a_base_that_is_trained_keeps_its_gradient(make_model, name) -> None:
     model = make_model()
     fuse_adapters(model)
-    weight = model.base_model.model.second.base_layer.weight.requires_grad_()
+    trained = getattr(model.base_model.model.second.base_layer, name).requires_grad_()
     model(x_of()).sum().backward()
 
-    assert weight.grad is not None
+    assert trained.grad is not None
+
+
+def test_two_active_adapters_and_hooks_are_pefts_matter(make_model) -> None:
+    model = make_model()
+    model.add_adapter("other", model.peft_config["default"])
+    calls = []
+    for adapters, hooked in ((["default"], True), (["default", "other"], False)):
+        model.base_model.set_adapter(adapters)
+        restore_adapters(model)
+        expected = model(x_of())
+        fuse_adapters(model)
+        layer = model.base_model.model.second
+        hook = layer.base_layer.register_forward_hook(lambda *_: calls.append(1))
+        if not hooked:
+            hook.remove()
+
+        assert not is_fused(model)
+        torch.testing.assert_close(model(x_of()), expected, rtol=1e-12, atol=0)
+        hook.remove()
+    assert calls
 
 
 def test_pefts_layers_can_be_restored(make_model) -> None:
@@ -164,12 +185,14 @@ def test_onednns_products_equal_pytorchs(make_model, monkeypatch) -> None:
     expected = outcome(model)
     monkeypatch.setattr(lora, "ONEDNN_WEIGHTS", 1)
     calls = []
-    product = lora.linear
-    monkeypatch.setattr(lora, "linear", lambda *given: calls.append(given) or product(*given))
+    product = lora._onednn
+    monkeypatch.setattr(lora, "_onednn", lambda *given: calls.append(given) or product(*given))
     fuse_adapters(model)
     found = outcome(model)
-    x, weight = torch.randn(3, 300), torch.randn(300, 301)[:, 1:].T
+    generator = torch.Generator().manual_seed(3)
+    x, weight = (torch.randn(n, 301, generator=generator)[:, 1:] for n in (3, 300))
 
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(product(x, weight), x @ weight.T, rtol=1e-4, atol=1e-4)
     assert len(calls) == 2 * len(LAYERS)  # forward and backward
+    for either in (weight, weight.T):
+        torch.testing.assert_close(product(x, either, None), x @ either.T, rtol=1e-4, atol=1e-4)

@@ -5,9 +5,19 @@ import torch
 from torch import nn
 from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.olmo2.modeling_olmo2 import Olmo2RMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from study.norms import _RMSNorm, fuse_norms
+
+
+class Block(nn.Module):
+    """The norms of a transformer's layer, and what takes their result."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        for name in names:
+            setattr(self, name, LlamaRMSNorm(6).requires_grad_(False))
 
 
 def norm_of(kind, dtype=torch.float32) -> nn.Module:
@@ -46,12 +56,13 @@ def test_its_gradient_is_that_of_its_formula() -> None:
     x = torch.randn(3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
     assert torch.autograd.gradcheck(
-        lambda x: _RMSNorm.apply(x, weight, 1e-3), x.requires_grad_(), atol=1e-8
+        lambda x: _RMSNorm.apply(x, weight, 1e-3, False), x.requires_grad_(), atol=1e-8
     )
 
 
-def test_a_norm_that_adds_one_to_its_weight_is_left_alone() -> None:
-    model = norm_of(Gemma2RMSNorm)
+@pytest.mark.parametrize("kind", [Gemma2RMSNorm, Olmo2RMSNorm])
+def test_a_norm_of_another_formula_or_rounding_is_left_alone(kind) -> None:
+    model = norm_of(kind)
     expected = outcome(model)
     fuse_norms(model)
 
@@ -67,3 +78,20 @@ def test_a_weight_that_is_trained_keeps_its_gradient() -> None:
     outcome_of_training.backward()
 
     assert model[0].weight.grad is not None
+
+
+def test_autocast_reaches_only_norms_before_linear_layers() -> None:
+    pre = Block("input_layernorm", "post_attention_layernorm", "q_norm")
+    post = Block("post_attention_layernorm", "post_feedforward_layernorm")
+    x = torch.linspace(-3, 3, 12).view(2, 6)
+    exact = pre.q_norm(x)
+    for block in (pre, post):
+        fuse_norms(block)
+    with torch.autocast("cpu", torch.bfloat16):
+        results = {name: norm(x) for block in (pre, post) for name, norm in block.named_children()}
+        first = pre.post_attention_layernorm(x)
+
+    assert results["input_layernorm"].dtype == first.dtype == torch.bfloat16
+    torch.testing.assert_close(first, exact.bfloat16(), rtol=0, atol=0)
+    for name in ("q_norm", "post_attention_layernorm", "post_feedforward_layernorm"):
+        assert results[name].dtype == torch.float32  # of the block with three norms, for the second

@@ -1,5 +1,7 @@
 """Attention in strips, the CPU's form of segments, against padded rows."""
 
+import weakref
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -85,7 +87,30 @@ def test_scores_are_not_rounded_to_bfloat16() -> None:
         assert (ours.double() - theirs).abs().max() < 2e-2 * theirs.abs().max()
 
 
-def test_nothing_is_kept_where_nothing_is_trained() -> None:
-    inputs = [tensor.detach() for tensor in random_tensors(LONG)]
+@pytest.mark.parametrize("trained", [False, True])
+def test_weights_are_let_go_where_nothing_is_trained(monkeypatch, trained) -> None:
+    inputs = [tensor.detach().requires_grad_(trained) for tensor in random_tensors(LONG)]
+    made, alive = [], []
+    weights_of = strips._weights
 
-    assert in_strips(inputs, lay_out(LONG)).grad_fn is None
+    def watched(*given, **named):
+        alive.append(sum(reference() is not None for reference in made))
+        weights = weights_of(*given, **named)
+        made.append(weakref.ref(weights))
+        return weights
+
+    monkeypatch.setattr(strips, "_weights", watched)
+    out = in_strips(inputs, lay_out(LONG))
+
+    assert out.requires_grad == trained
+    assert alive == list(range(len(alive))) if trained else max(alive) <= 1
+
+
+def test_what_scoring_leaves_behind_serves_training() -> None:
+    inputs, sequences = random_tensors([(30, [11])]), lay_out([(30, [11])])
+    with torch.inference_mode():
+        expected = in_strips([t.detach() for t in inputs], sequences)
+    out, *gradients = with_gradients(in_strips(inputs, sequences), inputs)
+
+    torch.testing.assert_close(out, expected.clone(), rtol=0, atol=0)
+    assert all(gradient.abs().sum() > 0 for gradient in gradients)

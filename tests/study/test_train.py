@@ -37,7 +37,8 @@ def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None
 def test_arms_see_the_same_pairs_in_the_same_order(workbench) -> None:
     config = workbench.recipe.training
     sft, orpo = (
-        PlannedBatches(workbench.train, config, arm=arm, seed=5) for arm in ("sft", "orpo")
+        PlannedBatches(workbench.train, config, arm=arm, seed=5, device="cpu")
+        for arm in ("sft", "orpo")
     )
 
     assert sft.updates == orpo.updates
@@ -71,9 +72,23 @@ def test_pairs_left_over_by_a_pass_begin_the_next(workbench) -> None:
     assert all(used.count(index) == 2 for index in range(10))
 
 
+@pytest.mark.parametrize(("device", "n_parts"), [("cpu", 2), ("cuda", 1)])
+def test_a_cpu_takes_an_update_in_parts_unless_the_recipe_says(
+    workbench, monkeypatch, device, n_parts
+) -> None:
+    config = workbench.recipe.training
+    batches = PlannedBatches(workbench.train, config, arm="orpo", seed=5, device=device)
+    whole = sum(pair.n_tokens for pair in batches.update(0))
+    monkeypatch.setattr("study.engine.TOKENS_PER_PASS_ON_CPU", 3 * whole // 4)
+    batches = PlannedBatches(workbench.train, config, arm="orpo", seed=5, device=device)
+
+    assert config.microbatch_tokens == 0
+    assert len(batches.microbatches(0)) == n_parts
+
+
 def test_micro_batches_keep_to_the_token_budget_and_lose_no_pair(workbench) -> None:
     config = dataclasses.replace(workbench.recipe.training, microbatch_tokens=200)
-    batches = PlannedBatches(workbench.train, config, arm="orpo", seed=5)
+    batches = PlannedBatches(workbench.train, config, arm="orpo", seed=5, device="cpu")
 
     for number in range(len(batches)):
         parts = batches.microbatches(number)
@@ -219,7 +234,7 @@ def test_out_of_memory_halves_the_micro_batches_and_changes_no_loss(
 
     undisturbed = train_run(workbench, arm="orpo", settings=ORPO, seed=1, folder=tmp_path / "a")
     largest = PlannedBatches(
-        workbench.train, workbench.recipe.training, arm="orpo", seed=1
+        workbench.train, workbench.recipe.training, arm="orpo", seed=1, device="cpu"
     ).microbatches(0)[0]
     limit = sum(pair.n_tokens for pair in largest) // 3
 
