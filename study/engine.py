@@ -30,7 +30,6 @@ from study.attention import (
     longest_plain_row,
 )
 from study.errors import ModelError
-from study.lora import linear
 from study.losses import PairLogps
 from study.norms import fuse_norms
 from study.tokens import Encoded
@@ -249,7 +248,7 @@ class _LabelLogps(torch.autograd.Function):
 
 def _logits(head: Head, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return logits (n, V), and tanh of the capped ones."""
-    logits = linear(hidden, head.weight, head.bias)
+    logits = F.linear(hidden, head.weight, head.bias)
     if head.trained_ids is not None and head.trained_rows is not None:
         trained = F.linear(hidden, head.trained_rows.to(hidden.dtype))
         logits[:, head.trained_ids] = trained
@@ -265,10 +264,10 @@ def _logits(head: Head, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
 def _times_weight(head: Head, slope: Tensor) -> Tensor:
     """Return slope @ effective weight, (n, H)."""
     if head.trained_ids is None or head.trained_rows is None:
-        return linear(slope.to(head.weight.dtype), head.weight.T)
+        return slope.to(head.weight.dtype) @ head.weight
     trained = slope[:, head.trained_ids].to(head.weight.dtype)
     frozen = slope.index_fill(1, head.trained_ids, 0).to(head.weight.dtype)
-    return linear(frozen, head.weight.T) + trained @ head.trained_rows.to(head.weight.dtype)
+    return frozen @ head.weight + trained @ head.trained_rows.to(head.weight.dtype)
 
 
 def _packed_hidden(causal: Any, batch: dict[str, Any]) -> Tensor:

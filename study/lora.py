@@ -19,9 +19,6 @@ from torch.autograd.function import once_differentiable
 
 from study.attention import compute_dtype
 
-ONEDNN_WEIGHTS: float = 2**16 if hasattr(torch.ops.mkldnn, "_linear_pointwise") else float("inf")
-"""From how many weights on a product is oneDNN's, where this PyTorch has it."""
-
 
 def fuse_adapters(model: nn.Module) -> None:
     """Give a PEFT model's plain LoRA layers the fused forward pass, in place.
@@ -99,7 +96,7 @@ class _LoraLinear(torch.autograd.Function):
         x, weight, down, up = (tensor.to(dtype) for tensor in (x, weight, down, up))
         x = x.flatten(0, -2)
         with torch.autocast(x.device.type, enabled=False):
-            out = linear(x, weight, None if bias is None else bias.to(dtype))
+            out: Tensor = nn.functional.linear(x, weight, None if bias is None else bias.to(dtype))
             inner = x if dropped is None else dropped.to(dtype).flatten(0, -2)
             low = inner @ down.T
             out.addmm_(low, up.T, alpha=scaling)
@@ -118,7 +115,7 @@ class _LoraLinear(torch.autograd.Function):
             grad = grad.flatten(0, -2)
             dlow = (grad @ up).mul_(ctx.scaling)
             if needs_x:
-                dx = linear(grad, weight.T)
+                dx = grad @ weight
                 dx = dx if ctx.has_dropout else dx.addmm_(dlow, down)
                 dx = dx.view(ctx.shape).to(x_dtype)
             if needs_dropped:
@@ -126,21 +123,6 @@ class _LoraLinear(torch.autograd.Function):
             ddown = (dlow.T @ inner).to(adapter_dtype)
             dup = (grad.T @ low).mul_(ctx.scaling).to(adapter_dtype)
         return dx, ddropped, None, None, ddown, dup, None
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return x weight' + bias, (N, O), without a gradient.
-
-    Large float32 products on a CPU go to oneDNN, as compiled models send them
-    there: on AMD's processors it is up to a quarter faster than MKL.
-    """
-    if x.device.type == "cpu" and x.dtype == torch.float32 and weight.numel() >= ONEDNN_WEIGHTS:
-        return _onednn(x, weight, bias)
-    return nn.functional.linear(x, weight, bias)
-
-
-def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))  # noqa: SLF001
 
 
 def _is_hooked(module: nn.Module) -> bool:

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from study import lora
 from study.lora import fuse_adapters, restore_adapters
 
 LAYERS = ("first", "second")
@@ -177,22 +176,3 @@ def test_pefts_layers_can_be_restored(make_model) -> None:
 
     assert fused
     assert not is_fused(model)
-
-
-@pytest.mark.skipif(float("inf") == lora.ONEDNN_WEIGHTS, reason="this PyTorch has no oneDNN")
-def test_onednns_products_equal_pytorchs(make_model, monkeypatch) -> None:
-    model = make_model(torch.float32)
-    expected = outcome(model)
-    monkeypatch.setattr(lora, "ONEDNN_WEIGHTS", 1)
-    calls = []
-    product = lora._onednn
-    monkeypatch.setattr(lora, "_onednn", lambda *given: calls.append(given) or product(*given))
-    fuse_adapters(model)
-    found = outcome(model)
-    generator = torch.Generator().manual_seed(3)
-    x, weight = (torch.randn(n, 301, generator=generator)[:, 1:] for n in (3, 300))
-
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    assert len(calls) == 2 * len(LAYERS)  # forward and backward
-    for either in (weight, weight.T):
-        torch.testing.assert_close(product(x, either, None), x @ either.T, rtol=1e-4, atol=1e-4)
