@@ -82,15 +82,15 @@ class _Strips(torch.autograd.Function):
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         """As flash attention does it: d scores = P (dP - rowsum(dO O))."""
         q, k, v, out, *kept = ctx.saved_tensors
-        wide_q, wide_k, wide_v, wide_dout = map(_wide, (q, k, v, dout))
-        dq, dk, dv = [], torch.zeros_like(wide_k), torch.zeros_like(wide_v)
+        wide_v, wide_dout = _wide(v), _wide(dout)
+        dq, dk, dv = [], torch.zeros_like(wide_v), torch.zeros_like(wide_v)
         with torch.autocast("cpu", enabled=False):
             delta = torch.linalg.vecdot(wide_dout, _wide(out))[..., None]
             for number, (mine, seen) in enumerate(ctx.strips):
                 if kept:
                     weights = kept[number]
                 else:
-                    weights = ctx.weights_of(wide_q[:, mine], wide_k[:, seen]).to(q.dtype)
+                    weights = ctx.weights_of(_wide(q[:, mine]), _wide(k[:, seen])).to(q.dtype)
                 dv[:, seen] += weights.mT @ dout[:, mine]
                 dweights = wide_dout[:, mine] @ wide_v[:, seen].mT
                 dscores = dweights.sub_(delta[:, mine]).mul_(weights).to(q.dtype)
