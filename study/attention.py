@@ -37,7 +37,7 @@ PADDING_SHARE = 0.1
 """A group of rows is closed before padding would exceed this share of it."""
 
 Varlen = Callable[[Tensor, Tensor, Tensor, "Sequences", float | None], Tensor]
-"""A kernel of variable length: queries (T, A, D), keys and values (K, A, D)."""
+"""Attention in segments: queries, keys and values (T, heads, D) to outputs (T, A, D)."""
 
 
 class Sequences(NamedTuple):
@@ -116,7 +116,7 @@ def packed_attention(
     if kernel is None:
         out = attend_in_rows(q, k, v, sequences, scaling=scaling, dropout=dropout)
     else:
-        out = attend_in_segments(q, k, v, sequences, scaling=scaling, kernel=kernel)
+        out = kernel(q, k, v, sequences, scaling)
     return out[None], None
 
 
@@ -162,20 +162,6 @@ def attend_in_rows(
     return torch.cat(attended).index_select(0, sequences.row_place)
 
 
-def attend_in_segments(
-    query: Tensor,  # (T, A, D)
-    key: Tensor,
-    value: Tensor,
-    sequences: Sequences,
-    *,
-    scaling: float | None,
-    kernel: Varlen,
-) -> Tensor:
-    """Return attention's output (T, A, D) through one call of variable length."""
-    key, value = (tensor.index_select(0, sequences.key_index) for tensor in (key, value))
-    return kernel(query, key, value, sequences, scaling)
-
-
 @functools.lru_cache(maxsize=32)
 def varlen_kernel(device: torch.device, dtype: torch.dtype, head_size: int) -> Varlen | None:
     """Return the kernel for segments, or None where rows must do.
@@ -214,7 +200,7 @@ def agrees_with_rows(
         query, key, value = inputs
         scaling = head_size**-0.5
         if segments:
-            out = attend_in_segments(query, key, value, sequences, scaling=scaling, kernel=kernel)
+            out = kernel(query, key, value, sequences, scaling)
         else:
             out = attend_in_rows(query, key, value, sequences, scaling=scaling)
         (gradient,) = torch.autograd.grad((out.float() ** 2).sum(), inputs)
@@ -236,6 +222,7 @@ def _flash_attn() -> Varlen | None:
 
     def kernel(q: Tensor, k: Tensor, v: Tensor, at: Sequences, scaling: float | None) -> Tensor:
         ends, longest = (at.query_ends, at.key_ends), (at.longest_query, at.longest_key)
+        k, v = (tensor.index_select(0, at.key_index) for tensor in (k, v))  # (K, heads, D)
         out: Tensor = flash_attn_varlen_func(
             q, k, v, *ends, *longest, softmax_scale=scaling, causal=True
         )
@@ -254,8 +241,16 @@ def _torch_varlen() -> Varlen | None:
 
     def kernel(q: Tensor, k: Tensor, v: Tensor, at: Sequences, scaling: float | None) -> Tensor:
         ends, longest = (at.query_ends, at.key_ends), (at.longest_query, at.longest_key)
+        k, v = (tensor.index_select(0, at.key_index) for tensor in (k, v))  # (K, heads, D)
         out = varlen_attn(
-            q, k, v, *ends, *longest, scale=scaling, window_size=(-1, 0), enable_gqa=True
+            q,
+            k,
+            v,
+            *ends,
+            *longest,
+            scale=scaling,
+            window_size=(-1, 0),
+            enable_gqa=True,
         )
         assert isinstance(out, Tensor)
         return out

@@ -236,7 +236,7 @@ def step_memory(recipe: Recipe, shape: Shape, *, device: str, value_bytes: int) 
         device: Resolved device.
         value_bytes: Bytes of a value in the model's dtype.
     """
-    training, tokens = recipe.training, _pass_tokens(recipe, device)
+    training, tokens = recipe.training, _pass_tokens(recipe, device, value_bytes)
     return Memory(
         weights=_weight_bytes(shape, recipe.model.quantization, value_bytes),
         adapter_and_optimizer=shape.trainable * (4 + 4 + OPTIMIZER_BYTES[training.optimizer]),
@@ -252,11 +252,13 @@ def step_memory(recipe: Recipe, shape: Shape, *, device: str, value_bytes: int) 
     )
 
 
-def _pass_tokens(recipe: Recipe, device: str) -> int:
+def _pass_tokens(recipe: Recipe, device: str, value_bytes: int) -> int:
     from study.engine import tokens_per_pass
 
     training, pair = recipe.training, 2 * recipe.data.max_length_tokens
-    budget = tokens_per_pass(training.microbatch_tokens, device.partition(":")[0])
+    budget = tokens_per_pass(
+        training.microbatch_tokens, device=device.partition(":")[0], value_bytes=value_bytes
+    )
     return int(min(training.batch_pairs * pair, max(pair, budget)))
 
 
@@ -366,7 +368,7 @@ def _warnings(
         return []
     fits = (
         f"it fits with {' '.join(f'--set {change}' for change in changes)}"
-        for changes in _savings(recipe, _pass_tokens(recipe, device))
+        for changes in _savings(recipe, _pass_tokens(recipe, device, value_bytes))
         if needed(recipe.override(changes)) <= USABLE_SHARE * available
     )
     advice = next(

@@ -39,8 +39,9 @@ log = logging.getLogger(__name__)
 LOGITS_PER_CHUNK, LOGITS_PER_CHUNK_ON_CPU = 2**26, 2**21
 """Elements of one chunk of float32 logits: 256 MiB, and 8 MiB, which a cache holds."""
 
-TOKENS_PER_PASS_ON_CPU = 2**11
-"""Tokens of one forward pass on a CPU unless a recipe says: caches hold their activations."""
+PASS_BYTES_ON_CPU = 2**13
+"""Tokens of one forward pass on a CPU unless a recipe says, times the bytes of a value: so
+caches hold their activations. 2,048 tokens in float32."""
 
 PADDED_NOTE = (
     "%s: attention is plainly causal over %s tokens at most (sliding window, soft capping, sinks "
@@ -122,9 +123,9 @@ def split(pairs: Sequence[Encoded], n_tokens: float) -> list[list[Encoded]]:
     return parts
 
 
-def tokens_per_pass(chosen: int, device: str) -> float:
+def tokens_per_pass(chosen: int, *, device: str, value_bytes: int) -> float:
     """Return ``training.microbatch_tokens``, or a device's own where it is 0."""
-    return chosen or (TOKENS_PER_PASS_ON_CPU if device == "cpu" else math.inf)
+    return chosen or (PASS_BYTES_ON_CPU // value_bytes if device == "cpu" else math.inf)
 
 
 def pair_logps(model: nn.Module, batch: dict[str, Any]) -> PairLogps:
@@ -218,10 +219,12 @@ class _LabelLogps(torch.autograd.Function):
         step = max(1, logits_per_chunk(hidden.device.type) // len(head.weight))
         for h, y in zip(hidden.split(step), labels[:, None].split(step), strict=True):
             logits, capped = _logits(head, h)
-            chunk = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
-            logps.append(chunk.gather(1, y)[:, 0])
+            wide = torch.promote_types(logits.dtype, torch.float32)
+            chances = logits.softmax(-1, dtype=wide)
+            log_sums = logits.amax(-1).to(wide) - chances.amax(-1).log()
+            logps.append(logits.gather(1, y)[:, 0] - log_sums)
             if needs_grad:
-                slope = chunk.exp_().scatter_add_(1, y, chunk.new_tensor(-1.0).expand(y.shape))
+                slope = chances.scatter_add_(1, y, chances.new_tensor(-1.0).expand(y.shape))
                 if capped is not None:
                     slope *= 1 - capped**2
                 slopes.append(_times_weight(head, slope))

@@ -19,6 +19,8 @@ from torch.autograd.function import once_differentiable
 
 from study.attention import compute_dtype
 
+ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
 
 def fuse_adapters(model: nn.Module) -> None:
     """Give a PEFT model's plain LoRA layers the fused forward pass, in place.
@@ -96,7 +98,9 @@ class _LoraLinear(torch.autograd.Function):
         x, weight, down, up = (tensor.to(dtype) for tensor in (x, weight, down, up))
         x = x.flatten(0, -2)
         with torch.autocast(x.device.type, enabled=False):
-            out: Tensor = nn.functional.linear(x, weight, None if bias is None else bias.to(dtype))
+            out = _product(x, weight)
+            if bias is not None:
+                out += bias.to(dtype)
             inner = x if dropped is None else dropped.to(dtype).flatten(0, -2)
             low = inner @ down.T
             out.addmm_(low, up.T, alpha=scaling)
@@ -115,14 +119,25 @@ class _LoraLinear(torch.autograd.Function):
             grad = grad.flatten(0, -2)
             dlow = (grad @ up).mul_(ctx.scaling)
             if needs_x:
-                dx = grad @ weight
+                dx = _product(grad, weight.T)
                 dx = dx if ctx.has_dropout else dx.addmm_(dlow, down)
                 dx = dx.view(ctx.shape).to(x_dtype)
             if needs_dropped:
                 ddropped = (dlow @ down).view(ctx.shape).to(x_dtype)
             ddown = (dlow.T @ inner).to(adapter_dtype)
-            dup = (grad.T @ low).mul_(ctx.scaling).to(adapter_dtype)
+            dup = (low.T @ grad).T.mul(ctx.scaling).to(adapter_dtype)  # faster than grad.T @ low
         return dx, ddropped, None, None, ddown, dup, None
+
+
+def _product(x: Tensor, weight: Tensor) -> Tensor:
+    """Return x weight' (N, O).
+
+    In float32 on a CPU it is oneDNN's, to which `torch.compile` sends such a
+    product too: on AMD's processors it is an eighth faster than MKL's.
+    """
+    if ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32:
+        return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], ""))  # noqa: SLF001
+    return x @ weight.T
 
 
 def _is_hooked(module: nn.Module) -> bool:

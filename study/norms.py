@@ -72,7 +72,7 @@ class _RMSNorm(torch.autograd.Function):
         weighted = weighted.to(scale.dtype)
         shared = torch.linalg.vecdot(weighted, wide)[..., None]
         shared.mul_(scale**3).div_(-x.shape[-1])
-        return weighted.mul(scale).addcmul_(wide, shared).to(x.dtype), None, None, None
+        return weighted.mul_(scale).addcmul_(wide, shared).to(x.dtype), None, None, None
 
 
 def _agrees(layer: Any) -> bool:

@@ -108,6 +108,7 @@ def train_run(
             seed=seed,
             world=args.world_size,
             device=workbench.device.type,
+            value_bytes=workbench.base.dtype.itemsize,
         )
         watch = Watch(workbench, batches, folder if is_main else None, on_validation)
         watch.recall_memory(logged)
@@ -150,6 +151,7 @@ class PlannedBatches(Dataset[dict[str, int]]):
         arm: str,
         seed: int,
         device: str,
+        value_bytes: int,
         world: int = 1,
     ) -> None:
         """Plan ``max_steps`` updates, each divided among ``world`` processes."""
@@ -157,7 +159,9 @@ class PlannedBatches(Dataset[dict[str, int]]):
         self.rejected = arm in NEEDS_REJECTED
         self.prompt_nll = config.nll_over == "prompt_and_response"
         self.world = world
-        self.microbatch_tokens = tokens_per_pass(config.microbatch_tokens, device)
+        self.microbatch_tokens = tokens_per_pass(
+            config.microbatch_tokens, device=device, value_bytes=value_bytes
+        )
         sizes = [pair.n_tokens for pair in pairs]
         self.updates = plan_updates(sizes, config.max_steps, config.batch_pairs, seed=seed)
 

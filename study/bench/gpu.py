@@ -16,7 +16,7 @@ import torch
 
 from study.bench import Say
 from study.bench.pairs import BATCH_PAIRS, chunks, draw_sample, lengths_of, pairs_of
-from study.bench.sides import BETA, trl_trainer
+from study.bench.sides import BETA, as_trainers_call, trl_trainer
 from study.bench.worker import ask
 from study.config import Recipe, load_recipe
 from study.engine import install, pack, pair_logps
@@ -135,11 +135,12 @@ def step_cost(
     pairs = pairs_of(lengths, vocabulary=vocabulary, seed=seed)
     batches = chunks(pairs, chosen.batch_pairs)
 
+    called = as_trainers_call(model, device, bf16=device == "cuda")
+
     def step(batch: Sequence[Encoded]) -> None:
         model.zero_grad(set_to_none=True)
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            loss = _ours(model, batch) if chosen.side == "ours" else _trls(model, batch)
-        loss.backward()
+        loss_of = _ours if chosen.side == "ours" else _trls
+        loss_of(called, batch, model.device).backward()
 
     for batch in batches:
         step(batch)
@@ -198,20 +199,20 @@ def matmul_flop_per_s(device: str, size: int = 8192) -> float:
     return 2 * size**3 / statistics.median(times[2:])
 
 
-def _ours(model: Any, pairs: Sequence[Encoded]) -> torch.Tensor:
+def _ours(model: Any, pairs: Sequence[Encoded], device: torch.device) -> torch.Tensor:
     from study.evaluate import to_device
 
-    batch = to_device(pack(pairs, rejected=True, prompt_nll=True), model.device)
+    batch = to_device(pack(pairs, rejected=True, prompt_nll=True), device)
     n_tokens = sum(len(pair.prompt_ids) - 1 + len(pair.chosen_ids) for pair in pairs)
     return orpo(pair_logps(model, batch), n_tokens=n_tokens, n_pairs=len(pairs), beta=BETA)
 
 
-def _trls(model: Any, pairs: Sequence[Encoded]) -> torch.Tensor:
+def _trls(model: Any, pairs: Sequence[Encoded], device: torch.device) -> torch.Tensor:
     from study.bench.pairs import padded_batch
 
     trainer = trl_trainer()
-    trainer.accelerator.device = model.device
-    batch = {name: tensor.to(model.device) for name, tensor in padded_batch(pairs).items()}
+    trainer.accelerator.device = device
+    batch = {name: tensor.to(device) for name, tensor in padded_batch(pairs).items()}
     loss: torch.Tensor = trainer.get_batch_loss_metrics(model, batch)[0]
     return loss
 

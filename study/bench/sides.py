@@ -76,19 +76,30 @@ def build_sides(
 
 def step(sides: Mapping[str, Any], arm: Arm, pairs: Sequence[Encoded]) -> float:
     """Lay out a batch and run it forward and backward, ours in parts; return the loss."""
-    model, total = sides[arm.side], 0.0
-    parts = split(pairs, tokens_per_pass(0, "cpu")) if arm.side == "ours" else [pairs]
+    model, total, ours = sides[arm.side], 0.0, arm.side == "ours"
+    n_tokens = tokens_per_pass(0, device="cpu", value_bytes=2 if arm.bf16 else 4)
+    parts = split(pairs, n_tokens) if ours else [pairs]
     model.zero_grad(set_to_none=True)
+    called = as_trainers_call(model, "cpu", bf16=arm.bf16)
     with _checkpointing(model, on=arm.checkpointing):
         for part in parts:
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=arm.bf16):
-                if arm.side == "ours":
-                    loss = _our_loss(model, part, pairs)
-                else:
-                    loss = _trl_loss(model, part)
+            loss = _our_loss(called, part, pairs) if ours else _trl_loss(called, part)
             loss.backward()
             total += loss.item()
     return total
+
+
+def as_trainers_call(model: Any, device: str, *, bf16: bool) -> Any:
+    """Return what a trainer of transformers, TRL's or ours, calls as its model.
+
+    With ``bf16`` its `Accelerator.prepare_model` runs the forward pass in
+    autocast and hands on outputs in float32; the loss is taken outside.
+    """
+    if not bf16:
+        return model
+    from accelerate.utils import convert_outputs_to_fp32
+
+    return convert_outputs_to_fp32(torch.autocast(device, torch.bfloat16)(model.forward))
 
 
 def trl_trainer() -> Any:

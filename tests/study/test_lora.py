@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from study import lora
 from study.lora import fuse_adapters, restore_adapters
 
 LAYERS = ("first", "second")
@@ -176,3 +177,10 @@ def test_pefts_layers_can_be_restored(make_model) -> None:
 
     assert fused
     assert not is_fused(model)
+
+
+@pytest.mark.skipif(not lora.ONEDNN, reason="this PyTorch has no oneDNN")
+def test_onednns_products_equal_pytorchs_for_any_layout() -> None:
+    x, square = torch.randn(5, 300), torch.randn(300, 301)
+    for weight in (square[:, 1:], square[:, 1:].T, square[:7, :300]):
+        torch.testing.assert_close(lora._product(x, weight), x @ weight.T, rtol=1e-4, atol=1e-4)

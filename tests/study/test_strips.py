@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study import strips
-from study.attention import attend_in_rows, attend_in_segments, lay_out
+from study.attention import attend_in_rows, lay_out
 from study.strips import attend_in_strips
 
 SCALING = 0.4
@@ -30,7 +30,7 @@ def random_tensors(conversations, *, n_key_heads=2) -> list[torch.Tensor]:
 
 
 def in_strips(inputs, sequences, *, scaling=SCALING) -> torch.Tensor:
-    return attend_in_segments(*inputs, sequences, scaling=scaling, kernel=attend_in_strips)
+    return attend_in_strips(*inputs, sequences, scaling)
 
 
 def strips_function(node):

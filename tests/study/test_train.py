@@ -37,7 +37,7 @@ def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None
 def test_arms_see_the_same_pairs_in_the_same_order(workbench) -> None:
     config = workbench.recipe.training
     sft, orpo = (
-        PlannedBatches(workbench.train, config, arm=arm, seed=5, device="cpu")
+        PlannedBatches(workbench.train, config, arm=arm, seed=5, device="cpu", value_bytes=4)
         for arm in ("sft", "orpo")
     )
 
@@ -72,15 +72,21 @@ def test_pairs_left_over_by_a_pass_begin_the_next(workbench) -> None:
     assert all(used.count(index) == 2 for index in range(10))
 
 
-@pytest.mark.parametrize(("device", "n_parts"), [("cpu", 2), ("cuda", 1)])
+@pytest.mark.parametrize(
+    ("device", "value_bytes", "n_parts"), [("cpu", 4, 2), ("cpu", 2, 1), ("cuda", 4, 1)]
+)
 def test_a_cpu_takes_an_update_in_parts_unless_the_recipe_says(
-    workbench, monkeypatch, device, n_parts
+    workbench, monkeypatch, device, value_bytes, n_parts
 ) -> None:
     config = workbench.recipe.training
-    batches = PlannedBatches(workbench.train, config, arm="orpo", seed=5, device=device)
+    batches = PlannedBatches(
+        workbench.train, config, arm="orpo", seed=5, device=device, value_bytes=value_bytes
+    )
     whole = sum(pair.n_tokens for pair in batches.update(0))
-    monkeypatch.setattr("study.engine.TOKENS_PER_PASS_ON_CPU", 3 * whole // 4)
-    batches = PlannedBatches(workbench.train, config, arm="orpo", seed=5, device=device)
+    monkeypatch.setattr("study.engine.PASS_BYTES_ON_CPU", 3 * whole)
+    batches = PlannedBatches(
+        workbench.train, config, arm="orpo", seed=5, device=device, value_bytes=value_bytes
+    )
 
     assert config.microbatch_tokens == 0
     assert len(batches.microbatches(0)) == n_parts
@@ -88,7 +94,9 @@ def test_a_cpu_takes_an_update_in_parts_unless_the_recipe_says(
 
 def test_micro_batches_keep_to_the_token_budget_and_lose_no_pair(workbench) -> None:
     config = dataclasses.replace(workbench.recipe.training, microbatch_tokens=200)
-    batches = PlannedBatches(workbench.train, config, arm="orpo", seed=5, device="cpu")
+    batches = PlannedBatches(
+        workbench.train, config, arm="orpo", seed=5, device="cpu", value_bytes=4
+    )
 
     for number in range(len(batches)):
         parts = batches.microbatches(number)
@@ -234,7 +242,12 @@ def test_out_of_memory_halves_the_micro_batches_and_changes_no_loss(
 
     undisturbed = train_run(workbench, arm="orpo", settings=ORPO, seed=1, folder=tmp_path / "a")
     largest = PlannedBatches(
-        workbench.train, workbench.recipe.training, arm="orpo", seed=1, device="cpu"
+        workbench.train,
+        workbench.recipe.training,
+        arm="orpo",
+        seed=1,
+        device="cpu",
+        value_bytes=4,
     ).microbatches(0)[0]
     limit = sum(pair.n_tokens for pair in largest) // 3
 
