@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from study import bench
 from study.bench import evaluation, gpu, growth, memory, pairs, search, steps, worker
@@ -20,7 +21,7 @@ from study.bench.pairs import (
     padding_share,
     pairs_of,
 )
-from study.bench.sides import Arm, build_sides, step
+from study.bench.sides import Arm, as_trainers_call, build_sides, step
 from study.bench.steps import ARMS, BASELINE, check_losses, time_arms
 from study.errors import ConfigError, DataError, StudyError
 
@@ -71,6 +72,24 @@ def test_both_sides_get_the_same_gradients(sides) -> None:
     for name, expected in gradients["trl"].items():
         error = (gradients["ours"][name] - expected).abs().max() / expected.abs().max()
         assert error < 1e-4, name
+
+
+def test_in_bfloat16_a_model_is_called_as_accelerate_prepares_it() -> None:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    model, ids = build_sides(64, seed=0, sides=["trl"], shape=SMALL)["trl"], torch.arange(9)[None]
+    found = as_trainers_call(model, "cpu", bf16=True)(input_ids=ids).logits
+    exact = as_trainers_call(model, "cpu", bf16=False)(input_ids=ids).logits
+    try:
+        prepared = Accelerator(mixed_precision="bf16", cpu=True).prepare_model(model)
+        expected = prepared(input_ids=ids).logits
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+    assert found.dtype == expected.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert not torch.equal(found, exact)
 
 
 def test_arms_that_compute_different_things_are_not_timed() -> None:
