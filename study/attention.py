@@ -1,11 +1,11 @@
 """Attention over a row of distinct tokens, in which answers share their prompt.
 
 Two forms of the same function. *Segments*: a prompt's queries see the prompt, an
-answer's see prompt and answer, causal from the lower right; only keys and values
-are gathered, for one call of variable length on CUDA and for `study.strips` on a
-CPU. *Rows*, everywhere else: queries, keys and values are gathered into
-right-padded causal rows, a few groups of similar length, for the ordinary fused
-kernel.
+answer's see prompt and answer, causal from the lower right; on CUDA keys and
+values are gathered for one call of variable length, on a CPU `study.strips` sees
+them in place. *Rows*, everywhere else and for short segments on a CPU: queries,
+keys and values are gathered into right-padded causal rows, a few groups of
+similar length, for the ordinary fused kernel.
 
 Shapes: T tokens of a batch, A attention heads, D head size, R rows of length L
 in a group, K keys of all segments.
@@ -35,6 +35,10 @@ ONLY_ROWS = "study_rows"
 
 PADDING_SHARE = 0.1
 """A group of rows is closed before padding would exceed this share of it."""
+
+VALUES_PER_SEGMENT = 6_000
+"""On a CPU rows serve where a segment's queries hold fewer values on average: what
+strips spare is then less than what each of them costs, some 0.1 ms."""
 
 Varlen = Callable[[Tensor, Tensor, Tensor, "Sequences", float | None], Tensor]
 """Attention in segments: queries, keys and values (T, heads, D) to outputs (T, A, D)."""
@@ -112,7 +116,8 @@ def packed_attention(
     _refuse_other_attention(sequences.longest_key, kwargs)
     dtype = compute_dtype(query)
     q, k, v = (tensor[0].transpose(0, 1).to(dtype) for tensor in (query, key, value))
-    kernel = None if dropout or only_rows else varlen_kernel(q.device, dtype, q.shape[-1])
+    rows = dropout or only_rows or _are_short(q, sequences)
+    kernel = None if rows else varlen_kernel(q.device, dtype, q.shape[-1])
     if kernel is None:
         out = attend_in_rows(q, k, v, sequences, scaling=scaling, dropout=dropout)
     else:
@@ -243,14 +248,7 @@ def _torch_varlen() -> Varlen | None:
         ends, longest = (at.query_ends, at.key_ends), (at.longest_query, at.longest_key)
         k, v = (tensor.index_select(0, at.key_index) for tensor in (k, v))  # (K, heads, D)
         out = varlen_attn(
-            q,
-            k,
-            v,
-            *ends,
-            *longest,
-            scale=scaling,
-            window_size=(-1, 0),
-            enable_gqa=True,
+            q, k, v, *ends, *longest, scale=scaling, window_size=(-1, 0), enable_gqa=True
         )
         assert isinstance(out, Tensor)
         return out
@@ -273,6 +271,11 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
     if tensor.dtype == torch.float32 and torch.is_autocast_enabled(tensor.device.type):
         return torch.get_autocast_dtype(tensor.device.type)
     return tensor.dtype
+
+
+def _are_short(query: Tensor, sequences: Sequences) -> bool:
+    n_segments = len(sequences.query_ends) - 1
+    return query.device.type == "cpu" and query.numel() < VALUES_PER_SEGMENT * n_segments
 
 
 def _refuse_other_attention(length: int, kwargs: dict[str, Any]) -> None:

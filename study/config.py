@@ -120,8 +120,8 @@ class TrainingConfig:
     batch_pairs: int
     """Pairs per update, over all devices and micro-batches."""
     microbatch_tokens: int
-    """Distinct tokens in one forward pass at most; 0 takes 2,048 on a CPU (4,096 in
-    bfloat16) and a whole update at once elsewhere. Changes memory and speed, never
+    """Distinct tokens in one forward pass at most; 0 takes 2,048 on a CPU (4,096 with
+    a dtype of bfloat16) and a whole update at once elsewhere. Changes memory and speed, never
     the gradient (with dropout, the masks that are drawn)."""
     warmup_steps: int
     schedule: Literal["linear", "cosine", "constant_with_warmup", "inverse_sqrt"]

@@ -128,12 +128,13 @@ def tokens_per_pass(chosen: int, *, device: str, value_bytes: int) -> float:
     return chosen or (PASS_BYTES_ON_CPU // value_bytes if device == "cpu" else math.inf)
 
 
-def pair_logps(model: nn.Module, batch: dict[str, Any]) -> PairLogps:
+def pair_logps(model: Callable[..., Any], batch: dict[str, Any]) -> PairLogps:
     """Return the log-probabilities of a packed batch, differentiable.
 
     Args:
         model: A causal language model prepared by `install`, or its PEFT or
-            distributed wrapping, called as such so that their hooks run.
+            distributed wrapping, called as such so that their hooks run; or
+            a function that calls it.
         batch: What `pack` returned, on the model's device.
     """
     logps = model(packed=batch)
@@ -221,8 +222,8 @@ class _LabelLogps(torch.autograd.Function):
             logits, capped = _logits(head, h)
             wide = torch.promote_types(logits.dtype, torch.float32)
             chances = logits.softmax(-1, dtype=wide)
-            log_sums = logits.amax(-1).to(wide) - chances.amax(-1).log()
-            logps.append(logits.gather(1, y)[:, 0] - log_sums)
+            below = logits.gather(1, y)[:, 0].to(wide) - logits.amax(-1).to(wide)
+            logps.append(below + chances.amax(-1).log())  # in this order, exact near 0
             if needs_grad:
                 slope = chances.scatter_add_(1, y, chances.new_tensor(-1.0).expand(y.shape))
                 if capped is not None:

@@ -98,9 +98,7 @@ class _LoraLinear(torch.autograd.Function):
         x, weight, down, up = (tensor.to(dtype) for tensor in (x, weight, down, up))
         x = x.flatten(0, -2)
         with torch.autocast(x.device.type, enabled=False):
-            out = _product(x, weight)
-            if bias is not None:
-                out += bias.to(dtype)
+            out = _product(x, weight, None if bias is None else bias.to(dtype))
             inner = x if dropped is None else dropped.to(dtype).flatten(0, -2)
             low = inner @ down.T
             out.addmm_(low, up.T, alpha=scaling)
@@ -129,15 +127,15 @@ class _LoraLinear(torch.autograd.Function):
         return dx, ddropped, None, None, ddown, dup, None
 
 
-def _product(x: Tensor, weight: Tensor) -> Tensor:
-    """Return x weight' (N, O).
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x weight' + bias, (N, O).
 
     In float32 on a CPU it is oneDNN's, to which `torch.compile` sends such a
     product too: on AMD's processors it is an eighth faster than MKL's.
     """
     if ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32:
-        return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], ""))  # noqa: SLF001
-    return x @ weight.T
+        return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))  # noqa: SLF001
+    return nn.functional.linear(x, weight, bias)
 
 
 def _is_hooked(module: nn.Module) -> bool:

@@ -4,8 +4,8 @@ The fused kernel of PyTorch for CPUs computes what is masked within blocks of
 several hundred keys too, and is slow in bfloat16. Here queries are taken a strip at a
 time, each against exactly the keys that it may see, so that only the diagonal
 holds masked entries. Scores are float32 or more; all other products are taken in
-the inputs' dtype. Keys are copied only for a rejected answer, which does
-not follow its prompt at once.
+the inputs' dtype. Keys and values are gathered again only for an answer that does
+not follow its prompt at once, the rejected one.
 
 Shapes: T tokens of a batch, A attention heads, E key heads, G = A / E query
 heads for each of them, D head size. Folded queries are (E, T * G, D): the G
@@ -130,11 +130,11 @@ def _segments(at: "Sequences", n_groups: int, n_tokens: int) -> list[Segment]:
     segments = []
     for number, (start, end) in enumerate(itertools.pairwise(query_ends)):
         n_shared = key_ends[number + 1] - key_ends[number] - (end - start)
-        strips, step = [], n_tokens
-        for first in range(start, end, step):
-            last = min(first + step, end)
-            mine = slice(first * n_groups, last * n_groups)
-            strips.append((mine, n_shared + last - start))
+        strips = []
+        for first in range(start, end, n_tokens):
+            stop = min(first + n_tokens, end)
+            mine = slice(first * n_groups, stop * n_groups)
+            strips.append((mine, n_shared + stop - start))
         shared = slice(first_keys[number], first_keys[number] + n_shared)
         segments.append(Segment(shared, slice(start, end), strips))
     return segments

@@ -135,12 +135,16 @@ def step_cost(
     pairs = pairs_of(lengths, vocabulary=vocabulary, seed=seed)
     batches = chunks(pairs, chosen.batch_pairs)
 
-    called = as_trainers_call(model, device, bf16=device == "cuda")
+    bf16 = device == "cuda"
+    called = as_trainers_call(model, device, bf16=bf16)
+    loss_in_autocast = bf16 and quantization == "nf4" and chosen.side == "trl"  # as TRL does
 
     def step(batch: Sequence[Encoded]) -> None:
         model.zero_grad(set_to_none=True)
         loss_of = _ours if chosen.side == "ours" else _trls
-        loss_of(called, batch, model.device).backward()
+        with torch.autocast(device, torch.bfloat16, enabled=loss_in_autocast):
+            loss = loss_of(called, batch, model.device)
+        loss.backward()
 
     for batch in batches:
         step(batch)

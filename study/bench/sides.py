@@ -77,7 +77,8 @@ def build_sides(
 def step(sides: Mapping[str, Any], arm: Arm, pairs: Sequence[Encoded]) -> float:
     """Lay out a batch and run it forward and backward, ours in parts; return the loss."""
     model, total, ours = sides[arm.side], 0.0, arm.side == "ours"
-    n_tokens = tokens_per_pass(0, device="cpu", value_bytes=2 if arm.bf16 else 4)
+    value_bytes = 2 if arm.bf16 else 4  # of what products take
+    n_tokens = tokens_per_pass(0, device="cpu", value_bytes=value_bytes)
     parts = split(pairs, n_tokens) if ours else [pairs]
     model.zero_grad(set_to_none=True)
     called = as_trainers_call(model, "cpu", bf16=arm.bf16)
@@ -93,7 +94,8 @@ def as_trainers_call(model: Any, device: str, *, bf16: bool) -> Any:
     """Return what a trainer of transformers, TRL's or ours, calls as its model.
 
     With ``bf16`` its `Accelerator.prepare_model` runs the forward pass in
-    autocast and hands on outputs in float32; the loss is taken outside.
+    autocast and hands on outputs in float32; the loss is taken outside (but by TRL
+    for a quantised model).
     """
     if not bf16:
         return model

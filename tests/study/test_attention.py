@@ -130,6 +130,26 @@ def test_a_cpu_takes_segments_in_strips() -> None:
     assert varlen_kernel(torch.device("cpu"), torch.float32, 64) is attention.attend_in_strips
 
 
+@pytest.mark.parametrize(("length", "form"), [(8, "attend_in_rows"), (400, "attend_in_strips")])
+def test_short_segments_on_a_cpu_take_rows(monkeypatch, length, form) -> None:
+    varlen_kernel.cache_clear()
+    taken = []
+    for name in ("attend_in_rows", "attend_in_strips"):
+        original = getattr(attention, name)
+
+        def watched(*given, name=name, original=original, **named):
+            taken.append(name)
+            return original(*given, **named)
+
+        monkeypatch.setattr(attention, name, watched)
+    layout = [(length, [length, length])]
+    q, k, v = (tensor.transpose(0, 1)[None] for tensor in random_tensors(n_tokens(layout)))
+    packed_attention(torch.nn.Identity(), q, k, v, None, sequences=lay_out(layout))
+    varlen_kernel.cache_clear()
+
+    assert taken == [form]
+
+
 def test_torchs_own_kernel_serves_where_flash_attn_is_absent(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(attention, "_flash_attn", lambda: None)

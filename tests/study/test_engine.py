@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.config import load_recipe
-from study.engine import pack, pair_logps
+from study.engine import Head, label_logps, pack, pair_logps
 from study.errors import ModelError
 from study.lora import restore_adapters
 from study.losses import PairLogps, orpo, sft
@@ -133,10 +133,11 @@ def adapted(
 
 
 @pytest.mark.parametrize("kind", ["lora", "dora", "rslora"])
-@pytest.mark.parametrize("prompt_nll", [True, False])
+@pytest.mark.parametrize(("prompt_nll", "shortest"), [(True, 0), (False, 0), (True, 10**9)])
 def test_loss_and_gradients_equal_the_padded_twin_in_float64(
-    model_folder, encoded, kind, prompt_nll
+    model_folder, encoded, kind, prompt_nll, shortest, monkeypatch
 ) -> None:
+    monkeypatch.setattr("study.attention.VALUES_PER_SEGMENT", shortest)
     model = adapted(model_folder, kind=kind).model
     fast = orpo_loss(packed_logps(model, encoded[:12], prompt_nll=prompt_nll))
     fast_gradients = gradients(model, fast)
@@ -199,6 +200,20 @@ def test_chunks_of_logits_do_not_change_the_result(model_folder, encoded, monkey
 
     assert chunked.item() == pytest.approx(whole.item(), rel=1e-12)
     assert_same(gradients(model, chunked), whole_gradients, 1e-12)
+
+
+@pytest.mark.parametrize("highest", [30.0, 200.0, 1000.0])
+def test_log_probabilities_keep_their_digits_near_zero_and_far_below(highest) -> None:
+    """Logits of one vocabulary: one far above the rest, one so far below that its chance is 0."""
+    logits = torch.full((1000, 1), highest - 22)
+    logits[:2, 0] = torch.tensor([highest, highest - 150])
+    head = Head(logits, None, None, None, 1.0, None)
+    found = label_logps(head, torch.ones(2, 1), torch.tensor([0, 1]))
+    expected = logits[:, 0].double().log_softmax(0)[:2]
+
+    assert -3e-7 < expected[0] < -2e-7
+    assert found[0].item() == pytest.approx(expected[0].item(), abs=1e-7)
+    assert found[1].item() == pytest.approx(expected[1].item(), rel=1e-7)
 
 
 def test_a_shared_prompt_is_computed_once(encoded) -> None:

@@ -183,4 +183,6 @@ def test_pefts_layers_can_be_restored(make_model) -> None:
 def test_onednns_products_equal_pytorchs_for_any_layout() -> None:
     x, square = torch.randn(5, 300), torch.randn(300, 301)
     for weight in (square[:, 1:], square[:, 1:].T, square[:7, :300]):
-        torch.testing.assert_close(lora._product(x, weight), x @ weight.T, rtol=1e-4, atol=1e-4)
+        for bias in (None, torch.randn(len(weight))):
+            found, expected = lora._product(x, weight, bias), nn.functional.linear(x, weight, bias)
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
