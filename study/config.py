@@ -46,9 +46,9 @@ class ModelConfig:
     """``nf4`` is bitsandbytes' 4-bit NormalFloat with double quantisation."""
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"]
     """``auto`` is a kernel of variable length on CUDA, flash-attn's where it is
-    installed, this study's own on a CPU, and PyTorch's SDPA over padded rows
-    elsewhere; ``sdpa`` is the latter everywhere; ``eager`` pads whole batches and
-    is slow."""
+    installed, this study's own on a CPU but for short segments, and PyTorch's
+    SDPA over padded rows elsewhere; ``sdpa`` is the latter everywhere; ``eager``
+    pads whole batches and is slow."""
     trust_remote_code: bool
     """Run Python code shipped with the model; off unless asked for by name."""
 
