@@ -308,19 +308,17 @@ def _group_rows(
         last token, and R; then, for each token, where the concatenated groups
         hold its output, (T,).
     """
-    index, n_rows = [], []
-    place = torch.empty(n_tokens, dtype=torch.long)
-    offset = 0
+    index, n_rows, place, offset = [], [], [0] * n_tokens, 0
     for group in _similar(sorted(sequences, key=len, reverse=True)):
-        length = len(group[0])
-        rows = torch.tensor([row + row[-1:] * (length - len(row)) for row in group])
-        for number, row in enumerate(group):
-            start = offset + number * length
-            place[row] = torch.arange(start, start + len(row))
-        index.append(rows.flatten())
+        rows: list[int] = []
+        for row in group:
+            for at, token in enumerate(row, start=offset + len(rows)):
+                place[token] = at
+            rows += row + row[-1:] * (len(group[0]) - len(row))
+        index.append(torch.tensor(rows))
         n_rows.append(len(group))
-        offset += rows.numel()
-    return index, n_rows, place
+        offset += len(rows)
+    return index, n_rows, torch.tensor(place)
 
 
 def _similar(sequences: list[list[int]]) -> list[list[list[int]]]:

@@ -195,7 +195,8 @@ def label_logps(head: Head, hidden: Tensor, labels: Tensor) -> Tensor:
     head = head._replace(weight=head.weight.to(dtype), bias=bias)
     with torch.autocast(hidden.device.type, enabled=False):
         apply = cast(Callable[..., Tensor], _LabelLogps.apply)
-        return apply(hidden.to(dtype), head.trained_rows, head, labels)
+        trained_rows = head.trained_rows if torch.is_grad_enabled() else None
+        return apply(hidden.to(dtype), trained_rows, head, labels)
 
 
 def logits_per_chunk(device: str) -> int:

@@ -9,6 +9,7 @@ pass, adds up two gradients of the input. Both sums fit inside a product:
 Shapes: N tokens, I inputs, O outputs, R rank.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, cast
@@ -20,6 +21,10 @@ from torch.autograd.function import once_differentiable
 from study.attention import compute_dtype
 
 ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+ONEDNN_FROM = 2**28
+"""Multiplications of a product from which oneDNN is the faster: it prepares itself for
+each new shape, some 0.4 ms, and batches differ in their tokens."""
 
 
 def fuse_adapters(model: nn.Module) -> None:
@@ -53,9 +58,8 @@ def _plain_layers(model: nn.Module) -> list[Any]:
 
 def _forward(layer: Any, original: Callable[..., Tensor], x: Tensor, **kwargs: Any) -> Tensor:
     """Take the fused way where the layer's state allows it."""
-    names = layer.active_adapters
+    names, base = layer.active_adapters, layer.base_layer
     name = names[0] if len(names) == 1 else None
-    base = layer.base_layer
     if (
         kwargs
         or layer.disable_adapters
@@ -63,19 +67,25 @@ def _forward(layer: Any, original: Callable[..., Tensor], x: Tensor, **kwargs: A
         or name not in layer.lora_A
         or name in layer.lora_variant
         or layer.lora_bias[name]
-        or any(p.requires_grad for p in base.parameters())
-        or any(map(_is_hooked, (base, layer.lora_A[name], layer.lora_B[name])))
-        or not _one_dtype(x, base.weight, layer.lora_A[name].weight)
     ):
         return original(x, **kwargs)
+    down, up = layer.lora_A[name], layer.lora_B[name]
+    weight, bias, down_weight = base.weight, base.bias, down.weight
+    if (
+        weight.requires_grad
+        or (bias is not None and bias.requires_grad)
+        or not (_is_plain(base) and _is_plain(down) and _is_plain(up))
+        or not _one_dtype(x, weight, down_weight)
+    ):
+        return original(x)
     dropped = layer.lora_dropout[name](x)
     out = _LoraLinear.apply(  # type: ignore[no-untyped-call]
         x,
         None if dropped is x else dropped,
-        base.weight,
-        base.bias,
-        layer.lora_A[name].weight,
-        layer.lora_B[name].weight,
+        weight,
+        bias,
+        down_weight,
+        up.weight,
         layer.scaling[name],
     )
     return cast(Tensor, out)
@@ -97,7 +107,7 @@ class _LoraLinear(torch.autograd.Function):
         ctx.shape, ctx.dtypes, ctx.scaling = x.shape, (x.dtype, down.dtype), scaling
         x, weight, down, up = (tensor.to(dtype) for tensor in (x, weight, down, up))
         x = x.flatten(0, -2)
-        with torch.autocast(x.device.type, enabled=False):
+        with _without_autocast(x.device.type):
             out = _product(x, weight, None if bias is None else bias.to(dtype))
             inner = x if dropped is None else dropped.to(dtype).flatten(0, -2)
             low = inner @ down.T
@@ -113,7 +123,7 @@ class _LoraLinear(torch.autograd.Function):
         x_dtype, adapter_dtype = ctx.dtypes
         needs_x, needs_dropped = ctx.needs_input_grad[:2]
         dx = ddropped = None
-        with torch.autocast(grad.device.type, enabled=False):
+        with _without_autocast(grad.device.type):
             grad = grad.flatten(0, -2)
             dlow = (grad @ up).mul_(ctx.scaling)
             if needs_x:
@@ -133,14 +143,21 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     In float32 on a CPU it is oneDNN's, to which `torch.compile` sends such a
     product too: on AMD's processors it is an eighth faster than MKL's.
     """
-    if ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32:
+    large = len(x) * weight.numel() >= ONEDNN_FROM
+    if large and ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32:
         return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))  # noqa: SLF001
     return nn.functional.linear(x, weight, bias)
 
 
-def _is_hooked(module: nn.Module) -> bool:
-    """Tell whether something is to happen when a module is called, such as offloading."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook"))  # noqa: SLF001
+def _is_plain(module: nn.Module) -> bool:
+    """Tell whether nothing else is to happen when a module is called, such as offloading."""
+    state = vars(module)
+    return not (state["_forward_hooks"] or state["_forward_pre_hooks"] or "_hf_hook" in state)
+
+
+def _without_autocast(device: str) -> contextlib.AbstractContextManager[Any]:
+    on = torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if on else contextlib.nullcontext()
 
 
 def _one_dtype(x: Tensor, *weights: Tensor) -> bool:

@@ -1,18 +1,21 @@
-"""One training step here and in TRL: same pairs, same weights, in turn, in one process.
+"""One training step here and in TRL: same pairs, same weights, in turn.
 
 A step is: lay out a batch, forward pass, backward pass; without the optimiser,
 which is the same for both. TRL's side is its own `ORPOTrainer`. Losses are
-compared on short pairs before anything is timed, and on every timed batch.
+compared on short pairs before anything is timed, and on every timed batch. Each
+arm has a process, as a training has: none meets the memory that another left.
 """
 
+import contextlib
 import math
+import multiprocessing
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from study.bench import Say
 from study.bench.pairs import (
@@ -24,7 +27,8 @@ from study.bench.pairs import (
     padded_tokens,
 )
 from study.bench.sides import SHAPE, Arm, build_sides, step
-from study.errors import DataError
+from study.environment import quieten
+from study.errors import DataError, StudyError
 from study.tokens import Encoded
 
 BASELINE = Arm("trl")
@@ -46,6 +50,9 @@ TOLERANCE = {False: 1e-5, True: 2e-2}
 
 Batches = Sequence[Sequence[Encoded]]
 
+TakeStep = Callable[[Arm, Sequence[Encoded]], tuple[float, float]]
+"""``take(arm, pairs)``: run one step of an arm; return its loss and its seconds."""
+
 
 def measure_steps(data: Path, *, quick: bool, say: Say, seed: int = 0) -> dict[str, Any]:
     """Time a step of every arm on pairs of every source.
@@ -56,29 +63,27 @@ def measure_steps(data: Path, *, quick: bool, say: Say, seed: int = 0) -> dict[s
         say: Told of each arm.
         seed: Decides which pairs are drawn.
     """
-    torch.set_num_threads(1)
-    n_batches, repeats = (1, 1) if quick else (2, 2)
-    sides = build_sides(VOCABULARY, seed=seed)
+    n_batches, repeats = (1, 1) if quick else (2, 3)
     sources = {}
-    for source in SOURCES:
-        sample = draw_sample(source, data, n_batches, seed=seed, quick=quick)
-        say(
-            f"{source}: {len(sample.pairs)} pairs ({sample.origin}), {sample.padding_share:.0%} "
-            f"padding in TRL's batches ({sample.padding_share_of_all:.0%} over many)"
-        )
-        arms = time_arms(
-            sides, {False: sample.batches, True: sample.grouped()}, repeats=repeats, say=say
-        )
-        sources[source] = {
-            "origin": sample.origin,
-            "n_pairs": len(sample.pairs),
-            "padding_share": sample.padding_share,
-            "padding_share_of_all": sample.padding_share_of_all,
-            "padding_share_grouped": 1
-            - sum(p.n_tokens + len(p.prompt_ids) for p in sample.pairs)
-            / padded_tokens(sample.grouped()),
-            "arms": arms,
-        }
+    with arm_processes(ARMS, seed=seed) as take:
+        for source in SOURCES:
+            sample = draw_sample(source, data, n_batches, seed=seed, quick=quick)
+            say(
+                f"{source}: {len(sample.pairs)} pairs ({sample.origin}), "
+                f"{sample.padding_share:.0%} padding in TRL's batches "
+                f"({sample.padding_share_of_all:.0%} over many)"
+            )
+            batches = {False: sample.batches, True: sample.grouped()}
+            sources[source] = {
+                "origin": sample.origin,
+                "n_pairs": len(sample.pairs),
+                "padding_share": sample.padding_share,
+                "padding_share_of_all": sample.padding_share_of_all,
+                "padding_share_grouped": 1
+                - sum(p.n_tokens + len(p.prompt_ids) for p in sample.pairs)
+                / padded_tokens(sample.grouped()),
+                "arms": time_arms(take, batches, repeats=repeats, say=say),
+            }
     settings = {
         "batch_pairs": BATCH_PAIRS,
         "repeats": repeats,
@@ -91,8 +96,55 @@ def measure_steps(data: Path, *, quick: bool, say: Say, seed: int = 0) -> dict[s
     return {"settings": settings, "sources": sources}
 
 
+@contextlib.contextmanager
+def arm_processes(
+    arms: Sequence[Arm], *, seed: int, shape: Mapping[str, Any] = SHAPE
+) -> Iterator[TakeStep]:
+    """Give each arm a process with one thread and its model, and say how to use them.
+
+    Raises:
+        StudyError: a process died; of memory, as a rule.
+    """
+    context = multiprocessing.get_context("spawn")
+    with contextlib.ExitStack() as stack:
+        pools = {
+            arm: stack.enter_context(
+                ProcessPoolExecutor(1, context, _prepare_process, (arm.side, seed, shape))
+            )
+            for arm in arms
+        }
+
+        def take(arm: Arm, pairs: Sequence[Encoded]) -> tuple[float, float]:
+            try:
+                return pools[arm].submit(_timed_step, arm, pairs).result()
+            except BrokenProcessPool as error:
+                raise StudyError(
+                    f"the process of {arm.name} died, as happens when memory runs out: close other "
+                    "programs and try again"
+                ) from error
+
+        yield take
+
+
+_sides: dict[str, Any] = {}
+"""The model of this process, where it is an arm's."""
+
+
+def _prepare_process(side: str, seed: int, shape: Mapping[str, Any]) -> None:
+    import torch
+
+    quieten()
+    torch.set_num_threads(1)
+    _sides.update(build_sides(VOCABULARY, seed=seed, sides=[side], shape=shape))
+
+
+def _timed_step(arm: Arm, pairs: Sequence[Encoded]) -> tuple[float, float]:
+    started = time.perf_counter()
+    return step(_sides, arm, pairs), time.perf_counter() - started
+
+
 def time_arms(
-    sides: Mapping[str, Any],
+    take: TakeStep,
     batches: Mapping[bool, Batches],
     *,
     repeats: int,
@@ -102,7 +154,7 @@ def time_arms(
     """Time each arm on the same pairs, in turn within each batch.
 
     Args:
-        sides: Models by side.
+        take: Takes one step.
         batches: The pairs in random batches, and under True grouped by length.
         repeats: Times that each batch is timed for each arm; medians are taken.
         say: Told of each arm.
@@ -117,15 +169,15 @@ def time_arms(
         DataError: arms compute different losses.
     """
     short = [cut_pair(pair, 12, 24) for pair in batches[False][0]]
-    check_losses({arm: step(sides, arm, short) for arm in arms})  # warms every arm up, too
+    check_losses({arm: take(arm, short)[0] for arm in arms})  # warms every arm up, too
     seconds: dict[Arm, list[list[float]]] = {arm: [[] for _ in batches[False]] for arm in arms}
     losses: dict[Arm, list[float]] = {arm: [] for arm in arms}
     for turn in range(repeats):
         for number in range(len(batches[False])):
             for arm in arms:
-                started = time.perf_counter()
-                losses[arm].append(step(sides, arm, batches[arm.grouped][number]))
-                seconds[arm][number].append(time.perf_counter() - started)
+                loss, taken = take(arm, batches[arm.grouped][number])
+                losses[arm].append(loss)
+                seconds[arm][number].append(taken)
             check_losses({arm: values[-1] for arm, values in losses.items()})
             say(f"round {turn + 1} of {repeats}: batch {number + 1} of {len(batches[False])} done")
     total = {arm: sum(map(statistics.median, times)) for arm, times in seconds.items()}

@@ -22,7 +22,7 @@ from study.bench.pairs import (
     pairs_of,
 )
 from study.bench.sides import Arm, as_trainers_call, build_sides, step
-from study.bench.steps import ARMS, BASELINE, check_losses, time_arms
+from study.bench.steps import ARMS, BASELINE, arm_processes, check_losses, time_arms
 from study.errors import ConfigError, DataError, StudyError
 
 SMALL = {
@@ -34,6 +34,7 @@ SMALL = {
     "max_position_embeddings": 512,
     "tie_word_embeddings": True,
 }
+BROKEN = {**SMALL, "hidden_act": "none"}
 
 
 def silent(_: str) -> None:
@@ -51,15 +52,40 @@ def sides():
 
 
 def test_every_arm_takes_the_same_step_and_is_timed(sides) -> None:
+    def take(arm, some):
+        return step(sides, arm, some), 1.0 + (arm == BASELINE)
+
     batches = chunks(short_pairs(16), 8)
-    found = time_arms(sides, {False: batches, True: batches}, repeats=1, say=silent)
+    found = time_arms(take, {False: batches, True: batches}, repeats=1, say=silent)
 
     assert list(found) == [arm.name for arm in ARMS]
     assert found[BASELINE.name]["ratio"] == 1
     assert found["ours"]["processed_tokens_per_s"] == found["ours"]["useful_tokens_per_s"]
     assert found["trl"]["processed_tokens_per_s"] > found["trl"]["useful_tokens_per_s"]
-    assert all(row["pairs_per_s"] > 0 for row in found.values())
+    speeds = {name: row["pairs_per_s"] for name, row in found.items()}
+    assert speeds == {arm.name: 4 if arm == BASELINE else 8 for arm in ARMS}
+    assert found["ours"]["ratio"] == 2
     assert found["ours"]["loss"] == pytest.approx(found["trl"]["loss"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_each_arm_takes_its_steps_in_a_process_of_its_own() -> None:
+    arms = (BASELINE, Arm("ours"))
+    with arm_processes(arms, seed=0, shape=SMALL) as take:
+        losses = [[take(arm, short_pairs(4)) for arm in arms] for _ in range(2)]
+
+    assert all(seconds > 0 for turn in losses for _, seconds in turn)
+    for (theirs, _), (ours, _) in losses:
+        assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_an_arm_whose_process_dies_is_named() -> None:
+    with (
+        pytest.raises(StudyError, match="the process of ours bf16 died"),
+        arm_processes([Arm("ours", bf16=True)], seed=0, shape=BROKEN) as take,
+    ):
+        take(Arm("ours", bf16=True), short_pairs(1))
 
 
 def test_both_sides_get_the_same_gradients(sides) -> None:

@@ -216,6 +216,19 @@ def test_log_probabilities_keep_their_digits_near_zero_and_far_below(highest) ->
     assert found[1].item() == pytest.approx(expected[1].item(), rel=1e-7)
 
 
+def test_scoring_works_out_no_gradient(monkeypatch) -> None:
+    rows = torch.randn(1, 4).requires_grad_()
+    head = Head(torch.randn(9, 4), None, torch.tensor([3]), rows, 1.0, None)
+    hidden, labels = torch.randn(5, 4), torch.tensor([3, 0, 8, 3, 1])
+    expected = label_logps(head, hidden, labels)
+    monkeypatch.setattr("study.engine._times_weight", None)
+    with torch.no_grad():
+        found = label_logps(head, hidden, labels)
+
+    assert expected.requires_grad
+    torch.testing.assert_close(found, expected.detach(), rtol=0, atol=0)
+
+
 def test_a_shared_prompt_is_computed_once(encoded) -> None:
     batch = pack(encoded[:5], rejected=True, prompt_nll=True)
     distinct = sum(len(p.prompt_ids) + len(p.chosen_ids) + len(p.rejected_ids) for p in encoded[:5])

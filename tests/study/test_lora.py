@@ -38,17 +38,18 @@ def make_model():
 
 def x_of(dtype=torch.float64):
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(2, 5, 6, dtype=dtype, generator=generator).requires_grad_()
+    x = torch.randn(2, 5, 6, dtype=torch.float64, generator=generator)
+    return x.to(dtype).requires_grad_()
 
 
 def outcome(model, *, seed=2, autocast=False):
     """Output, gradient of the input and gradients of the adapter."""
-    dtype = next(model.parameters()).dtype
-    x = x_of(dtype)
+    weight = next(model.parameters())
+    x = x_of(weight.dtype).detach().to(weight.device).requires_grad_()
     model.zero_grad()
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # dropout
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        with torch.autocast(weight.device.type, torch.bfloat16, enabled=autocast):
             out = model(x)
     (out.float() ** 2 if autocast else out**2).sum().backward()
     trained = [p.grad.clone() for p in model.parameters() if p.requires_grad]
@@ -96,6 +97,22 @@ def test_autocast_rounds_no_more_than_pefts_layer_does(make_model) -> None:
     for ours, pefts, reference in zip(found, expected, exact, strict=True):
         assert ours.dtype == pefts.dtype
         errors = [(x.float() - reference).norm() for x in (ours, pefts)]
+        assert errors[0] < 1.5 * errors[1]
+        assert errors[0] < 0.02 * reference.norm()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("autocast", [True, False])
+def test_on_a_gpu_it_rounds_no_more_than_pefts_layer_does(make_model, autocast) -> None:
+    model = make_model()
+    exact = outcome(model)
+    model = model.to("cuda", torch.float32 if autocast else torch.bfloat16)
+    found, expected = both(model, autocast=autocast)
+
+    assert found[0].dtype == torch.bfloat16
+    for ours, pefts, reference in zip(found, expected, exact, strict=True):
+        assert ours.dtype == pefts.dtype
+        errors = [(x.double().cpu() - reference).norm() for x in (ours, pefts)]
         assert errors[0] < 1.5 * errors[1]
         assert errors[0] < 0.02 * reference.norm()
 
@@ -180,9 +197,22 @@ def test_pefts_layers_can_be_restored(make_model) -> None:
 
 
 @pytest.mark.skipif(not lora.ONEDNN, reason="this PyTorch has no oneDNN")
-def test_onednns_products_equal_pytorchs_for_any_layout() -> None:
+def test_onednns_products_equal_pytorchs_for_any_layout(monkeypatch) -> None:
+    monkeypatch.setattr(lora, "ONEDNN_FROM", 0)
     x, square = torch.randn(5, 300), torch.randn(300, 301)
     for weight in (square[:, 1:], square[:, 1:].T, square[:7, :300]):
         for bias in (None, torch.randn(len(weight))):
             found, expected = lora._product(x, weight, bias), nn.functional.linear(x, weight, bias)
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not lora.ONEDNN, reason="this PyTorch has no oneDNN")
+def test_large_products_alone_go_to_onednn() -> None:
+    weight = torch.randn(1024, 512)
+    operators = []
+    for n_tokens in (511, 512):
+        with torch.profiler.profile() as profile:
+            lora._product(torch.randn(n_tokens, 512), weight)
+        operators.append({event.key for event in profile.key_averages()})
+
+    assert ["mkldnn::_linear_pointwise" in names for names in operators] == [False, True]
