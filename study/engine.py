@@ -195,6 +195,7 @@ def label_logps(head: Head, hidden: Tensor, labels: Tensor) -> Tensor:
     head = head._replace(weight=head.weight.to(dtype), bias=bias)
     with torch.autocast(hidden.device.type, enabled=False):
         apply = cast(Callable[..., Tensor], _LabelLogps.apply)
+        # needs_input_grad, which tells what to work out, does not heed no_grad
         trained_rows = head.trained_rows if torch.is_grad_enabled() else None
         return apply(hidden.to(dtype), trained_rows, head, labels)
 

@@ -1,8 +1,9 @@
 """What this study costs beside TRL: steps, memory, evaluation, search, growth.
 
 Every part compares two ways on the same data and stands by itself in the JSON
-file. `steps` and `evaluation` take turns in one process and check that both
-compute the same before they tell a time; the others give each its own process.
+file. `steps` and `evaluation` take turns, the latter in one process, and check
+that both compute the same before they tell a time; all others, one after the
+other, and `steps` have a process for each side.
 """
 
 import datetime as dt

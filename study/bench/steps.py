@@ -3,17 +3,16 @@
 A step is: lay out a batch, forward pass, backward pass; without the optimiser,
 which is the same for both. TRL's side is its own `ORPOTrainer`. Losses are
 compared on short pairs before anything is timed, and on every timed batch. Each
-arm has a process, as a training has: none meets the memory that another left.
+side has a process, as a training has: neither meets the memory that the other left.
 """
 
 import contextlib
+import dataclasses
+import functools
 import math
-import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,8 @@ from study.bench.pairs import (
     padded_tokens,
 )
 from study.bench.sides import SHAPE, Arm, build_sides, step
-from study.environment import quieten
-from study.errors import DataError, StudyError
+from study.bench.worker import process
+from study.errors import DataError
 from study.tokens import Encoded
 
 BASELINE = Arm("trl")
@@ -65,7 +64,7 @@ def measure_steps(data: Path, *, quick: bool, say: Say, seed: int = 0) -> dict[s
     """
     n_batches, repeats = (1, 1) if quick else (2, 3)
     sources = {}
-    with arm_processes(ARMS, seed=seed) as take:
+    with side_processes(seed=seed) as take:
         for source in SOURCES:
             sample = draw_sample(source, data, n_batches, seed=seed, quick=quick)
             say(
@@ -97,50 +96,43 @@ def measure_steps(data: Path, *, quick: bool, say: Say, seed: int = 0) -> dict[s
 
 
 @contextlib.contextmanager
-def arm_processes(
-    arms: Sequence[Arm], *, seed: int, shape: Mapping[str, Any] = SHAPE
-) -> Iterator[TakeStep]:
-    """Give each arm a process with one thread and its model, and say how to use them.
-
-    Raises:
-        StudyError: a process died; of memory, as a rule.
-    """
-    context = multiprocessing.get_context("spawn")
-    with contextlib.ExitStack() as stack:
-        pools = {
-            arm: stack.enter_context(
-                ProcessPoolExecutor(1, context, _prepare_process, (arm.side, seed, shape))
-            )
-            for arm in arms
-        }
+def side_processes(*, seed: int, shape: Mapping[str, Any] = SHAPE) -> Iterator[TakeStep]:
+    """Give each side a process with its model, and return what takes a step there."""
+    with process() as ask_trl, process() as ask_ours:
 
         def take(arm: Arm, pairs: Sequence[Encoded]) -> tuple[float, float]:
-            try:
-                return pools[arm].submit(_timed_step, arm, pairs).result()
-            except BrokenProcessPool as error:
-                raise StudyError(
-                    f"the process of {arm.name} died, as happens when memory runs out: close other "
-                    "programs and try again"
-                ) from error
+            ask = ask_ours if arm.side == "ours" else ask_trl
+            sent = [dataclasses.asdict(pair) for pair in pairs]
+            answer = ask(timed_step, arm=arm, pairs=sent, seed=seed, shape=dict(shape))
+            return answer["loss"], answer["seconds"]
 
         yield take
 
 
-_sides: dict[str, Any] = {}
-"""The model of this process, where it is an arm's."""
+def timed_step(
+    *, arm: Sequence[Any], pairs: Sequence[Any], seed: int, shape: Mapping[str, Any]
+) -> dict[str, float]:
+    """Take one step on one thread; the model stays for the process's next step.
+
+    Args:
+        arm: Fields of an `Arm`.
+        pairs: Fields of each `Encoded` pair.
+        seed: Of the weights.
+        shape: Of the random model.
+    """
+    measured, batch = Arm(*arm), [Encoded(**pair) for pair in pairs]
+    sides = _side(measured.side, seed, tuple(shape.items()))
+    started = time.perf_counter()
+    loss = step(sides, measured, batch)
+    return {"loss": loss, "seconds": time.perf_counter() - started}
 
 
-def _prepare_process(side: str, seed: int, shape: Mapping[str, Any]) -> None:
+@functools.cache
+def _side(side: str, seed: int, shape: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
     import torch
 
-    quieten()
     torch.set_num_threads(1)
-    _sides.update(build_sides(VOCABULARY, seed=seed, sides=[side], shape=shape))
-
-
-def _timed_step(arm: Arm, pairs: Sequence[Encoded]) -> tuple[float, float]:
-    started = time.perf_counter()
-    return step(_sides, arm, pairs), time.perf_counter() - started
+    return build_sides(VOCABULARY, seed=seed, sides=[side], shape=dict(shape))
 
 
 def time_arms(

@@ -1,46 +1,97 @@
-"""Run one measurement in a process of its own: `ask` here, ``main`` there."""
+"""Run measurements in a process of their own: `ask` and `process` here, ``main`` there."""
 
+import contextlib
+import functools
 import importlib
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable
-from typing import Any
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import IO, Any
 
 from study.errors import StudyError
 
+Ask = Callable[..., dict[str, Any]]
+"""``ask(function, **order)``: call a function elsewhere and return what it returns.
+
+The function stands on the top level of its module and takes plain keyword
+arguments, which travel as JSON, as does its answer. A `StudyError` says that the
+process failed, with the last line of what it said.
+"""
+
 
 def ask(function: Callable[..., dict[str, Any]], /, **order: Any) -> dict[str, Any]:
-    """Call a function in a new process, one at a time, and return what it returns.
+    """Call a function in a new process; see `Ask`."""
+    with process() as ask_it:
+        return ask_it(function, **order)
 
-    Args:
-        function: On the top level of its module, with plain keyword arguments.
-        order: What it is called with, as JSON.
 
-    Raises:
-        StudyError: the process failed; with the last line of what it said.
+@contextlib.contextmanager
+def process() -> Iterator[Ask]:
+    """Start a process that calls functions, one at a time, until the block ends.
+
+    It ends with this process, too, however that ends; Ctrl-C is this one's matter.
     """
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as said,
+        subprocess.Popen(
+            [sys.executable, "-m", "study.bench.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+            start_new_session=True,
+        ) as child,
+    ):
+        try:
+            yield functools.partial(_ask, child, said)
+        except BaseException:
+            child.kill()
+            raise
+
+
+def _ask(
+    child: "subprocess.Popen[str]",
+    said: IO[str],
+    function: Callable[..., dict[str, Any]],
+    /,
+    **order: Any,
+) -> dict[str, Any]:
+    assert child.stdin is not None
+    assert child.stdout is not None
     name = f"{function.__module__}:{function.__name__}"
-    command = [sys.executable, "-m", "study.bench.worker", name, json.dumps(order)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    try:
+        print(json.dumps([name, order]), file=child.stdin, flush=True)
+    except BrokenPipeError:
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.close()
+    line = child.stdout.readline()
+    if not line:
+        status = child.wait()
+        said.seek(0)
+        last = (said.read().strip().splitlines() or ["it said nothing"])[-1]
         raise StudyError(
-            f"{name} ended with exit status {done.returncode} ({last}); "
+            f"{name} ended with exit status {status} ({last}); "
             "-9 means that the machine ran out of memory: close other programs and try again"
         )
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    answer: dict[str, Any] = json.loads(line)
     return answer
 
 
 def main() -> None:
-    """Call the function that the first argument names; print its answer as JSON."""
+    """Call the functions that lines of the input name; print answers as lines of JSON."""
     from study.environment import quieten
 
     quieten()
-    module, _, function = sys.argv[1].partition(":")
-    answer = getattr(importlib.import_module(module), function)(**json.loads(sys.argv[2]))
-    print(json.dumps(answer))  # noqa: T201 - the parent process reads it
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+        os.dup2(2, 1)  # what libraries print is no answer
+        for line in sys.stdin:
+            name, order = json.loads(line)
+            module, _, function = name.partition(":")
+            answer = getattr(importlib.import_module(module), function)(**order)
+            print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,7 @@ from study.bench.pairs import (
     pairs_of,
 )
 from study.bench.sides import Arm, as_trainers_call, build_sides, step
-from study.bench.steps import ARMS, BASELINE, arm_processes, check_losses, time_arms
+from study.bench.steps import ARMS, BASELINE, check_losses, side_processes, time_arms
 from study.errors import ConfigError, DataError, StudyError
 
 SMALL = {
@@ -34,7 +36,6 @@ SMALL = {
     "max_position_embeddings": 512,
     "tie_word_embeddings": True,
 }
-BROKEN = {**SMALL, "hidden_act": "none"}
 
 
 def silent(_: str) -> None:
@@ -69,23 +70,40 @@ def test_every_arm_takes_the_same_step_and_is_timed(sides) -> None:
 
 
 @pytest.mark.slow
-def test_each_arm_takes_its_steps_in_a_process_of_its_own() -> None:
-    arms = (BASELINE, Arm("ours"))
-    with arm_processes(arms, seed=0, shape=SMALL) as take:
-        losses = [[take(arm, short_pairs(4)) for arm in arms] for _ in range(2)]
+def test_each_side_takes_its_steps_in_a_process_of_its_own() -> None:
+    with side_processes(seed=0, shape=SMALL) as take:
+        for _ in range(2):
+            (theirs, _), (ours, seconds) = (
+                take(arm, short_pairs(4)) for arm in (BASELINE, Arm("ours"))
+            )
+            assert ours == pytest.approx(theirs, rel=1e-5)
+            assert seconds > 0
 
-    assert all(seconds > 0 for turn in losses for _, seconds in turn)
-    for (theirs, _), (ours, _) in losses:
-        assert ours == pytest.approx(theirs, rel=1e-5)
+    assert steps._side.cache_info().currsize == 0  # not in this one
 
 
-@pytest.mark.slow
-def test_an_arm_whose_process_dies_is_named() -> None:
-    with (
-        pytest.raises(StudyError, match="the process of ours bf16 died"),
-        arm_processes([Arm("ours", bf16=True)], seed=0, shape=BROKEN) as take,
-    ):
-        take(Arm("ours", bf16=True), short_pairs(1))
+def test_a_process_lasts_as_long_as_its_block() -> None:
+    with worker.process() as first, worker.process() as second:
+        numbers = [ask(os.getpid) for ask in (first, second, first)]
+
+    assert numbers[0] == numbers[2]
+    assert len({*numbers, os.getpid()}) == 3
+    for number in numbers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(number, 0)
+
+
+def test_what_a_function_prints_is_no_answer() -> None:
+    with worker.process() as ask:
+        assert ask(print, end="{}") is None
+        assert isinstance(ask(os.getpid), int)
+
+
+def test_a_process_that_is_killed_is_reported() -> None:
+    with worker.process() as ask:
+        os.kill(ask(os.getpid), signal.SIGKILL)
+        with pytest.raises(StudyError, match="getpid ended with exit status -9"):
+            ask(os.getpid)
 
 
 def test_both_sides_get_the_same_gradients(sides) -> None:

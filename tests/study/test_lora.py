@@ -38,14 +38,13 @@ def make_model():
 
 def x_of(dtype=torch.float64):
     generator = torch.Generator().manual_seed(1)
-    x = torch.randn(2, 5, 6, dtype=torch.float64, generator=generator)
-    return x.to(dtype).requires_grad_()
+    return torch.randn(2, 5, 6, dtype=torch.float64, generator=generator).to(dtype)
 
 
 def outcome(model, *, seed=2, autocast=False):
     """Output, gradient of the input and gradients of the adapter."""
     weight = next(model.parameters())
-    x = x_of(weight.dtype).detach().to(weight.device).requires_grad_()
+    x = x_of(weight.dtype).to(weight.device).requires_grad_()
     model.zero_grad()
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # dropout
@@ -63,9 +62,11 @@ def both(model, **options):
     return found, expected
 
 
-def is_fused(model) -> bool:
+def is_fused(model, *, autocast=False) -> bool:
     """Tell whether the output comes from the fused layer."""
-    out = model(x_of(next(model.parameters()).dtype))
+    weight = next(model.parameters())
+    with torch.autocast(weight.device.type, torch.bfloat16, enabled=autocast):
+        out = model(x_of(weight.dtype).to(weight.device))
     return type(out.grad_fn).__name__ == "_LoraLinearBackward"
 
 
@@ -93,6 +94,7 @@ def test_autocast_rounds_no_more_than_pefts_layer_does(make_model) -> None:
     exact = outcome(model)
     found, expected = both(model, autocast=True)
 
+    assert is_fused(model, autocast=True)
     assert found[0].dtype == torch.bfloat16
     for ours, pefts, reference in zip(found, expected, exact, strict=True):
         assert ours.dtype == pefts.dtype
@@ -109,6 +111,7 @@ def test_on_a_gpu_it_rounds_no_more_than_pefts_layer_does(make_model, autocast) 
     model = model.to("cuda", torch.float32 if autocast else torch.bfloat16)
     found, expected = both(model, autocast=autocast)
 
+    assert is_fused(model, autocast=autocast)
     assert found[0].dtype == torch.bfloat16
     for ours, pefts, reference in zip(found, expected, exact, strict=True):
         assert ours.dtype == pefts.dtype
@@ -166,24 +169,44 @@ def test_a_base_that_is_trained_keeps_its_gradient(make_model, name) -> None:
     assert trained.grad is not None
 
 
-def test_two_active_adapters_and_hooks_are_pefts_matter(make_model) -> None:
+def test_two_active_adapters_are_pefts_matter(make_model) -> None:
     model = make_model()
     model.add_adapter("other", model.peft_config["default"])
-    calls = []
-    for adapters, hooked in ((["default"], True), (["default", "other"], False)):
-        model.base_model.set_adapter(adapters)
-        restore_adapters(model)
-        expected = model(x_of())
-        fuse_adapters(model)
-        layer = model.base_model.model.second
-        hook = layer.base_layer.register_forward_hook(lambda *_: calls.append(1))
-        if not hooked:
-            hook.remove()
+    model.base_model.set_adapter(["default", "other"])
+    expected = model(x_of())
+    fuse_adapters(model)
 
-        assert not is_fused(model)
-        torch.testing.assert_close(model(x_of()), expected, rtol=1e-12, atol=0)
-        hook.remove()
-    assert calls
+    assert not is_fused(model)
+    torch.testing.assert_close(model(x_of()), expected, rtol=1e-12, atol=0)
+
+
+def add_accelerates_hook(module, called):
+    from accelerate.hooks import ModelHook, add_hook_to_module
+
+    hook = ModelHook()
+    hook.pre_forward = lambda module, *args, **kwargs: (called(), (args, kwargs))[1]
+    add_hook_to_module(module, hook)
+
+
+@pytest.mark.parametrize("part", ["base_layer", "lora_A", "lora_B"])
+@pytest.mark.parametrize(
+    "add_hook",
+    [
+        lambda module, called: module.register_forward_hook(lambda *_: called()),
+        lambda module, called: module.register_forward_pre_hook(lambda *_: called()),
+        lambda module, called: module.register_full_backward_hook(lambda *_: called()),
+        add_accelerates_hook,
+    ],
+    ids=["forward", "before", "backward", "accelerate"],
+)
+def test_hooks_are_called(make_model, part, add_hook) -> None:
+    model = make_model()
+    fuse_adapters(model)
+    module, calls = getattr(model.base_model.model.second, part), []
+    add_hook(module if part == "base_layer" else module["default"], lambda: calls.append(1))
+    model(x_of().requires_grad_()).sum().backward()
+
+    assert calls == [1]
 
 
 def test_pefts_layers_can_be_restored(make_model) -> None:
