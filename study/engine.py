@@ -218,26 +218,33 @@ class _LabelLogps(torch.autograd.Function):
         ctx: Any, hidden: Tensor, _trained_rows: Tensor | None, head: Head, labels: Tensor
     ) -> Tensor:
         needs_grad = any(ctx.needs_input_grad[:2])
-        logps, slopes, columns = [], [], []
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        # Results come first: between chunks they would take part of a chunk's memory,
+        # the next chunk would no longer fit there, and a CPU's memory would fill up.
+        logps = hidden.new_empty(len(labels), dtype=wide)
+        slopes = torch.empty_like(hidden) if needs_grad else None
+        columns = None
+        if needs_grad and head.trained_ids is not None:
+            columns = hidden.new_empty(len(labels), len(head.trained_ids), dtype=wide)
         step = max(1, logits_per_chunk(hidden.device.type) // len(head.weight))
-        for h, y in zip(hidden.split(step), labels[:, None].split(step), strict=True):
-            logits, capped = _logits(head, h)
-            wide = torch.promote_types(logits.dtype, torch.float32)
+        for start in range(0, len(labels), step):
+            chunk = slice(start, start + step)
+            y = labels[chunk, None]
+            logits, capped = _logits(head, hidden[chunk])
             chances = logits.softmax(-1, dtype=wide)
             below = logits.gather(1, y)[:, 0].to(wide) - logits.amax(-1).to(wide)
-            logps.append(below + chances.amax(-1).log())  # in this order, exact near 0
-            if needs_grad:
+            logps[chunk] = below + chances.amax(-1).log()  # in this order, exact near 0
+            if slopes is not None:
                 slope = chances.scatter_add_(1, y, chances.new_tensor(-1.0).expand(y.shape))
                 if capped is not None:
                     slope *= 1 - capped**2
-                slopes.append(_times_weight(head, slope))
-                if head.trained_ids is not None:
-                    columns.append(slope[:, head.trained_ids])
-        if needs_grad:
-            trained = [hidden, torch.cat(columns)] if columns else []
-            ctx.save_for_backward(torch.cat(slopes), *trained)
+                slopes[chunk] = _times_weight(head, slope)
+                if columns is not None:
+                    columns[chunk] = slope[:, head.trained_ids]
+        if slopes is not None:
+            ctx.save_for_backward(slopes, *([] if columns is None else [hidden, columns]))
             ctx.hidden_dtype, ctx.scale = hidden.dtype, -head.scale
-        return torch.cat(logps)
+        return logps
 
     @staticmethod
     @once_differentiable

@@ -156,7 +156,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _is_hooked(module: nn.Module) -> bool:
     """Tell whether something is to happen when a module is called, such as offloading."""
     state = vars(module)
-    return bool(any(state[kind] for kind in HOOKS) or "_hf_hook" in state)
+    return any(state[kind] for kind in HOOKS) or "_hf_hook" in state
 
 
 def _without_autocast(device: str) -> contextlib.AbstractContextManager[Any]:

@@ -1,9 +1,9 @@
 """What this study costs beside TRL: steps, memory, evaluation, search, growth.
 
 Every part compares two ways on the same data and stands by itself in the JSON
-file. `steps` and `evaluation` take turns, the latter in one process, and check
-that both compute the same before they tell a time; all others, one after the
-other, and `steps` have a process for each side.
+file. `steps` and `evaluation` take turns and check that both ways compute the
+same before they tell a time. Each side's steps run in a process of their own, and
+so does every single measurement of the other parts but `evaluation`.
 """
 
 import datetime as dt

@@ -1,5 +1,6 @@
 """Peak memory of a step at a large vocabulary, each arm in a process of its own."""
 
+import ctypes
 import gc
 import os
 import statistics
@@ -79,6 +80,7 @@ def step_cost(
     sides = build_sides(vocabulary, seed=seed, sides=[measured.side], shape=shape)
     step(sides, measured, [cut_pair(pairs[0], 4, 8)])  # libraries' own buffers
     gc.collect()
+    _return_free_memory()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts here
     before, seconds = _status_bytes("VmRSS"), []
     for _ in range(repeats):
@@ -94,6 +96,13 @@ def longest_that_fits(vocabulary: int, n_pairs: int) -> int:
     row_bytes = LOGIT_COPIES * 2 * n_pairs * vocabulary * 4
     available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return int(0.5 * available) // row_bytes
+
+
+def _return_free_memory() -> None:
+    """Give freed memory back to the system, lest the step take it and seem to need less."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
 
 
 def _status_bytes(field: str) -> int:

@@ -5,6 +5,7 @@ import functools
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,17 +33,17 @@ def ask(function: Callable[..., dict[str, Any]], /, **order: Any) -> dict[str, A
 def process() -> Iterator[Ask]:
     """Start a process that calls functions, one at a time, until the block ends.
 
-    It ends with this process, too, however that ends; Ctrl-C is this one's matter.
+    Ctrl-C is this process's matter; where this one is killed, that one ends after
+    the call that it is in.
     """
     with (
-        tempfile.TemporaryFile("w+", encoding="utf-8") as said,
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said,
         subprocess.Popen(
             [sys.executable, "-m", "study.bench.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=said,
             text=True,
-            start_new_session=True,
         ) as child,
     ):
         try:
@@ -53,7 +54,7 @@ def process() -> Iterator[Ask]:
 
 
 def _ask(
-    child: "subprocess.Popen[str]",
+    child: subprocess.Popen[str],
     said: IO[str],
     function: Callable[..., dict[str, Any]],
     /,
@@ -64,11 +65,11 @@ def _ask(
     name = f"{function.__module__}:{function.__name__}"
     try:
         print(json.dumps([name, order]), file=child.stdin, flush=True)
-    except BrokenPipeError:
+    except (BrokenPipeError, ValueError):  # it is dead, perhaps since an earlier call
         with contextlib.suppress(BrokenPipeError):
-            child.stdin.close()
+            child.stdin.close()  # or Popen would write the rest at the end, and fail
     line = child.stdout.readline()
-    if not line:
+    if not line.endswith("\n"):
         status = child.wait()
         said.seek(0)
         last = (said.read().strip().splitlines() or ["it said nothing"])[-1]
@@ -85,8 +86,10 @@ def main() -> None:
     from study.environment import quieten
 
     quieten()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)  # what libraries print is no answer
+        sys.stdout = sys.stderr
         for line in sys.stdin:
             name, order = json.loads(line)
             module, _, function = name.partition(":")

@@ -1,5 +1,6 @@
 """The benchmark compares like with like before it tells a time."""
 
+import contextlib
 import json
 import math
 import os
@@ -82,6 +83,23 @@ def test_each_side_takes_its_steps_in_a_process_of_its_own() -> None:
     assert steps._side.cache_info().currsize == 0  # not in this one
 
 
+def test_sides_are_asked_for_their_own_steps_alone(monkeypatch) -> None:
+    asked = []
+
+    @contextlib.contextmanager
+    def process():
+        mine: list[str] = []
+        asked.append(mine)
+        yield lambda _, *, arm, **order: mine.append(arm.side) or {"loss": 1.0, "seconds": 2.0}
+
+    monkeypatch.setattr(steps, "process", process)
+    with side_processes(seed=0) as take:
+        found = [take(arm, short_pairs(1)) for arm in ARMS]
+
+    assert found == [(1.0, 2.0)] * len(ARMS)
+    assert [set(sides) for sides in asked] == [{"trl"}, {"ours"}]
+
+
 def test_a_process_lasts_as_long_as_its_block() -> None:
     with worker.process() as first, worker.process() as second:
         numbers = [ask(os.getpid) for ask in (first, second, first)]
@@ -95,15 +113,31 @@ def test_a_process_lasts_as_long_as_its_block() -> None:
 
 def test_what_a_function_prints_is_no_answer() -> None:
     with worker.process() as ask:
-        assert ask(print, end="{}") is None
+        assert ask(print, end="{}\n", flush=True) is None
         assert isinstance(ask(os.getpid), int)
 
 
-def test_a_process_that_is_killed_is_reported() -> None:
+def test_a_process_that_is_killed_is_reported_whenever_it_is_asked() -> None:
     with worker.process() as ask:
         os.kill(ask(os.getpid), signal.SIGKILL)
-        with pytest.raises(StudyError, match="getpid ended with exit status -9"):
-            ask(os.getpid)
+        for _ in range(2):
+            with pytest.raises(StudyError, match="getpid ended with exit status -9"):
+                ask(os.getpid)
+
+
+def test_an_error_is_told_after_what_was_printed() -> None:
+    with worker.process() as ask:
+        ask(print, end="nearly done\n")
+        with pytest.raises(StudyError, match="TypeError"):
+            ask(print, to="nowhere")
+
+
+def test_ctrl_c_is_left_to_the_asking_process() -> None:
+    with worker.process() as ask:
+        number = ask(os.getpid)
+        os.kill(number, signal.SIGINT)
+
+        assert ask(os.getpid) == number
 
 
 def test_both_sides_get_the_same_gradients(sides) -> None:

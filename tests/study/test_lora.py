@@ -159,6 +159,14 @@ def test_a_base_in_another_dtype_is_pefts_matter_without_autocast(make_model) ->
     torch.testing.assert_close(model(x), expected, rtol=0, atol=0)
 
 
+def test_an_adapter_of_two_dtypes_is_refused_as_peft_refuses_it(make_model) -> None:
+    model = make_model(torch.float32)
+    model.base_model.model.second.lora_B.double()
+    fuse_adapters(model)
+    with pytest.raises(RuntimeError, match="dtype"):
+        model(x_of(torch.float32))
+
+
 @pytest.mark.parametrize("name", ["weight", "bias"])
 def test_a_base_that_is_trained_keeps_its_gradient(make_model, name) -> None:
     model = make_model()
@@ -195,9 +203,10 @@ def add_accelerates_hook(module, called):
         lambda module, called: module.register_forward_hook(lambda *_: called()),
         lambda module, called: module.register_forward_pre_hook(lambda *_: called()),
         lambda module, called: module.register_full_backward_hook(lambda *_: called()),
+        lambda module, called: module.register_full_backward_pre_hook(lambda *_: called()),
         add_accelerates_hook,
     ],
-    ids=["forward", "before", "backward", "accelerate"],
+    ids=["forward", "before forward", "backward", "before backward", "accelerate"],
 )
 def test_hooks_are_called(make_model, part, add_hook) -> None:
     model = make_model()
