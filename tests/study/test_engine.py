@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import types
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,7 @@ from study.lora import restore_adapters
 from study.losses import PairLogps, orpo, sft
 from study.model import fresh_adapter, load_base
 from study.tokens import Encoded
+from study.train import peak_memory_bytes, reset_peak_memory
 
 TINY = {
     "hidden_size": 32,
@@ -214,6 +216,20 @@ def test_log_probabilities_keep_their_digits_near_zero_and_far_below(highest) ->
     assert -3e-7 < expected[0] < -2e-7
     assert found[0].item() == pytest.approx(expected[0].item(), abs=1e-7)
     assert found[1].item() == pytest.approx(expected[1].item(), rel=1e-7)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells peaks")
+def test_chunks_of_logits_share_their_memory() -> None:
+    """Sixty chunks of 8 MiB; a few at a time are held."""
+    head = Head(torch.zeros(2**16, 8), None, None, None, 1.0, None)
+    hidden = torch.randn(60 * 32, 8).requires_grad_()
+    labels = torch.zeros(len(hidden), dtype=torch.long)
+    label_logps(head, hidden[:64], labels[:64])
+    reset_peak_memory(hidden.device)
+    before = peak_memory_bytes(hidden.device)
+    label_logps(head, hidden, labels).sum().backward()
+
+    assert peak_memory_bytes(hidden.device) - before < 100e6
 
 
 def test_scoring_works_out_no_gradient(monkeypatch) -> None:
