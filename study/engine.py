@@ -227,10 +227,10 @@ class _LabelLogps(torch.autograd.Function):
         if needs_grad and head.trained_ids is not None:
             columns = hidden.new_empty(len(labels), len(head.trained_ids), dtype=wide)
         step = max(1, logits_per_chunk(hidden.device.type) // len(head.weight))
-        for start in range(0, len(labels), step):
-            chunk = slice(start, start + step)
-            y = labels[chunk, None]
-            logits, capped = _logits(head, hidden[chunk])
+        chunks = zip(hidden.split(step), labels[:, None].split(step), strict=True)
+        for number, (h, y) in enumerate(chunks):
+            chunk = slice(number * step, number * step + len(h))
+            logits, capped = _logits(head, h)
             chances = logits.softmax(-1, dtype=wide)
             below = logits.gather(1, y)[:, 0].to(wide) - logits.amax(-1).to(wide)
             logps[chunk] = below + chances.amax(-1).log()  # in this order, exact near 0

@@ -63,8 +63,9 @@ def _ask(
     assert child.stdin is not None
     assert child.stdout is not None
     name = f"{function.__module__}:{function.__name__}"
+    request = json.dumps([name, order])
     try:
-        print(json.dumps([name, order]), file=child.stdin, flush=True)
+        print(request, file=child.stdin, flush=True)
     except (BrokenPipeError, ValueError):  # it is dead, perhaps since an earlier call
         with contextlib.suppress(BrokenPipeError):
             child.stdin.close()  # or Popen would write the rest at the end, and fail

@@ -232,6 +232,13 @@ def test_chunks_of_logits_share_their_memory() -> None:
     assert peak_memory_bytes(hidden.device) - before < 100e6
 
 
+def test_hidden_states_without_a_label_are_refused(monkeypatch) -> None:
+    monkeypatch.setattr("study.engine.LOGITS_PER_CHUNK_ON_CPU", 9 * 2)
+    head = Head(torch.randn(9, 4), None, None, None, 1.0, None)
+    with pytest.raises(ValueError, match="zip"):
+        label_logps(head, torch.randn(6, 4), torch.tensor([3, 0, 8, 3]))
+
+
 def test_scoring_works_out_no_gradient(monkeypatch) -> None:
     rows = torch.randn(1, 4).requires_grad_()
     head = Head(torch.randn(9, 4), None, torch.tensor([3]), rows, 1.0, None)
