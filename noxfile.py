@@ -22,7 +22,7 @@ CONSTRAINTS = "constraints.txt"
 ENVIRONMENT = Path(".nox/study").resolve()
 PUBLISH = """
 from pathlib import Path
-from study.records import publish
+from study.records.publish import publish
 
 copied = publish(Path("runs/local"), Path("runs/published"))
 print(f"{len(copied)} files copied to runs/published")
@@ -53,13 +53,15 @@ def tests(session: nox.Session) -> None:
 @nox.session(python=False)
 def faults(session: nox.Session) -> None:
     """Kill real searches and comparisons sixty times and look for what is lost."""
-    _run(session, "pytest", "tests/faults", *session.posargs, env={"ORPO_STUDY_KILLS": "60"})
+    _run(
+        session, "pytest", "tests/promises/faults", *session.posargs, env={"ORPO_STUDY_KILLS": "60"}
+    )
 
 
 @nox.session(python=False)
 def calibration(session: nox.Session) -> None:
     """Simulate studies and check error rates, coverage and power."""
-    _run(session, "python", "-m", "analysis.calibration", *session.posargs)
+    _run(session, "python", "-m", "analysis.statistics.calibration", *session.posargs)
 
 
 @nox.session(python=False)
@@ -91,7 +93,7 @@ def fuzz(session: nox.Session) -> None:
     _run(session, "python", "-m", "pip", "install", "--quiet", "-c", CONSTRAINTS, *atheris)
     seconds = session.posargs[0] if session.posargs else "75"
     for target in ("loader", "rows", "escapes", "templates"):
-        _run(session, "python", "tests/fuzz/run.py", target, "--seconds", seconds)
+        _run(session, "python", "tests/promises/fuzz/run.py", target, "--seconds", seconds)
 
 
 @nox.session(python=False)

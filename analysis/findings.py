@@ -3,13 +3,10 @@
 import dataclasses
 import json
 
-from analysis import advice, calibration, notes, provenance, tables, wording
-from analysis.bench import bench_table
-from analysis.claims import claim_remarks, claim_rows
-from analysis.contrasts import comparisons, contrast_rows, pooled_comparisons
-from analysis.load import StudyRecords
-from analysis.metrics import METRICS
-from analysis.rouge_rows import rouge_remarks, rouge_rows
+from analysis.judge.claims import claim_remarks, claim_rows
+from analysis.judge.contrasts import comparisons, contrast_rows, pooled_comparisons
+from analysis.records.load import StudyRecords
+from analysis.records.metrics import METRICS
 from analysis.rows import (
     ArmRow,
     Bench,
@@ -29,7 +26,16 @@ from analysis.rows import (
     Summary,
     TuningRow,
 )
-from analysis.tuning_rows import budget_remarks, tuning_rows
+from analysis.statistics import calibration
+from analysis.tables import arms as tables
+from analysis.tables import provenance
+from analysis.tables.bench import bench_table
+from analysis.tables.rouge import rouge_remarks, rouge_rows
+from analysis.tables.trials import budget_remarks, tuning_rows
+from analysis.words import advice, notes
+from analysis.words import answer as wording
+from analysis.words.deviations import deviations
+from analysis.words.limits import cannot_conclude, failed_runs, search_remarks
 
 __all__ = [
     "ArmRow",
@@ -82,9 +88,9 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
         costs=tables.cost_rows(records),
         samples=tables.sample_rows(records),
         data=tables.data_rows(records),
-        failed_runs=(*wording.failed_runs(records), *advice.failure_rates(records)),
-        cannot_conclude=wording.cannot_conclude(records, arms, contrasts),
-        deviations=provenance.deviations(records),
+        failed_runs=(*failed_runs(records), *advice.failure_rates(records)),
+        cannot_conclude=cannot_conclude(records, arms, contrasts),
+        deviations=deviations(records),
         environment=provenance.environment(records),
         digests=provenance.run_digests(records),
         configurations=provenance.configurations(records),
@@ -92,7 +98,7 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
         origin=origin,
         commands=provenance.commands(records),
         search_remarks=(
-            *wording.search_remarks(records, searches),
+            *search_remarks(records, searches),
             *budget_remarks(records, tuning),
         ),
         pooled=pooled,

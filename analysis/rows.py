@@ -3,7 +3,27 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from analysis.tuning import BestOf, Early
+
+@dataclass(frozen=True, kw_only=True)
+class BestOf:
+    """The best of n random trials."""
+
+    n: int
+    expected: float
+    low: float | None
+    high: float | None
+    """Band of the median best of n; None where n trials do not bound it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Early:
+    """Rank correlation of a score at one step with its final value."""
+
+    step: int
+    correlation: float
+    low: float
+    high: float
+    """95 % interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +85,7 @@ class ContrastRow:
     n_treatment: int
     n_examples: int
     verdict: str
-    """One of ``analysis.verdicts.Verdict``."""
+    """One of ``analysis.statistics.verdicts.Verdict``."""
     null_hypothesis: str = ""
     """What the test assumes until the data speak against it, in words."""
     test_set_low: float | None = None
@@ -120,7 +140,7 @@ class SearchRow:
     optimism: float
     space: Mapping[str, tuple[float, float]]
     published: tuple[Mapping[str, object], ...]
-    """What became of published settings: see ``analysis.tuning.published_tried``, and
+    """What became of published settings: see ``analysis.statistics.trials.published_tried``, and
     ``behind``: how much worse than the chosen settings repeated; None if it did not finish."""
     n_repeated: int
     """Repetitions of the chosen settings with fresh seeds, of which ``value`` is the mean."""
@@ -302,7 +322,7 @@ class ClaimPart:
     test: str
     null_hypothesis: str
     verdict: str
-    """One of ``analysis.verdicts.ClaimVerdict``."""
+    """One of ``analysis.statistics.verdicts.ClaimVerdict``."""
     remark: str = ""
 
 
@@ -319,7 +339,7 @@ class ClaimRow:
     """Size of the model and data here."""
     recipe: str
     verdict: str
-    """One of ``analysis.verdicts.ClaimVerdict``."""
+    """One of ``analysis.statistics.verdicts.ClaimVerdict``."""
     parts: tuple[ClaimPart, ...]
     remark: str = ""
 

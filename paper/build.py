@@ -51,7 +51,7 @@ class BuildResult:
 )
 def main(runs: Path | None, out: Path) -> None:
     """Write report.html, report.tex, findings.json and, with TeX, report.pdf."""
-    from analysis.load import RecordError
+    from analysis.records.load import RecordError
 
     try:
         result = build(runs, out)
@@ -80,9 +80,9 @@ def build(runs: Path | None, out: Path) -> BuildResult:
     Raises:
         RecordError: the records are missing, damaged or do not fit together.
     """
-    from analysis.figures import draw_all
+    from analysis.figures.draw import draw_all
     from analysis.findings import build_findings
-    from analysis.load import load_study
+    from analysis.records.load import load_study
 
     folder, origin = choose_runs(runs, local=LOCAL, published=PUBLISHED)
     records = load_study(folder)
@@ -93,7 +93,7 @@ def build(runs: Path | None, out: Path) -> BuildResult:
 
 def choose_runs(runs: Path | None, *, local: Path, published: Path) -> tuple[Path, str]:
     """Choose the folder of records and say in words why it was chosen."""
-    from analysis.load import is_complete
+    from analysis.records.load import is_complete
 
     if runs is not None:
         return runs, f"{runs.as_posix()} (named on the command line)"

@@ -33,7 +33,7 @@ END = "<!-- end -->"
 def main(*, check: bool) -> None:
     """Renew the answer and the tables in README.md from runs/published."""
     from analysis.findings import build_findings
-    from analysis.load import load_study
+    from analysis.records.load import load_study
 
     findings = build_findings(load_study(PUBLISHED), origin="published")
     old = README.read_text(encoding="utf-8")

@@ -15,8 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from analysis.findings import CalibrationRow, ClaimRow, ContrastRow, FigureFile, Findings, Metric
-from analysis.tuning_rows import score_label
-from analysis.words import (
+from analysis.printing import (
     MISSING,
     arm_name,
     number,
@@ -27,6 +26,7 @@ from analysis.words import (
     signed,
     verdict_words,
 )
+from analysis.tables.trials import score_label
 from paper.escape import generated_html, generated_tex, printable, tex
 from paper.prose import FOLDER, Reference, prose_html, prose_tex, read_references, read_text
 

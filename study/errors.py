@@ -1,5 +1,8 @@
 """Errors that a user can mend: what was found, what is allowed, what to do."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class StudyError(Exception):
     """Base of every error that the command line prints without a traceback."""
@@ -19,3 +22,20 @@ class ModelError(StudyError):
 
 class RecordError(StudyError):
     """Records of runs are missing, damaged or belong to another study."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise a ConfigError with the message unless the condition holds."""
+    if not condition:
+        raise ConfigError(message)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return `` (did you mean 'x'?)`` for the known word nearest to a mistyped one."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or the name of its type."""
+    return (str(error).strip() or type(error).__name__).partition("\n")[0]

@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 
 import torch
 
-from study.bench import Say
 from study.bench.pairs import BATCH_PAIRS, SOURCES, VOCABULARY, chunks, draw_sample, padded_batch
 from study.bench.sides import build_sides, trl_trainer
-from study.engine import pack, pair_logps
+from study.bench.worker import Say
+from study.engine.encoded import Encoded
+from study.engine.forward import pair_logps
+from study.engine.packing import pack
 from study.errors import DataError
-from study.tokens import Encoded
-from study.workbench import Workbench
+from study.model.workbench import Workbench
 
 T = TypeVar("T")
 
@@ -46,7 +47,7 @@ def trl_logps(model: Any, pairs: Sequence[Encoded]) -> Logps:
 
 
 def our_logps(model: Any, pairs: Sequence[Encoded]) -> Logps:
-    """Score pairs as `study.evaluate` does: packed, in batches of similar length."""
+    """Score pairs as `study.run.evaluate` does: packed, in batches of similar length."""
     order = sorted(range(len(pairs)), key=lambda i: pairs[i].n_tokens, reverse=True)
     rows: Logps = [(math.nan, math.nan)] * len(pairs)
     for start in range(0, len(order), BATCH_PAIRS):
@@ -110,9 +111,9 @@ def _log_probabilities(data: Path, *, quick: bool, say: Say, seed: int) -> dict[
 
 def _generation(*, quick: bool, say: Say, seed: int) -> dict[str, Any]:
     """Time answers of the embedded study's base, which ramble, and of its SFT model."""
-    from study.config import load_recipe
-    from study.train import train_run
-    from study.workbench import open_workbench
+    from study.config.recipe import load_recipe
+    from study.model.workbench import open_workbench
+    from study.run.train import train_run
 
     recipe = load_recipe(RECIPE)
     if quick:
@@ -131,7 +132,7 @@ def _generation(*, quick: bool, say: Say, seed: int) -> dict[str, Any]:
 
 
 def _answers(workbench: Workbench, pairs: Sequence[Encoded], *, repeats: int) -> dict[str, Any]:
-    from study.evaluate import continue_prompts
+    from study.run.answers import continue_prompts
 
     continue_prompts(workbench, pairs[:4])
     one_by_one_s, batched_s, expected, answers = alternate(

@@ -14,17 +14,18 @@ from typing import Any, NamedTuple
 
 import torch
 
-from study.bench import Say
 from study.bench.pairs import BATCH_PAIRS, chunks, draw_sample, lengths_of, pairs_of
 from study.bench.sides import BETA, as_trainers_call, trl_trainer
-from study.bench.worker import ask
-from study.config import Recipe, load_recipe
-from study.engine import install, pack, pair_logps
-from study.lora import restore_adapters
+from study.bench.worker import Say, ask
+from study.config.recipe import Recipe, load_recipe
+from study.engine.encoded import Encoded
+from study.engine.forward import install, pair_logps
+from study.engine.lora import restore_adapters
+from study.engine.packing import pack
 from study.losses import orpo
-from study.model import Base, fresh_adapter, pick_dtype, quantization_config
-from study.tokens import Encoded
-from study.train import peak_memory_bytes, reset_peak_memory
+from study.model.adapter import fresh_adapter
+from study.model.base import Base, pick_dtype, quantization_config
+from study.run.memory import peak_memory_bytes, reset_peak_memory
 
 RECIPES = ("smollm2-1.7b", "llama-3.2-1b")
 SOURCES = ("hh", "sharegpt")
@@ -170,7 +171,7 @@ def random_model(recipe: Recipe, way: Way, *, device: torch.device, seed: int) -
     """Build a recipe's architecture with random weights and its adapter, on a device."""
     from transformers import AutoModelForCausalLM
 
-    from study.doctor import model_config
+    from study.model.shapes import model_config
 
     torch.manual_seed(seed)
     dtype = pick_dtype(recipe.model, device)
@@ -204,7 +205,7 @@ def matmul_flop_per_s(device: str, size: int = 8192) -> float:
 
 
 def _ours(model: Any, pairs: Sequence[Encoded], device: torch.device) -> torch.Tensor:
-    from study.evaluate import to_device
+    from study.engine.packing import to_device
 
     batch = to_device(pack(pairs, rejected=True, prompt_nll=True), device)
     n_tokens = sum(len(pair.prompt_ids) - 1 + len(pair.chosen_ids) for pair in pairs)

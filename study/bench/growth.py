@@ -2,13 +2,12 @@
 
 from typing import Any
 
-from study.bench import Say
 from study.bench.memory import longest_that_fits, step_cost
-from study.bench.sides import SHAPE, Arm
-from study.bench.worker import ask
+from study.bench.sides import SHAPE, Side
+from study.bench.worker import Say, ask
 
 SMALL = {**SHAPE, "num_hidden_layers": 4}
-SIDES = (Arm("trl"), Arm("ours"))
+SIDES = (Side("trl"), Side("ours"))
 ROW_TOKENS = 4_096
 """Tokens of the chosen rows of a batch where the length grows: the padded half of TRL's."""
 

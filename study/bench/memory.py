@@ -9,17 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from study.bench import Say
 from study.bench.pairs import BATCH_PAIRS, MAX_LENGTH_TOKENS, cut_pair, draw_sample, lengths_of
-from study.bench.sides import SHAPE, Arm
-from study.bench.worker import ask
+from study.bench.sides import SHAPE, Side
+from study.bench.worker import Say, ask
 
 LARGE_VOCABULARY = 128_256
 ARMS = (
-    Arm("trl"),
-    Arm("trl", checkpointing=True),
-    Arm("ours"),
-    Arm("ours", checkpointing=True),
+    Side("trl"),
+    Side("trl", checkpointing=True),
+    Side("ours"),
+    Side("ours", checkpointing=True),
 )
 LOGIT_COPIES = 6
 """Float32 copies of its logits that TRL holds at its peak."""
@@ -63,7 +62,7 @@ def step_cost(
     For a process of its own: memory that an earlier step left is not counted.
 
     Args:
-        arm: Fields of an `Arm`.
+        arm: Fields of an `Side`.
         vocabulary: Of the random model.
         lengths: Tokens of each pair's prompt, chosen and rejected answer.
         repeats: Times that the step is taken; the median counts.
@@ -76,7 +75,7 @@ def step_cost(
     from study.bench.sides import build_sides, step
 
     torch.set_num_threads(1)
-    measured, pairs = Arm(*arm), pairs_of(lengths, vocabulary=vocabulary, seed=seed)
+    measured, pairs = Side(*arm), pairs_of(lengths, vocabulary=vocabulary, seed=seed)
     sides = build_sides(vocabulary, seed=seed, sides=[measured.side], shape=shape)
     step(sides, measured, [cut_pair(pairs[0], 4, 8)])  # libraries' own buffers
     gc.collect()

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from study.data import Pair, load_pairs
+from study.data.load import load_pairs
+from study.data.pairs import Pair
+from study.data.tokens import encode, prepare_tokenizer
+from study.engine.encoded import Encoded
 from study.errors import DataError
-from study.tokens import Encoded, encode, prepare_tokenizer
 
 BATCH_PAIRS = 8
 MAX_PROMPT_TOKENS, MAX_LENGTH_TOKENS = 512, 1024  # TRL's defaults
@@ -212,7 +214,7 @@ def _pad(rows: Sequence[Sequence[int]], width: int, value: int) -> Tensor:
 
 
 def _load(file: Path) -> tuple[Pair, ...]:
-    from study.config import load_recipe
+    from study.config.recipe import load_recipe
 
     recipe = load_recipe("tiny-llama").override([f"data.name={file}"])
     return tuple(load_pairs(recipe.data).pairs)

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from study.bench import Say
 from study.bench.trl_loop import train_with_trl
-from study.bench.worker import ask
-from study.config import Recipe, load_recipe
+from study.bench.worker import Say, ask
+from study.config.recipe import Recipe, load_recipe
 
 RECIPE, ARM, TRIALS, LOOPED, LOOPED_FAST = "tiny-llama", "orpo", 40, 8, 2
 
@@ -34,7 +33,7 @@ def measure_search(*, quick: bool, say: Say, seed: int = 0) -> dict[str, Any]:
     Without pruning, and in the loop, eight settings are trained, the same ones,
     and the cost of forty is worked out from them; with pruning all forty are run.
     """
-    from study.toy import ensure_base
+    from study.model.toy import ensure_base
 
     recipe = _recipe(quick)
     base = ensure_base(recipe.model.name.partition(":")[2])
@@ -79,19 +78,23 @@ def search_here(*, trials: int, pruning: str, quick: bool, seed: int) -> dict[st
         ``validation_s``; each trial's settings, state and seconds.
     """
     started = time.perf_counter()
-    from study import search, train
-    from study.records import TRIALS, read_jsonl, search_folder
-    from study.workbench import open_workbench
+    from study.model.workbench import open_workbench
+    from study.records.files import read_jsonl
+    from study.records.layout import TRIALS, search_folder
+    from study.run import watch
+    from study.run.scores import initial_validation
+    from study.run.trainer import ArmTrainer
+    from study.search import search
 
     recipe = _recipe(quick, f"search.pruning={pruning}")
     workbench = open_workbench(recipe, device="cpu")
     opened = time.perf_counter()
-    workbench.initial_validation()
+    initial_validation(workbench)
     scored = time.perf_counter()
     with (
         tempfile.TemporaryDirectory() as folder,
-        _timing(train.ArmTrainer, "train") as inside,
-        _timing(train, "score_validation") as validation,
+        _timing(ArmTrainer, "train") as inside,
+        _timing(watch, "score_validation") as validation,
         mock.patch.object(search, "confirm"),
     ):
         runs = Path(folder)
@@ -177,7 +180,8 @@ def _trl_task(recipe: Recipe, settings: dict[str, float], seed: int) -> dict[str
 
 def _write_pairs(recipe: Recipe, path: Path) -> Path:
     """Write the training and validation pairs as messages, as a user would have them."""
-    from study.data import load_pairs, split_pairs
+    from study.data.load import load_pairs
+    from study.data.splits import split_pairs
 
     splits = split_pairs(load_pairs(recipe.data).pairs, recipe.data)
     rows = {

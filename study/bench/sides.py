@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from study.bench.pairs import padded_batch
-from study.engine import install, pack, pair_logps, split, tokens_per_pass
-from study.lora import fuse_adapters
+from study.engine.encoded import Encoded
+from study.engine.forward import install, pair_logps
+from study.engine.lora import fuse_adapters
+from study.engine.packing import pack, split, tokens_per_pass
 from study.losses import orpo
-from study.tokens import Encoded
 
 BETA = 0.1
 SHAPE: dict[str, Any] = {
@@ -26,7 +27,7 @@ SHAPE: dict[str, Any] = {
 }
 
 
-class Arm(NamedTuple):
+class Side(NamedTuple):
     """One way to take a step."""
 
     side: str
@@ -74,7 +75,7 @@ def build_sides(
     return built
 
 
-def step(sides: Mapping[str, Any], arm: Arm, pairs: Sequence[Encoded]) -> float:
+def step(sides: Mapping[str, Any], arm: Side, pairs: Sequence[Encoded]) -> float:
     """Lay out a batch and run it forward and backward, ours in parts; return the loss."""
     model, total, ours = sides[arm.side], 0.0, arm.side == "ours"
     value_bytes = 2 if arm.bf16 else 4  # of what products take

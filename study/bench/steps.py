@@ -16,31 +16,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from study.bench import Say
-from study.bench.pairs import (
-    BATCH_PAIRS,
-    SOURCES,
-    VOCABULARY,
-    cut_pair,
-    draw_sample,
-    padded_tokens,
-)
-from study.bench.sides import SHAPE, Arm, build_sides, step
-from study.bench.worker import process
+from study.bench.pairs import BATCH_PAIRS, SOURCES, VOCABULARY, cut_pair, draw_sample, padded_tokens
+from study.bench.sides import SHAPE, Side, build_sides, step
+from study.bench.worker import Say, process
+from study.engine.encoded import Encoded
 from study.errors import DataError
-from study.tokens import Encoded
 
-BASELINE = Arm("trl")
+BASELINE = Side("trl")
 ARMS = (
     BASELINE,
-    Arm("trl", grouped=True),
-    Arm("ours"),
-    Arm("ours", grouped=True),
-    Arm("trl", checkpointing=True),
-    Arm("ours", grouped=True, checkpointing=True),
-    Arm("trl", bf16=True),
-    Arm("trl", checkpointing=True, bf16=True),
-    Arm("ours", grouped=True, bf16=True),
+    Side("trl", grouped=True),
+    Side("ours"),
+    Side("ours", grouped=True),
+    Side("trl", checkpointing=True),
+    Side("ours", grouped=True, checkpointing=True),
+    Side("trl", bf16=True),
+    Side("trl", checkpointing=True, bf16=True),
+    Side("ours", grouped=True, bf16=True),
 )
 """``trl checkpointing bf16`` is what TRL does by default."""
 
@@ -49,7 +41,7 @@ TOLERANCE = {False: 1e-5, True: 2e-2}
 
 Batches = Sequence[Sequence[Encoded]]
 
-TakeStep = Callable[[Arm, Sequence[Encoded]], tuple[float, float]]
+TakeStep = Callable[[Side, Sequence[Encoded]], tuple[float, float]]
 """``take(arm, pairs)``: run one step of an arm; return its loss and its seconds."""
 
 
@@ -100,7 +92,7 @@ def side_processes(*, seed: int, shape: Mapping[str, Any] = SHAPE) -> Iterator[T
     """Give each side a process with its model, and return what takes a step there."""
     with process() as ask_trl, process() as ask_ours:
 
-        def take(arm: Arm, pairs: Sequence[Encoded]) -> tuple[float, float]:
+        def take(arm: Side, pairs: Sequence[Encoded]) -> tuple[float, float]:
             ask = ask_ours if arm.side == "ours" else ask_trl
             sent = [dataclasses.asdict(pair) for pair in pairs]
             answer = ask(timed_step, arm=arm, pairs=sent, seed=seed, shape=dict(shape))
@@ -115,12 +107,12 @@ def timed_step(
     """Take one step on one thread; the model stays for the process's next step.
 
     Args:
-        arm: Fields of an `Arm`.
+        arm: Fields of an `Side`.
         pairs: Fields of each `Encoded` pair.
         seed: Of the weights.
         shape: Of the random model.
     """
-    measured, batch = Arm(*arm), [Encoded(**pair) for pair in pairs]
+    measured, batch = Side(*arm), [Encoded(**pair) for pair in pairs]
     sides = _side(measured.side, seed, tuple(shape.items()))
     started = time.perf_counter()
     loss = step(sides, measured, batch)
@@ -141,7 +133,7 @@ def time_arms(
     *,
     repeats: int,
     say: Say,
-    arms: Sequence[Arm] = ARMS,
+    arms: Sequence[Side] = ARMS,
 ) -> dict[str, dict[str, float]]:
     """Time each arm on the same pairs, in turn within each batch.
 
@@ -162,8 +154,8 @@ def time_arms(
     """
     short = [cut_pair(pair, 12, 24) for pair in batches[False][0]]
     check_losses({arm: take(arm, short)[0] for arm in arms})  # warms every arm up, too
-    seconds: dict[Arm, list[list[float]]] = {arm: [[] for _ in batches[False]] for arm in arms}
-    losses: dict[Arm, list[float]] = {arm: [] for arm in arms}
+    seconds: dict[Side, list[list[float]]] = {arm: [[] for _ in batches[False]] for arm in arms}
+    losses: dict[Side, list[float]] = {arm: [] for arm in arms}
     for turn in range(repeats):
         for number in range(len(batches[False])):
             for arm in arms:
@@ -191,7 +183,7 @@ def time_arms(
     return found
 
 
-def check_losses(losses: Mapping[Arm, float]) -> None:
+def check_losses(losses: Mapping[Side, float]) -> None:
     """Refuse to time arms that do not compute the same thing on one batch.
 
     Raises:

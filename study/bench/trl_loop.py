@@ -106,7 +106,7 @@ def train_with_trl(
 
 
 def _add_chat_tokens(tokenizer: Any) -> list[int]:
-    """Give the base's tokenizer ChatML and a padding token, as `study.tokens` does."""
-    from study.tokens import prepare_tokenizer
+    """Give the base's tokenizer ChatML and a padding token, as `study.data.tokens` does."""
+    from study.data.tokens import prepare_tokenizer
 
     return list(prepare_tokenizer(tokenizer))

@@ -14,6 +14,9 @@ from typing import IO, Any
 
 from study.errors import StudyError
 
+Say = Callable[[str], None]
+"""Told of each result as it is known."""
+
 Ask = Callable[..., dict[str, Any]]
 """``ask(function, **order)``: call a function elsewhere and return what it returns.
 
@@ -84,7 +87,7 @@ def _ask(
 
 def main() -> None:
     """Call the functions that lines of the input name; print answers as lines of JSON."""
-    from study.environment import quieten
+    from study.config.environment import quieten
 
     quieten()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -8,24 +8,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from study.claims import load_claims, register
-from study.config import digest, load_recipe, run_config, search_config
-from study.plan import write_plan
-from study.records import (
+from study.config.canonical import digest
+from study.config.claims import load_claims
+from study.config.digests import run_config, search_config
+from study.config.recipe import load_recipe
+from study.records.files import write_jsonl, write_sealed
+from study.records.folders import claim_folder
+from study.records.layout import (
     BEST,
     CONFIRMATIONS,
     EXAMPLES,
     GENERATIONS,
     STEPS,
     TRIALS,
-    claim_folder,
     plan_path,
-    run_folder,
     search_folder,
-    setting_folder,
-    write_jsonl,
-    write_sealed,
 )
+from study.records.plan import register, write_plan
+from study.records.runs import run_folder, setting_folder
 
 RECIPES = ("tiny-llama", "tiny-smollm2")
 N_EXAMPLES, N_GENERATED = 80, 40

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from analysis import provenance
-from analysis.contrasts import _decided
 from analysis.findings import build_findings, to_json
-from analysis.load import load_study
-from study.config import to_dict
+from analysis.judge.contrasts import _decided
+from analysis.records.load import load_study
+from analysis.tables import provenance
+from study.config.canonical import to_dict
 from study.errors import RecordError
-from study.records import RECORD, run_folder
+from study.records.layout import RECORD
+from study.records.runs import run_folder
 
 
 @pytest.fixture(scope="module")
@@ -442,7 +443,7 @@ def test_findings_become_json_and_come_back(findings):
 
 def test_the_analysis_never_imports_torch():
     code = (
-        "import sys, analysis.findings, analysis.figures, analysis.load; "
+        "import sys, analysis.findings, analysis.figures.draw, analysis.records.load; "
         "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

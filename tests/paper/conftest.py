@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from analysis.bench import bench_table
 from analysis.findings import (
     ArmRow,
     CalibrationRow,
@@ -27,8 +26,8 @@ from analysis.findings import (
     Summary,
     TuningRow,
 )
-from analysis.rows import EarlyRow, WeightRow
-from analysis.tuning import BestOf, Early
+from analysis.rows import BestOf, Early, EarlyRow, WeightRow
+from analysis.tables.bench import bench_table
 
 RECIPES = {
     "tiny-llama": "Embedded study: Llama-3.2's shape (grouped key-value heads) in miniature",

@@ -156,7 +156,7 @@ def test_published_records_are_taken_while_nothing_local_is_finished(tmp_path: P
 def test_local_records_are_taken_once_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("analysis.load.is_complete", lambda runs: True)
+    monkeypatch.setattr("analysis.records.load.is_complete", lambda runs: True)
     folder, origin = build.choose_runs(None, local=tmp_path / "a", published=tmp_path / "b")
 
     assert folder == tmp_path / "a"

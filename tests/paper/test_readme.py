@@ -11,7 +11,7 @@ from paper.readme import BEGIN, BENCH_BEGIN, END, bench_block, block, renew
 
 def test_the_readme_shows_the_published_records(root: Path) -> None:
     from analysis.findings import build_findings
-    from analysis.load import load_study
+    from analysis.records.load import load_study
 
     readme = (root / "README.md").read_text(encoding="utf-8")
     published = build_findings(load_study(root / "runs" / "published"), origin="published")

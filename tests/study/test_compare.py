@@ -3,21 +3,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from study import seeds
-from study.compare import arm_settings, compare, lock_path
-from study.config import load_recipe, search_config
+from study.cli.status import status
+from study.compare import arm_settings, compare
+from study.config import seeds
+from study.config.digests import search_config
+from study.config.recipe import load_recipe
 from study.errors import RecordError
-from study.locks import hold, lease
-from study.records import (
-    claim_folder,
-    read_json,
-    run_folder,
-    search_folder,
-    write_bytes,
-    write_json,
-)
-from study.sharing import present
-from study.status import status
+from study.records.files import read_json, write_bytes, write_json
+from study.records.folders import claim_folder
+from study.records.layout import search_folder
+from study.records.locks import hold, lease
+from study.records.runs import lock_path, run_folder
+from study.records.sharing import present
+from study.run.make import _record
 
 SCORES = {"nll": 1.0, "accuracy": 0.75}
 
@@ -30,7 +28,7 @@ def recipe():
 @pytest.fixture
 def trained(monkeypatch):
     """Replace training and scoring by what they leave behind; list the runs made."""
-    from study.train import Outcome
+    from study.run.watch import Outcome
 
     made = []
 
@@ -46,9 +44,9 @@ def trained(monkeypatch):
         made.append((run.arm, run.seed, dict(run.settings)))
         return Outcome()
 
-    monkeypatch.setattr("study.train.train_run", train_run)
-    monkeypatch.setattr("study.compare._untrained", untrained)
-    monkeypatch.setattr("study.evaluate.evaluate_run", lambda workbench, folder: SCORES)
+    monkeypatch.setattr("study.run.train.train_run", train_run)
+    monkeypatch.setattr("study.run.make._untrained", untrained)
+    monkeypatch.setattr("study.run.evaluate.evaluate_run", lambda workbench, folder: SCORES)
     return made
 
 
@@ -277,11 +275,8 @@ def test_a_run_that_another_process_dropped_is_made_after_all(recipe, trained, t
 
 
 def test_rows_that_were_left_out_are_said_once(recipe, trained, tmp_path, monkeypatch):
-    from study import compare as compare_module
-
     summary = {"dropped": {"missing rejected": 2, "empty answer": 0}}
-    original = compare_module._record
-    monkeypatch.setattr(compare_module, "_record", lambda *a: {**original(*a), "data": summary})
+    monkeypatch.setattr("study.run.make._record", lambda *a: {**_record(*a), "data": summary})
     said = []
     compare([recipe], runs=tmp_path, seeds=2, seed=0, run_jobs=here, say=said.append)
 

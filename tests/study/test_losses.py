@@ -83,6 +83,6 @@ def test_log_odds_agree_with_trl_where_trl_is_finite() -> None:
 
 
 def test_every_trained_arm_of_the_configuration_has_a_loss() -> None:
-    from study.config import ARM_SETTINGS
+    from study.arms import ARM_SETTINGS
 
     assert set(LOSSES) == set(ARM_SETTINGS) - {"base"}

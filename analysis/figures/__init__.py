@@ -1,0 +1,1 @@
+"""Figures: what each shows as data, and a thin function that draws it."""

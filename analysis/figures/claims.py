@@ -1,0 +1,95 @@
+"""Scores over β, at the settings on which claims rest."""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from analysis.figures.style import COLOURS, LABEL_WIDTH, Point, columns_of, grid
+from analysis.printing import setting
+from analysis.records.load import scores_of
+from analysis.records.metrics import METRICS
+from analysis.records.study import StudyRecords
+from analysis.rows import FigureFile
+
+BETAS: Final = FigureFile(
+    name="claims-beta",
+    caption="ORPO at one learning rate and several β on held-out test pairs: the margin, and the "
+    "log-probability per token of the chosen answers. Dots are single seeds, lines join their "
+    "means; β is on a logarithmic axis.",
+    alt="Dot plots of margin and log-probability of chosen answers against β, one row per recipe.",
+    section="claims",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BetaPanel:
+    """One metric of one recipe over β, at the claims' learning rate."""
+
+    recipe: str
+    label: str
+    learning_rate: float
+    points: tuple[Point, ...]
+    """(β, mean over pairs) of every run."""
+    means: tuple[Point, ...]
+
+
+BETA_METRICS = ("margin", "chosen_logps")
+
+
+def beta_info(records: StudyRecords) -> tuple[BetaPanel, ...]:
+    """Collect margin and chosen log-probability over β, where three β have runs.
+
+    The learning rate is the one at which most settings of the claims differ in β.
+    """
+    return tuple(
+        panel
+        for recipe in records.claims
+        for metric in BETA_METRICS
+        if len((panel := _beta_panel(records, recipe, metric)).means) > 2
+    )
+
+
+def _beta_panel(records: StudyRecords, recipe: str, metric: str) -> BetaPanel:
+    settings = records.claims[recipe]["settings"]
+    rates = [values["learning_rate"] for values in settings.values()]
+    rate = max(rates, key=rates.count)
+    points = [
+        (float(settings[name]["beta"]), float(mean))
+        for name in settings
+        if settings[name]["learning_rate"] == rate
+        if (scores := scores_of([r for r in records.side(recipe, name) if r.ok], metric))
+        for mean in scores.matrix.mean(axis=1)
+    ]
+    described = METRICS[metric]
+    return BetaPanel(
+        recipe=recipe,
+        label="\n".join(textwrap.wrap(f"{described.label} ({described.unit})", LABEL_WIDTH)),
+        learning_rate=float(rate),
+        points=tuple(points),
+        means=tuple(
+            (beta, float(np.mean([y for x, y in points if x == beta])))
+            for beta in sorted({x for x, _ in points})
+        ),
+    )
+
+
+def draw_betas(panels: Sequence[BetaPanel]) -> Figure:
+    """Draw scores over β: dots are seeds, lines join their means."""
+    figure, axes = grid(len(panels), columns=len(BETA_METRICS), height=2.5)
+    for panel, axis in zip(panels, axes, strict=True):
+        axis.plot(*columns_of(panel.means), color=COLOURS["orpo"], lw=1.6)
+        axis.plot(*columns_of(panel.points), "o", color=COLOURS["orpo"], ms=4.5, alpha=0.6)
+        axis.set_xscale("log")
+        betas = [beta for beta, _ in panel.means]
+        axis.set_xticks(betas, [f"{beta:g}" for beta in betas])
+        axis.minorticks_off()
+        axis.set(
+            title=f"{panel.recipe}, learning rate {setting(panel.learning_rate)}",
+            xlabel="β",
+            ylabel=panel.label,
+        )
+    return figure

@@ -1,0 +1,129 @@
+"""The contrasts between arms as intervals, one panel per metric."""
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from analysis.figures.style import COLOURS, INK, LABEL_WIDTH, NEUTRAL, grid, legend, mark, padded
+from analysis.printing import arm_name, signed
+from analysis.records.metrics import METRICS
+from analysis.rows import ContrastRow, FigureFile
+from analysis.statistics.verdicts import Verdict
+
+CONTRASTS: Final = FigureFile(
+    name="contrasts",
+    caption="ORPO minus SFT on held-out test pairs in every score, with 95 % intervals over "
+    "training seeds and prompts; with several models the lowest bar is the contrast over all of "
+    "them. The colour follows the verdict, which is corrected for the number of tests.",
+    alt="Forest plot of differences between ORPO and SFT with intervals, one panel per score.",
+    section="results",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One contrast: estimate, interval, and which arm the interval favours."""
+
+    recipe: str
+    estimate: float
+    low: float
+    high: float
+    favours: str | None
+    """An arm, or None where the verdict is open or nothing is better."""
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastPanel:
+    """The contrasts of one metric, one bar per recipe, and one over all models."""
+
+    metric: str
+    label: str
+    bars: tuple[Bar, ...]
+    x_range: tuple[float, float]
+
+
+def contrast_info(
+    contrasts: Iterable[ContrastRow], *, baseline: str, treatment: str
+) -> tuple[ContrastPanel, ...]:
+    """Collect the tested contrasts of two arms, one panel per metric."""
+    rows = [
+        row
+        for row in contrasts
+        if (row.baseline, row.treatment) == (baseline, treatment) and row.low is not None
+    ]
+    return tuple(
+        _contrast_panel(metric, [row for row in rows if row.metric == metric])
+        for metric in METRICS
+        if any(row.metric == metric for row in rows)
+    )
+
+
+def _contrast_panel(metric: str, rows: Sequence[ContrastRow]) -> ContrastPanel:
+    described = METRICS[metric]
+    unit = f" ({described.unit})" if described.unit else ""
+    label = "\n".join(textwrap.wrap(f"{described.label}{unit}", LABEL_WIDTH))
+    bars = tuple(_bar(row, described.digits) for row in rows)
+    reach = [value for bar in bars for value in (bar.low, bar.high)]
+    return ContrastPanel(
+        metric=metric,
+        label=label,
+        bars=bars,
+        x_range=padded([0.0, *reach]),
+    )
+
+
+def _bar(row: ContrastRow, digits: int) -> Bar:
+    assert row.low is not None
+    assert row.high is not None
+    favours = {1: row.treatment, -1: row.baseline}.get(Verdict(row.verdict).favours)
+    return Bar(
+        recipe=row.recipe,
+        estimate=row.estimate,
+        low=row.low,
+        high=row.high,
+        favours=favours,
+        text=signed(row.estimate, digits),
+    )
+
+
+def draw_contrasts(panels: Sequence[ContrastPanel], *, baseline: str, treatment: str) -> Figure:
+    """Draw estimates with their 95 % intervals, one panel per metric."""
+    rows = max(len(panel.bars) for panel in panels)
+    figure, axes = grid(len(panels), columns=3, height=0.75 + 0.36 * rows)
+    for place, (panel, axis) in enumerate(zip(panels, axes, strict=True)):
+        for y, bar in enumerate(panel.bars):
+            colour = COLOURS[bar.favours] if bar.favours else NEUTRAL
+            axis.plot((bar.low, bar.high), (y, y), color=colour, lw=2.2, solid_capstyle="round")
+            axis.plot(bar.estimate, y, "o", color=colour, markersize=5.5)
+            axis.annotate(
+                bar.text,
+                (bar.estimate, y),
+                (0, 5),
+                textcoords="offset points",
+                ha="center",
+                fontsize=7.5,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
+            )
+        axis.axvline(0, color=INK, lw=0.9)
+        first = place % 3 == 0
+        axis.set_yticks(range(len(panel.bars)), [bar.recipe if first else "" for bar in panel.bars])
+        axis.set_ylim(len(panel.bars) - 0.5, -0.75)
+        axis.set_xlim(panel.x_range)
+        axis.set_title(panel.label, fontsize=8.2, fontweight="normal")
+        axis.tick_params(labelsize=8)
+        axis.xaxis.set_major_locator(MaxNLocator(4))
+        axis.grid(visible=False, axis="y")
+    legend(
+        figure,
+        [
+            mark("o", COLOURS[treatment], f"in favour of {arm_name(treatment)}", line="-"),
+            mark("o", COLOURS[baseline], f"in favour of {arm_name(baseline)}", line="-"),
+            mark("o", NEUTRAL, "inconclusive, or neither direction is better", line="-"),
+        ],
+    )
+    return figure

@@ -1,0 +1,254 @@
+"""Judge the claims of the sources by the records (METHODS.md, 8).
+
+Family: every distinct prediction of the registered claims, tested over all
+models where there are several, corrected by Holm. One that not every model can
+test is in it by those that can, and one that none can with p = 1. A single model
+is judged behind the gate of all, corrected by Holm over the models.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from analysis.judge import evidence
+from analysis.judge.contrasts import LEVEL, POOLED
+from analysis.judge.evidence import Evidence, Part
+from analysis.printing import percent
+from analysis.records.metrics import METRICS
+from analysis.records.study import StudyRecords
+from analysis.rows import ClaimPart, ClaimRow
+from analysis.statistics import contrast as stats
+from analysis.statistics.verdicts import ClaimVerdict, claim_verdict
+
+Key = tuple[str, str, str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corrected:
+    """One prediction's evidence on one model or over all, after correction."""
+
+    evidence: Evidence
+    p_adjusted: float | None = None
+    is_open: bool = True
+    """False where the prediction is not shown over all models."""
+    family_size: int = 0
+
+
+def claim_rows(records: StudyRecords) -> tuple[ClaimRow, ...]:
+    """Judge every registered claim, over all models first and then on each."""
+    if not records.claims:
+        return ()
+    recipes = tuple(records.claims)
+    claims = records.claims[recipes[0]]["claims"]
+    parts = {_key(part): part for claim in claims for part in claim["parts"]}
+    tested = _tested(records, recipes, parts)
+    places = (*([POOLED] if len(recipes) > 1 else []), *recipes)
+    return tuple(_row(records, claim, place, tested) for claim in claims for place in places)
+
+
+def claim_remarks(records: StudyRecords, rows: Sequence[ClaimRow]) -> tuple[str, ...]:
+    """Say how the claims' runs were chosen and how their tests are corrected."""
+    if not rows:
+        return ()
+    plans = records.claims
+    n = max((part.family_size for row in rows for part in row.parts), default=0)
+    first = (
+        f"The family of the claims has {n} tests, corrected by Holm; those that could not run "
+        "count as p = 1."
+    )
+    if len(plans) > 1:
+        first += (
+            " They are made over all models; a single model is judged only where that rejects, "
+            "corrected by Holm for the number of models."
+        )
+    chosen = dict.fromkeys(plan["chosen"] for plan in plans.values())
+    changed = [
+        f"{recipe}: the registered claims were changed after {past['finished_runs']} runs had "
+        "finished."
+        for recipe, plan in plans.items()
+        for past in plan["amended"]
+        if past["finished_runs"] and any(past[part] != plan[part] for part in ("claims", "early"))
+    ]
+    return (first, *chosen, *changed)
+
+
+def _key(part: Part) -> Key:
+    return part["kind"], part["metric"], part["baseline"], part["treatment"]
+
+
+def _testable(found: Mapping[str, Evidence]) -> list[str]:
+    return [recipe for recipe, one in found.items() if one.contrast is not None]
+
+
+def _tested(
+    records: StudyRecords, recipes: Sequence[str], parts: Mapping[Key, Part]
+) -> dict[tuple[Key, str], Corrected]:
+    """Measure every prediction everywhere and correct the family."""
+    single = {
+        key: {recipe: evidence.gather(records, recipe, part) for recipe in recipes}
+        for key, part in parts.items()
+    }
+    pooled = {key: evidence.pool(found) for key, found in single.items() if len(found) > 1}
+    gated = {key for key, found in pooled.items() if found.contrast is not None}
+    family = [
+        (key, place)
+        for key, part in parts.items()
+        if part["kind"] != "cost"
+        for place in ([POOLED] if key in gated else _testable(single[key]) or recipes[:1])
+    ]
+    found = {(key, POOLED): one for key, one in pooled.items()}
+    found |= {(key, recipe): one for key, rows in single.items() for recipe, one in rows.items()}
+    corrected = stats.holm([_p(found[member]) for member in family])
+    adjusted = dict(zip(family, corrected, strict=True))
+    is_open = {key: adjusted.get((key, POOLED), 1.0) <= LEVEL for key in gated}
+    for key in gated:
+        within = stats.holm([_p(single[key][recipe]) for recipe in recipes])
+        adjusted |= {(key, recipe): p for recipe, p in zip(recipes, within, strict=True)}
+    return {
+        (key, place): Corrected(
+            evidence=one,
+            p_adjusted=adjusted.get((key, place)),
+            is_open=place == POOLED or is_open.get(key, True),
+            family_size=len(family),
+        )
+        for (key, place), one in found.items()
+    }
+
+
+def _p(found: Evidence) -> float | None:
+    return None if found.contrast is None else found.contrast.p_value
+
+
+def _row(
+    records: StudyRecords,
+    claim: Mapping[str, Any],
+    place: str,
+    tested: Mapping[tuple[Key, str], Corrected],
+) -> ClaimRow:
+    """Judge one claim on one model or over all."""
+    plan = _plan(records, place)
+    bound = bool(claim["not_testable"])
+    parts = tuple(
+        _part(part, tested[_key(part), place], plan, sesoi=records.sesoi, measured_only=bound)
+        for part in claim["parts"]
+    )
+    found = claim_verdict(ClaimVerdict(part.verdict) for part in parts)
+    return ClaimRow(
+        claim=claim["id"],
+        source=claim["source"],
+        sentence=claim["sentence"],
+        made_at=f"{claim['model']}; {claim['data']}",
+        here=_here(records, place),
+        recipe=place,
+        verdict=ClaimVerdict.NOT_TESTABLE if bound else found,
+        parts=parts,
+        remark=_remark(claim, parts),
+    )
+
+
+def _plan(records: StudyRecords, place: str) -> Mapping[str, Any]:
+    """Return a recipe's plan, or the one of all; without settings where they differ."""
+    if place != POOLED:
+        return records.claims[place]
+    first, *others = records.claims.values()
+    same = all(plan["settings"] == first["settings"] for plan in others)
+    return first if same else {**first, "settings": {}}
+
+
+def _part(
+    part: Part,
+    tested: Corrected,
+    plan: Mapping[str, Any],
+    *,
+    sesoi: Mapping[str, float],
+    measured_only: bool,
+) -> ClaimPart:
+    """Turn one prediction and its evidence into a row with its verdict."""
+    found = tested.evidence
+    contrast = found.contrast
+    estimate = found.estimate
+    low = high = detectable = None
+    if contrast is not None:
+        estimate = found.shown(contrast.estimate)
+        low, high = map(found.shown, contrast.interval())
+        if found.form in ("difference", "share"):
+            detectable = contrast.minimum_detectable()
+    elif estimate is not None and found.form == "ratio":
+        estimate = found.shown(estimate)
+    verdict, remark = _judged(part, tested, sesoi.get(part["metric"]))
+    in_metric = found.form == "difference" and part["metric"] in METRICS
+    return ClaimPart(
+        prediction=evidence.prediction(part, plan),
+        estimate=estimate,
+        low=low,
+        high=high,
+        digits=METRICS[part["metric"]].digits if in_metric else 2,
+        unit=METRICS[part["metric"]].unit if in_metric else "",
+        is_difference=found.form == "difference",
+        detectable=detectable,
+        p_value=None if measured_only else _p(found),
+        family_size=tested.family_size,
+        p_adjusted=None if measured_only or contrast is None else tested.p_adjusted,
+        n=found.n,
+        test=found.test or f"not tested: {found.reason}",
+        null_hypothesis=found.null_hypothesis if contrast is not None else "",
+        verdict=ClaimVerdict.NOT_TESTABLE if measured_only else verdict,
+        remark="" if measured_only else remark,
+    )
+
+
+def _judged(part: Part, tested: Corrected, sesoi: float | None) -> tuple[ClaimVerdict, str]:
+    """Judge one prediction by its corrected test; return the verdict and a remark."""
+    contrast = tested.evidence.contrast
+    if contrast is None:
+        return ClaimVerdict.NOT_TESTABLE, ""
+    if tested.evidence.n_diverged:
+        n = tested.evidence.n_diverged
+        return ClaimVerdict.INCONCLUSIVE, f"{n} {'run' if n == 1 else 'runs'} diverged"
+    low, high = contrast.interval(0.90)
+    within = (
+        sesoi is not None and tested.evidence.form == "difference" and -sesoi < low and high < sesoi
+    )
+    if tested.p_adjusted is None or tested.p_adjusted > LEVEL:
+        if within:
+            return ClaimVerdict.INCONCLUSIVE, f"any difference is below {sesoi:g}"
+        corrected = "not after correction for the family" if contrast.p_value <= LEVEL else ""
+        return ClaimVerdict.INCONCLUSIVE, corrected
+    if not tested.is_open:
+        return ClaimVerdict.INCONCLUSIVE, "not shown over all models"
+    as_claimed = (contrast.estimate > 0) == (part["direction"] == "higher")
+    found = ClaimVerdict.REPRODUCED if as_claimed else ClaimVerdict.CONTRADICTED
+    return found, f"below the smallest effect of interest, {sesoi:g}" if within else ""
+
+
+def _remark(claim: Mapping[str, Any], parts: Sequence[ClaimPart]) -> str:
+    """Say why a claim is not testable, and what follows from measured times."""
+    reason = str(claim["not_testable"])
+    times = [
+        part.estimate
+        for part, asked in zip(parts, claim["parts"], strict=True)
+        if (asked["kind"], asked["metric"]) == ("cost", "train_s") and part.estimate is not None
+    ]
+    if not times:
+        return reason
+    share = percent(max(0.0, 1 - 1 / times[0]))
+    return (
+        f"{reason}. By the measured seconds two stages would take longer than ORPO alone if the "
+        f"second took more than {share} of ORPO's time"
+    )
+
+
+def _here(records: StudyRecords, place: str) -> str:
+    """Say on what size of model and on which data a claim is judged here."""
+    recipes = tuple(records.claims) if place == POOLED else (place,)
+    first = [records.of(recipe)[0].record for recipe in recipes]
+    sizes = dict.fromkeys(_size(int(record["parameters"]["total"])) for record in first)
+    sources = dict.fromkeys(
+        "a toy language" if record["data"]["source"] == "toy" else str(record["data"]["source"])
+        for record in first
+    )
+    return f"{' and '.join(sizes)} parameters; {' and '.join(sources)}"
+
+
+def _size(n: int) -> str:
+    return f"{n / 1e9:.1f}B" if n >= 1e9 else f"{n / 1e6:.2g}M"

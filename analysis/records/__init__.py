@@ -1,0 +1,1 @@
+"""Records of a study, read, checked and held together."""

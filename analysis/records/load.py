@@ -1,0 +1,254 @@
+"""Read the records of a study, and refuse what cannot be compared.
+
+Everything the analysis computes starts from a ``StudyRecords``. What is wrong
+with records is said by naming recipe, arm and seed; nothing is left out or
+averaged over in silence.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from analysis.records import checks
+from analysis.records.checks import require
+from analysis.records.metrics import GENERATED, example_scores
+from analysis.records.study import RunRecord, Scores, SearchRecord, StudyRecords
+from study.arms import ARM_SETTINGS
+from study.config.canonical import digest
+from study.errors import RecordError
+from study.records.files import read_json, read_jsonl
+from study.records.folders import read_config
+from study.records.layout import (
+    BENCH,
+    BEST,
+    CONFIRMATIONS,
+    EXAMPLES,
+    GENERATIONS,
+    TRIALS,
+    claims_path,
+    plan_path,
+    recipes_in,
+    search_folder,
+)
+from study.records.runs import RunFolder, claim_folders, compare_folders
+from study.records.searches import search_faults
+
+__all__ = [
+    "RecordError",
+    "RunRecord",
+    "SearchRecord",
+    "StudyRecords",
+    "is_complete",
+    "load_study",
+    "score_matrix",
+    "scores_of",
+]
+
+
+LOG_PROBABILITIES = ("chosen_logp_sum", "chosen_tokens", "rejected_logp_sum", "rejected_tokens")
+
+
+def load_study(runs: Path) -> StudyRecords:
+    """Read all finished runs and all searches below a folder.
+
+    Raises:
+        RecordError: there is no finished run, or the records are damaged or
+            cannot be compared with each other.
+    """
+    finished: list[RunRecord] = []
+    claim_runs: list[RunRecord] = []
+    unfinished: list[tuple[str, str, int]] = []
+    searches: list[SearchRecord] = []
+    for recipe in recipes_in(runs):
+        for arm, seed, folder in compare_folders(runs, recipe):
+            _require_sound(folder, f"{recipe}, {arm}, seed {seed}", "study compare")
+            record = folder.record()
+            if record is None:
+                unfinished.append((recipe, arm, seed))
+            else:
+                finished.append(_load_run(folder, record, recipe, arm, seed))
+        for setting, seed, folder in claim_folders(runs, recipe):
+            _require_sound(folder, f"{recipe}, {setting}, seed {seed}", "study claims")
+            record = folder.record()
+            if record is not None:
+                claim_runs.append(_load_run(folder, record, recipe, setting, seed))
+        searches += _load_searches(runs, recipe)
+    if not finished:
+        raise RecordError(f"{runs} holds no finished run; make some with `study compare`")
+    recipes = tuple(sorted({run.recipe for run in finished}))
+    for recipe in recipes:
+        checks.check_comparable([run for run in (*finished, *claim_runs) if run.recipe == recipe])
+    return StudyRecords(
+        recipes=recipes,
+        runs=tuple(finished),
+        searches=tuple(search for search in searches if search.recipe in recipes),
+        unfinished=tuple(row for row in unfinished if row[0] in recipes),
+        plans=_load_plans(runs, recipes),
+        bench=read_json(runs / BENCH),
+        folder=runs,
+        claims=_load_claims(runs, recipes),
+        claim_runs=tuple(run for run in claim_runs if run.recipe in recipes),
+    )
+
+
+def is_complete(runs: Path) -> bool:
+    """Tell whether the comparison of at least one recipe is finished.
+
+    That is: every arm has runs, both trained arms the same seeds, and no run
+    that was begun is unfinished.
+    """
+    return any(_is_recipe_complete(runs, recipe) for recipe in recipes_in(runs))
+
+
+def score_matrix(records: StudyRecords, recipe: str, arm: str, metric: str) -> Scores | None:
+    """Return an arm's scores of one metric, seeds by examples, or None without any."""
+    return scores_of(records.ok(recipe, arm), metric)
+
+
+def scores_of(runs: Sequence[RunRecord], metric: str) -> Scores | None:
+    """Return the scores of runs that did not diverge, or None without any."""
+    if not runs:
+        return None
+    columns = [example_scores(run.examples).get(metric) for run in runs]
+    if columns[0] is None or columns[0].isna().all():
+        return None
+    present = columns[0].notna().to_numpy()
+    return Scores(
+        seeds=tuple(run.seed for run in runs),
+        clusters=tuple(runs[0].examples["cluster_id"][present]),  # type: ignore[index]
+        matrix=np.stack([column.to_numpy(dtype=float)[present] for column in columns]),
+    )
+
+
+def _is_recipe_complete(runs: Path, recipe: str) -> bool:
+    folders = compare_folders(runs, recipe)
+    seeds = {arm: {seed for name, seed, _ in folders if name == arm} for arm in ARM_SETTINGS}
+    return (
+        all(seeds.values())
+        and seeds["sft"] == seeds["orpo"]
+        and all(folder.status() in ("ok", "diverged") for _, _, folder in folders)
+    )
+
+
+def _require_sound(folder: RunFolder, who: str, command: str) -> None:
+    faults = folder.faults()
+    require(
+        not faults,
+        f"{who}: {'; '.join(faults)}",
+        f"restore it, or let `{command}` make this run again",
+    )
+
+
+def _load_run(
+    folder: RunFolder, record: Mapping[str, Any], recipe: str, arm: str, seed: int
+) -> RunRecord:
+    who = f"{recipe}, {arm}, seed {seed}"
+    config = folder.config()
+    assert config is not None
+    ok = record["status"] == "ok"
+    run = RunRecord(
+        recipe=recipe,
+        arm=arm,
+        seed=seed,
+        record=record,
+        config=config,
+        steps=tuple(folder.steps()),
+        examples=_load_examples(folder.path / EXAMPLES, who) if ok else None,
+        generations=tuple(read_jsonl(folder.path / GENERATIONS)),
+    )
+    if ok:
+        checks.check_scores(run, who)
+    return run
+
+
+def _load_plans(runs: Path, recipes: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """Read how each comparison was to be judged; all must be judged alike."""
+    plans: dict[str, Mapping[str, Any]] = {}
+    for recipe in recipes:
+        plan = read_json(plan_path(runs, recipe))
+        require(
+            plan is not None,
+            f"{recipe}: {plan_path(runs, recipe)}, the plan of the comparison, is missing",
+            "restore it, or start `study compare` again, which writes it",
+        )
+        assert plan is not None
+        plans[recipe] = plan
+    for name in ("primary_metric", "sesoi"):
+        said = [f"{recipe} by {plan[name]}" for recipe, plan in plans.items()]
+        require(
+            len({digest(plan[name]) for plan in plans.values()}) == 1,
+            f"the recipes differ in {name}, by which they are judged: {', '.join(said)}",
+            "keep them in separate folders and name one with --runs",
+        )
+    return plans
+
+
+def _load_claims(runs: Path, recipes: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """Read the claims that were registered with each recipe's records, if any were."""
+    found = {recipe: read_json(claims_path(runs, recipe)) for recipe in recipes}
+    claims = {recipe: plan for recipe, plan in found.items() if plan is not None}
+    require(
+        len({digest([plan["claims"], plan["early"]]) for plan in claims.values()}) <= 1,
+        f"{' and '.join(claims)} were registered with different claims",
+        "start `study compare` again for all of them, which registers the present ones",
+    )
+    return {**claims}
+
+
+def _load_searches(runs: Path, recipe: str) -> list[SearchRecord]:
+    found = []
+    for arm in ARM_SETTINGS:
+        folder = search_folder(runs, recipe, arm)
+        faults = search_faults(folder)
+        require(
+            not faults,
+            f"{recipe}, search of {arm}: {'; '.join(faults)}",
+            "restore it, or let `study search` mend it",
+        )
+        config = read_config(folder)
+        if config is not None and (folder / TRIALS).exists():
+            found.append(
+                SearchRecord(
+                    recipe=recipe,
+                    arm=arm,
+                    config=config,
+                    trials=tuple(
+                        sorted(read_jsonl(folder / TRIALS), key=lambda row: row["number"])
+                    ),
+                    confirmations=tuple(read_jsonl(folder / CONFIRMATIONS)),
+                    best=read_json(folder / BEST),
+                )
+            )
+    return found
+
+
+def _load_examples(path: Path, who: str) -> pd.DataFrame:
+    """Read a run's scored pairs, sorted by example, free of gaps and duplicates."""
+    require(path.exists(), f"{who}: {path.name} is missing", "restore it or run again")
+    table = pq.read_table(path)
+    for name in LOG_PROBABILITIES:
+        column = table[name]
+        require(
+            column.null_count == 0 and bool(np.isfinite(column.to_numpy()).all()),
+            f"{who}: {name} holds scores that are not finite",
+            "a run without scores must have status diverged; run it again",
+        )
+    for name in set(GENERATED) & set(table.column_names):
+        values = np.array([float(value) for value in table[name].drop_null().to_pylist()])
+        require(
+            bool(np.isfinite(values).all()),
+            f"{who}: {name} holds scores that are not finite",
+            "null marks an answer that was not generated; run it again",
+        )
+    frame = table.to_pandas().sort_values("example_id", ignore_index=True)
+    twice = frame["example_id"][frame["example_id"].duplicated()]
+    require(
+        twice.empty,
+        f"{who}: {len(twice)} examples are scored twice, {', '.join(twice[:3])} among them",
+        "run it again",
+    )
+    return frame

@@ -1,0 +1,128 @@
+"""Records of a study as the analysis holds them: read, checked and frozen."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from study.arms import ARM_SETTINGS
+
+LOCAL: Final = Path("runs/local")
+"""Where ``study`` writes records unless it is told otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One finished run of a comparison."""
+
+    recipe: str
+    arm: str
+    seed: int
+    record: Mapping[str, Any]
+    config: Mapping[str, Any]
+    steps: tuple[Mapping[str, Any], ...]
+    examples: pd.DataFrame | None
+    """Rows of ``examples.parquet`` sorted by example; None when diverged."""
+    generations: tuple[Mapping[str, Any], ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run ended with scores."""
+        return bool(self.record["status"] == "ok")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRecord:
+    """One arm's search: its trials, their repetitions and the frozen best."""
+
+    recipe: str
+    arm: str
+    config: Mapping[str, Any]
+    trials: tuple[Mapping[str, Any], ...]
+    confirmations: tuple[Mapping[str, Any], ...]
+    best: Mapping[str, Any] | None
+    """None while the search has not frozen its best settings."""
+
+    @property
+    def space(self) -> Mapping[str, tuple[float, float]]:
+        """Bounds of every hyperparameter searched."""
+        space = self.config["recipe"]["search"]["space"]
+        return {
+            name: (float(low), float(high))
+            for name, (low, high) in in_order(self.arm, space).items()
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRecords:
+    """Everything below one folder of runs."""
+
+    recipes: tuple[str, ...]
+    """Recipes with at least one finished run, in alphabetical order."""
+    runs: tuple[RunRecord, ...]
+    searches: tuple[SearchRecord, ...]
+    unfinished: tuple[tuple[str, str, int], ...]
+    """(recipe, arm, seed) of runs that were begun and not finished."""
+    plans: Mapping[str, Mapping[str, Any]]
+    """Recipe -> how its comparison was planned to be judged."""
+    bench: Mapping[str, Any] | None = None
+    """Part -> what `study bench` measured; None where it lies not beside the records."""
+    folder: Path = LOCAL
+    """Where the records were read from."""
+    claims: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Recipe -> the claims registered with its records, where there are any."""
+    claim_runs: tuple[RunRecord, ...] = ()
+    """Runs that decide claims; their ``arm`` is the name of their setting."""
+
+    @property
+    def primary_metric(self) -> str:
+        """The metric that the answer rests on, the same for all recipes."""
+        return str(self.plans[self.recipes[0]]["primary_metric"])
+
+    @property
+    def sesoi(self) -> Mapping[str, float]:
+        """Metric -> smallest effect size of interest, the same for all recipes."""
+        found: Mapping[str, float] = self.plans[self.recipes[0]]["sesoi"]
+        return found
+
+    @property
+    def paired(self) -> bool:
+        """Whether the plans compare runs seed by seed."""
+        return all(self.plans[recipe]["paired"] for recipe in self.recipes)
+
+    def of(self, recipe: str, arm: str | None = None) -> tuple[RunRecord, ...]:
+        """Return the finished runs of a recipe, or of one of its arms."""
+        return tuple(run for run in self.runs if run.recipe == recipe and arm in (None, run.arm))
+
+    def side(self, recipe: str, name: str) -> tuple[RunRecord, ...]:
+        """Return the finished runs of an arm, or of a setting that decides claims."""
+        if name in ARM_SETTINGS:
+            return self.of(recipe, name)
+        return tuple(run for run in self.claim_runs if (run.recipe, run.arm) == (recipe, name))
+
+    def ok(self, recipe: str, arm: str) -> tuple[RunRecord, ...]:
+        """Return an arm's runs that did not diverge."""
+        return tuple(run for run in self.of(recipe, arm) if run.ok)
+
+    def arms(self, recipe: str) -> tuple[str, ...]:
+        """List a recipe's arms in the order base, sft, orpo."""
+        found = {run.arm for run in self.of(recipe)}
+        return tuple(arm for arm in ARM_SETTINGS if arm in found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """One metric of one arm: an ``(S, N)`` matrix, seeds by examples."""
+
+    seeds: tuple[int, ...]
+    clusters: tuple[str, ...]
+    matrix: npt.NDArray[np.float64]
+
+
+def in_order(arm: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Put an arm's settings in the order in which the arm names them."""
+    return {name: settings[name] for name in ARM_SETTINGS[arm]}

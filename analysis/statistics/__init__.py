@@ -1,0 +1,1 @@
+"""Estimates, tests and power, as functions of arrays."""

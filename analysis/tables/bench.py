@@ -1,0 +1,206 @@
+"""What the benchmark measured beside TRL, as rows of a table and panels of a figure.
+
+Ratios are above one where this study is cheaper. Parts that were not measured
+have no rows.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from analysis.printing import number, percent
+from analysis.rows import Bench, BenchRow
+
+Report = Mapping[str, Any]
+
+
+SOURCES = {"hh": "HH-RLHF", "sharegpt": "ShareGPT"}
+
+
+STEPS = (
+    ("float32", "TRL", "ours grouped", "trl"),
+    ("float32, both in random batches", "TRL", "ours", "trl"),
+    ("float32, both in batches grouped by length", "TRL", "ours grouped", "trl grouped"),
+    ("float32", "TRL with checkpointing, its default", "ours grouped", "trl checkpointing"),
+    ("bf16 autocast", "TRL", "ours grouped bf16", "trl bf16"),
+    (
+        "bf16 autocast",
+        "TRL with checkpointing, its default",
+        "ours grouped bf16",
+        "trl checkpointing bf16",
+    ),
+)
+"""How a step is taken, what it is compared with, and the arms of both."""
+
+
+MEMORY = (
+    ("without checkpointing", "TRL", "ours", "trl"),
+    ("with checkpointing", "TRL with checkpointing", "ours checkpointing", "trl checkpointing"),
+)
+
+
+ANSWERS = {"base": "the base's rambling ones", "sft": "brief ones after SFT"}
+
+
+GPU = (
+    ("ours segments", "TRL's defaults", "trl checkpointing"),
+    ("ours segments", "TRL without checkpointing", "trl"),
+)
+"""Our way, what it is compared with in words, and TRL's way."""
+
+
+def bench_table(report: Report | None) -> Bench | None:
+    """Turn the benchmark's file into a table; None where there is no file."""
+    if not report:
+        return None
+    parts = {
+        "steps": _steps,
+        "gpu": _gpu,
+        "memory": _memory,
+        "evaluation": _evaluation,
+        "search": _search,
+    }
+    rows = [row for name, of in parts.items() if name in report for row in of(report[name])]
+    return Bench(rows=tuple(rows), remarks=tuple(_remarks(report)), signature=_signature(report))
+
+
+def _steps(part: Report) -> Iterator[BenchRow]:
+    for source, found in part["sources"].items():
+        arms = found["arms"]
+        for how, reference, ours, theirs in STEPS:
+            if ours in arms and theirs in arms:
+                yield _faster(
+                    f"training step, {SOURCES[source]}, {how}",
+                    reference,
+                    arms[ours]["pairs_per_s"],
+                    arms[theirs]["pairs_per_s"],
+                )
+
+
+def _gpu(part: Report) -> Iterator[BenchRow]:
+    for case, ways in part.get("steps", {}).items():
+        for how, reference, theirs in GPU:
+            yield _faster(
+                f"step on a GPU, {case}",
+                f"{reference} (ours: {ways[how]['ceiling_share']:.0%} of the device's products)",
+                ways[how]["pairs_per_s"],
+                ways[theirs]["pairs_per_s"],
+            )
+
+
+def _memory(part: Report) -> Iterator[BenchRow]:
+    peaks = part["peak_bytes"]
+    for how, reference, ours, theirs in MEMORY:
+        yield _less(
+            f"peak memory of a step, vocabulary of {part['vocabulary']:,}, {how}",
+            reference,
+            peaks[ours],
+            peaks[theirs],
+            "bytes",
+        )
+
+
+def _evaluation(part: Report) -> Iterator[BenchRow]:
+    for source, found in part["log_probabilities"].items():
+        yield _faster(
+            f"log-probabilities, {SOURCES[source]}",
+            "TRL's padded batches",
+            found["n_pairs"] / found["ours_s"],
+            found["n_pairs"] / found["trl_s"],
+        )
+    for model, found in part["generation"]["models"].items():
+        yield _faster(
+            f"greedy answers, {ANSWERS[model]}",
+            "one prompt at a time",
+            found["n_prompts"] / found["ours_s"],
+            found["n_prompts"] / found["one_at_a_time_s"],
+            "prompts/s",
+        )
+
+
+def _search(part: Report) -> Iterator[BenchRow]:
+    subject = f"search of {part['n_trials']} trials"
+    for how, name in (("without pruning", "ours_s_worked_out"), ("with pruning", "ours_pruned_s")):
+        reference = "a process with TRL for each setting"
+        yield _less(f"{subject}, {how}", reference, part[name], part["loop_s_worked_out"], "s")
+
+
+def _faster(
+    subject: str, reference: str, ours: float, theirs: float, unit: str = "pairs/s"
+) -> BenchRow:
+    return BenchRow(
+        subject=subject,
+        reference=reference,
+        ours=ours,
+        theirs=theirs,
+        unit=unit,
+        ratio=ours / theirs,
+    )
+
+
+def _less(subject: str, reference: str, ours: float, theirs: float, unit: str) -> BenchRow:
+    return BenchRow(
+        subject=subject,
+        reference=reference,
+        ours=ours,
+        theirs=theirs,
+        unit=unit,
+        ratio=theirs / ours,
+    )
+
+
+def _remarks(report: Report) -> Iterator[str]:
+    quick = [name for name, part in report.items() if part["quick"]]
+    if quick:
+        yield (
+            f"Measured with --quick, which shows that everything runs and not how fast: "
+            f"{', '.join(quick)}."
+        )
+    for source, found in report.get("steps", {}).get("sources", {}).items():
+        yield (
+            f"{SOURCES[source]}: {found['n_pairs']} pairs ({found['origin']}), eight a step; "
+            f"{percent(found['padding_share'])} of the tokens in TRL's random batches are padding "
+            f"({percent(found['padding_share_of_all'])} over many batches), "
+            f"{percent(found['padding_share_grouped'])} once batches are grouped by length."
+        )
+    for model, found in (
+        report.get("evaluation", {}).get("generation", {}).get("models", {}).items()
+    ):
+        yield (
+            f"Greedy answers, {ANSWERS[model]}: {number(found['mean_tokens'], 1)} tokens on "
+            f"average; {percent(found['differing_share'])} differ from those made one at a time."
+        )
+    if not report.get("gpu", {}).get("device_name"):
+        yield "Steps of the full-size models were not measured: there was no GPU."
+    if search := report.get("search"):
+        yield (
+            f"The loop's time for {search['n_trials']} trials is worked out from "
+            f"{len(search['loop'])} that were run with TRL's default checkpointing, ours without "
+            f"pruning from {len(search['ours']['trials'])}; with pruning "
+            f"{len(search['ours_pruned']['trials'])} were run, {search['ours_pruned']['n_pruned']} "
+            f"of them pruned. Against TRL without checkpointing, from "
+            f"{len(search['loop_fast'])} trials, ours with pruning is "
+            f"{number(search['loop_fast_s_worked_out'] / search['ours_pruned_s'], 1)}× cheaper. "
+            f"Beyond training and validation a trial costs "
+            f"{number(100 * search['overhead_share'], 1)}\N{NO-BREAK SPACE}%."
+        )
+
+
+def _signature(report: Report) -> str:
+    """Name the machine, the libraries and the code of all parts in one line."""
+
+    def all_of(values: Iterator[str]) -> str:
+        return "+".join(dict.fromkeys(values))
+
+    parts = list(report.values())
+    libraries = ("torch", "transformers", "trl")
+    return "|".join(
+        [
+            f"processor:{all_of(part['processor'] for part in parts)}",
+            *(
+                f"{name}:{all_of(part['versions'].get(name, 'none') for part in parts)}"
+                for name in libraries
+            ),
+            f"git:{all_of(part['git'] for part in parts)}",
+            f"measured:{all_of(part['measured_at'][:10] for part in parts)}",
+        ]
+    )

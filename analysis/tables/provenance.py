@@ -1,0 +1,167 @@
+"""Where findings come from: signature, commands, environment, departures."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from analysis.records.study import LOCAL, RunRecord, StudyRecords
+from study.config.canonical import digest, to_dict
+from study.config.recipe import load_recipe, recipe_names
+
+SEEDS_PER_STUDY = 1_000
+"""Run seeds that one ``--seed`` has, as ``study.config.seeds`` gives them out."""
+
+
+def signature(records: StudyRecords) -> str:
+    """Name models, data, budgets, configurations and code of all runs in one line."""
+    first = [records.of(recipe)[0] for recipe in records.recipes]
+    fields = {
+        "model": [run.config["recipe"]["model"]["name"] for run in first],
+        "data": [run.record["data"]["test"]["fingerprint"][:8] for run in first],
+        "trials": [str(len(search.trials)) for search in records.searches] or ["0"],
+        "seeds": [str(_n_seeds(records, recipe)) for recipe in records.recipes],
+        "digest": [digest(sorted(str(run.record["digest"]) for run in _all_runs(records)))[:12]],
+        "git": [str(run.record["git"])[:12] for run in _all_runs(records)],
+    }
+    return "|".join(f"{name}:{'+'.join(dict.fromkeys(values))}" for name, values in fields.items())
+
+
+def commands(records: StudyRecords) -> tuple[str, ...]:
+    """List the commands that make these records and this report again.
+
+    Runs that are finished in the folder they name are kept; in an empty one all
+    are made.
+    """
+    lines: dict[str, list[str]] = {}
+    for recipe in records.recipes:
+        for command, options in _commands_of(records, recipe):
+            lines.setdefault(f"study {command}{{recipes}}{options}", []).append(recipe)
+    ordered = sorted(lines.items(), key=lambda item: not item[0].startswith("study search"))
+    runs = "" if records.folder == LOCAL else f" --runs {shlex.quote(str(records.folder))}"
+    study = [
+        line.replace("{recipes}", "".join(f" --recipe {_shipped(recipe)}" for recipe in recipes))
+        for line, recipes in ordered
+    ]
+    return tuple(f"{line}{runs}" for line in (*study, "python -m paper.build"))
+
+
+def environment(records: StudyRecords) -> dict[str, str]:
+    """Collect versions and devices; where runs differ, all of them."""
+    names = sorted({name for run in records.runs for name in run.record["versions"]})
+    found = {
+        name: [str(run.record["versions"].get(name, "none")) for run in records.runs]
+        for name in names
+    }
+    found["device"] = [str(run.record["device"]) for run in records.runs]
+    return {name: " / ".join(sorted(set(values))) for name, values in found.items()}
+
+
+def run_digests(records: StudyRecords) -> tuple[dict[str, object], ...]:
+    """List what names every run."""
+    names = ("status", "digest", "git", "finished_at")
+    return tuple(
+        {"recipe": run.recipe, "arm": run.arm, "seed": run.seed}
+        | {name: run.record[name] for name in names}
+        for run in _all_runs(records)
+    )
+
+
+def descriptions(records: StudyRecords) -> dict[str, str]:
+    """Describe every recipe: a shipped one in its own words."""
+    return {
+        recipe: load_recipe(recipe).description
+        if recipe in recipe_names()
+        else _description(records.of(recipe)[0])
+        for recipe in records.recipes
+    }
+
+
+def configurations(records: StudyRecords) -> dict[str, dict[str, object]]:
+    """Return the resolved sections that all arms of a recipe share."""
+    parts = ("model", "adapter", "data", "training", "evaluation")
+    return {
+        recipe: {part: records.of(recipe)[0].config["recipe"][part] for part in parts}
+        for recipe in records.recipes
+    }
+
+
+def _all_runs(records: StudyRecords) -> tuple[RunRecord, ...]:
+    return (*records.runs, *records.claim_runs)
+
+
+def _n_seeds(records: StudyRecords, recipe: str) -> int:
+    return len({run.seed for run in records.of(recipe) if run.arm != "base"})
+
+
+def _commands_of(records: StudyRecords, recipe: str) -> list[tuple[str, str]]:
+    shared = records.of(recipe)[0].config["recipe"]
+    found = []
+    searches = [search for search in records.searches if search.recipe == recipe]
+    if searches:
+        trials = max(len(search.trials) for search in searches)
+        seed, searched = searches[0].config["seed"], searches[0].config["recipe"]
+        spaces = {search.arm: search.config["recipe"]["search"]["space"] for search in searches}
+        searched = {**searched, "search": {**searched["search"], "space": spaces}}
+        found.append(("search", f" --trials {trials}{_seed(seed)}{_overrides(recipe, searched)}"))
+    seeds = sorted({run.seed for run in records.of(recipe) if run.arm != "base"})
+    if seeds:
+        n, seed = len(seeds), seeds[0] // SEEDS_PER_STUDY
+        plan = records.plans[recipe]
+        used = {
+            **shared,
+            "analysis": {name: plan[name] for name in ("primary_metric", "sesoi")},
+            "arms": {
+                run.arm: run.config["settings"]
+                for run in records.of(recipe)
+                if run.arm != "base" and not run.record["tuned"]
+            },
+        }
+        found.append(("compare", f" --seeds {n}{_seed(seed)}{_overrides(recipe, used)}"))
+    seeds = sorted({run.seed for run in records.claim_runs if run.recipe == recipe})
+    if seeds:
+        n, seed = len(seeds), seeds[0] // SEEDS_PER_STUDY
+        found.append(("claims", f" --seeds {n}{_seed(seed)}{_overrides(recipe, shared)}"))
+    return found
+
+
+def _seed(seed: int) -> str:
+    return f" --seed {seed}" if seed else ""
+
+
+def _shipped(recipe: str) -> str:
+    return recipe if recipe in recipe_names() else f"{recipe}.toml"
+
+
+def _overrides(recipe: str, used: Mapping[str, Any]) -> str:
+    """Return ``--set`` for every field that departs from the shipped recipe."""
+    if recipe not in recipe_names():
+        return ""
+    changed = _changed(to_dict(load_recipe(recipe)), used)
+    return "".join(f" --set {shlex.quote(assignment)}" for assignment in changed)
+
+
+def _changed(shipped: Mapping[str, Any], used: Mapping[str, Any], path: str = "") -> list[str]:
+    """List assignments that turn the shipped fields into those that were used."""
+    assignments = []
+    for name, value in used.items():
+        if isinstance(value, Mapping) and isinstance(shipped.get(name), Mapping):
+            assignments += _changed(shipped[name], value, f"{path}{name}.")
+        elif shipped.get(name) != value:
+            text = value if isinstance(value, str) else _toml(value)
+            assignments.append(f"{path}{name}={text}")
+    return assignments
+
+
+def _toml(value: Any) -> str:
+    """Write plain data as one line of TOML."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name} = {_toml(item)}' for name, item in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_toml, value))}]"
+    return json.dumps(value)
+
+
+def _description(run: RunRecord) -> str:
+    recipe = run.config["recipe"]
+    return f"{recipe['model']['name']} on {recipe['data']['name']}"

@@ -1,0 +1,88 @@
+"""Where a study departs from its sources or its plan."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from analysis.records.study import StudyRecords
+
+
+def _amended_plans(records: StudyRecords) -> list[str]:
+    """Say which plans were changed after runs had finished under them."""
+    return [
+        f"{recipe}: the plan was changed after {past['finished_runs']} runs had finished; it was "
+        f"{_plan_in_words(past)}, and is {_plan_in_words(plan)}."
+        for recipe, plan in records.plans.items()
+        for past in plan["amended"]
+        if past["finished_runs"]
+    ]
+
+
+def _plan_in_words(plan: Mapping[str, Any]) -> str:
+    sizes = ", ".join(f"{metric} {size:g}" for metric, size in plan["sesoi"].items()) or "none"
+    pairing = "paired by seed" if plan["paired"] else "unpaired"
+    return (
+        f"{len(plan['seeds'])} seeds, {pairing}, judged by {plan['primary_metric']}, smallest "
+        f"effects of interest {sizes}"
+    )
+
+
+def deviations(records: StudyRecords) -> tuple[str, ...]:
+    """List the departures from the sources that these runs were made with."""
+    recipes = [records.of(recipe)[0].config["recipe"] for recipe in records.recipes]
+    objectives = {search.best["objective"] for search in records.searches if search.best}
+    sentences = [
+        *(
+            ["Learning rate and settings are tuned for SFT too; the sources tune one arm or none."]
+            if any(search.best and search.arm == "sft" for search in records.searches)
+            else []
+        ),
+        (
+            "All arms see the same pairs for the same number of updates; the paper trains SFT for "
+            "one epoch and ORPO for up to ten."
+        ),
+        (
+            "ORPO starts from the base model; the code published with the article on Llama-3.2-1B "
+            "starts it from the SFT model by default."
+        ),
+        (
+            "The margin is not multiplied by β, unlike TRL's reward margins, because β differs "
+            "between tuned settings."
+        ),
+        (
+            "The loss is normalised over all tokens of an update, so it does not change with the "
+            "size of micro-batches; TRL's ORPO takes the mean of their means."
+        ),
+        "Dropout is the same in every arm; TRL's ORPO sets all of it to zero.",
+        (
+            "ROUGE compares the answer alone with the chosen answer, over all prompts that were "
+            "answered, decoded greedily with the chat template; the article on Llama-3.2-1B scores "
+            "prompt and answer together and divides by prompts that it did not score."
+        ),
+        (
+            "Chat tokens that are added to a base model are trained; the articles leave them as "
+            "they were initialised."
+        ),
+    ]
+    if objectives:
+        sentences.append(
+            f"The search optimises {', '.join(sorted(objectives))} on validation pairs, the same "
+            "for every arm and free of β; an evaluation loss that contains β would reward small "
+            "values of β."
+        )
+    over = {recipe["training"]["nll_over"] for recipe in recipes}
+    if "response" in over:
+        sentences.append(
+            "The NLL covers the answer alone, in every arm; TRL and the paper's code cover the "
+            "prompt too in ORPO."
+        )
+    if "prompt_and_response" in over:
+        sentences.append(
+            "The NLL covers prompt and answer, in every arm, as in TRL's ORPO; TRL's SFT leaves "
+            "the prompt out."
+        )
+    if any(str(recipe["model"]["name"]).startswith("toy:") for recipe in recipes):
+        sentences.append(
+            "The embedded study trains tiny models on a toy language in place of the sources' "
+            "models and data."
+        )
+    return (*sentences, *_amended_plans(records))

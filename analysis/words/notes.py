@@ -1,0 +1,148 @@
+"""The line under every table: what is tested in it, on how many cases, corrected how."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from analysis.printing import in_unit
+from analysis.records.metrics import METRICS
+from analysis.records.study import StudyRecords
+from analysis.rows import ContrastRow
+
+UNTESTED: Final = "Nothing is tested in this table."
+
+
+FIXED: Final = {
+    "search": (
+        f"{UNTESTED} n: trials as counted, one run each with the same seed; Repeated is a mean "
+        "over fresh seeds. Objective values of different searches are not compared."
+    ),
+    "published": (
+        f"{UNTESTED} n: one trial per setting unless repetitions are named; single trials have no "
+        "interval, so a difference within the spread of repetitions means nothing."
+    ),
+    "weights": f"{UNTESTED} n: one run per trial, all with the same seed; no repetitions.",
+    "early": (
+        "Spearman's rank correlation with its 95 % interval (Fisher's z, standard error of Bonett "
+        "and Wright). No null hypothesis is tested and nothing is corrected: intervals hold one "
+        "by one. n: the complete trials; pruned ones have no end and are left out. With n trials "
+        "the interval excludes zero from about |ρ| = 2/√(n − 1) on."
+    ),
+    "rouge": (
+        f"{UNTESTED} n: answers and seeds as counted. Differences in corrected ROUGE are tested "
+        "in the section on tests."
+    ),
+    "claims": (
+        "The test stands below each prediction, its null hypothesis in words below this table, "
+        "and n and the smallest effect that 80 % of such studies would find in its row. "
+        "Corrections: Holm's over every distinct prediction, in brackets; intervals are not "
+        "corrected."
+    ),
+    "claims-models": (
+        "The tests and null hypotheses are those of the table over all models, on one model "
+        "each; n, Holm's correction and detectable effects stand in the rows. A single model is "
+        "judged behind the gate of all of them."
+    ),
+    "cost": f"{UNTESTED} n: means over the seeds of each arm that did not diverge.",
+    "bench": (
+        f"{UNTESTED} n: medians over the batches and repetitions that stand beside the "
+        "measurements; one machine, both sides in turn."
+    ),
+    "calibration": (
+        "Each rate is a share of simulated studies; the test is whether it lies in the band "
+        "beside it, which leaves room for the error of the simulation. Nothing is corrected."
+    ),
+    "environment": f"{UNTESTED} Values that differ between runs are all named.",
+    "data": f"{UNTESTED} n: pairs of each split.",
+    "digests": f"{UNTESTED} n: every run of the comparison, diverged ones too.",
+    "configuration": f"{UNTESTED} The same for every run of the recipe.",
+}
+
+
+def table_notes(records: StudyRecords, rows: Sequence[ContrastRow]) -> dict[str, str]:
+    """Write the line under every table, by the table's name.
+
+    Tables of one recipe are named ``arms:<recipe>`` and ``raw:<recipe>``, tables
+    of tests ``tests:`` and ``parts:<recipe>:<baseline>:<treatment>``.
+    """
+    notes = dict(FIXED)
+    for recipe in records.recipes:
+        notes[f"arms:{recipe}"] = _arms(records, recipe)
+        notes[f"raw:{recipe}"] = (
+            f"{UNTESTED} n: one value per seed, a mean over the held-out pairs."
+        )
+    tables: dict[str, list[ContrastRow]] = {}
+    for row in rows:
+        tables.setdefault(f"{row.recipe}:{row.baseline}:{row.treatment}", []).append(row)
+    for name, group in tables.items():
+        notes[f"tests:{name}"] = _tests(group)
+        notes[f"parts:{name}"] = _parts(group)
+    return notes
+
+
+def _arms(records: StudyRecords, recipe: str) -> str:
+    run = next((run for run in records.of(recipe) if run.ok), None)
+    pairs = 0 if run is None or run.examples is None else len(run.examples)
+    answers = 0 if run is None else len(run.generations)
+    return (
+        f"{UNTESTED} n: the seeds in the table, {pairs} held-out pairs, {answers} of them "
+        "answered. Whether arms differ, and what could have been detected, stands in the section "
+        "on tests."
+    )
+
+
+def _tests(rows: Sequence[ContrastRow]) -> str:
+    tested = [row for row in rows if row.low is not None]
+    if not tested:
+        return "No test could run; the reason stands above the rows."
+    return (
+        "The test and its null hypothesis in words stand above their rows. "
+        f"n: {_sizes(tested)}. {_corrections(rows)} {_detectable(tested)}"
+    )
+
+
+def _parts(rows: Sequence[ContrastRow]) -> str:
+    tested = [row for row in rows if row.low is not None]
+    if not tested:
+        return "No test could run."
+    return (
+        "On these pairs alone: the t test over seeds, null hypothesis: on exactly these pairs the "
+        "arms have equal means over training seeds. Equivalence: two one-sided t tests, null "
+        "hypothesis: the arms differ by at least the smallest effect of interest. Prompts won: "
+        "interval around one half, not tested. "
+        f"n: {_sizes(tested)}. Nothing here is corrected. {_detectable(tested)}"
+    )
+
+
+def _sizes(rows: Sequence[ContrastRow]) -> str:
+    first = rows[0]
+    models = f" of each of {first.n_models} models" if first.n_models > 1 else ""
+    fixed = first.baseline == "base"
+    seeds = (
+        f"{first.n_treatment} seeds against the one base model"
+        if fixed
+        else f"{first.n_treatment} and {first.n_baseline} seeds{models}"
+    )
+    counts = dict.fromkeys((row.n_examples, row.n_clusters) for row in rows)
+    pairs = " or ".join(f"{pairs} pairs in {clusters} clusters" for pairs, clusters in counts)
+    return f"{seeds}; {pairs}, by score"
+
+
+def _corrections(rows: Sequence[ContrastRow]) -> str:
+    sizes = {row.family: row.family_size for row in rows if row.family and row.family_size}
+    if not sizes:
+        return "Corrections: none, since there are intervals alone."
+    parts = [f"{size} of the {family} family" for family, size in sorted(sizes.items())]
+    return f"Corrections: Holm's for the {' and the '.join(parts)}; intervals are not corrected."
+
+
+def _detectable(rows: Sequence[ContrastRow]) -> str:
+    """Name the smallest detectable effect of the first row that has one."""
+    row = next((row for row in rows if row.family == "primary"), rows[0])
+    metric = METRICS[row.metric]
+    if row.detectable is None:
+        return "The smallest detectable effect is not known."
+    size = in_unit(f"{row.detectable:.{metric.digits}f}", metric)
+    return (
+        f"Smallest detectable effect, at 5 % and 80 % power before correction: {size} in "
+        f"{metric.label}; the others in their rows."
+    )

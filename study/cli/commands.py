@@ -1,0 +1,279 @@
+"""The command line: parse, make one call, print what it returns."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import click
+
+from study import __version__
+from study.bench.parts import PARTS as BENCH_PARTS
+from study.cli import tables
+from study.cli.options import (
+    TINY,
+    StudyGroup,
+    begin_again,
+    chosen_recipes,
+    device_option,
+    job_runner,
+    json_option,
+    recipe_options,
+    repeated,
+    runs_option,
+    say_cost,
+    seeds_option,
+    show,
+    speaker,
+    training_options,
+)
+from study.config.environment import quieten
+from study.config.recipe import load_recipe, recipe_names
+from study.records.layout import BENCH
+
+
+@click.group(cls=StudyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="study")
+def main() -> None:
+    """Compare SFT and ORPO on small models: search settings, train seeds, keep records."""
+    quieten()
+
+
+@main.command("search")
+@training_options
+@click.option(
+    "--trials",
+    type=click.IntRange(min=1),
+    help="Finished trials per arm, in total over all starts. [default: the recipe's]",
+)
+@click.option(
+    "--storage",
+    metavar="URL",
+    help="Optuna storage shared by several machines. [default: a journal file in --runs]",
+)
+def search_command(
+    *,
+    names: tuple[str, ...],
+    assignments: tuple[str, ...],
+    device: str,
+    runs: Path,
+    seed: int,
+    workers: int | None,
+    trials: int | None,
+    storage: str | None,
+    fresh: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Search each arm's settings, repeat the best with fresh seeds, freeze the winner.
+
+    Started again, it goes on to the total number of trials.
+    """
+    from study.search import search
+    from study.workers import launch
+
+    launch.refuse("search")
+    say = speaker(quiet)
+    recipes = chosen_recipes(names, assignments, device, say)
+    say_cost(recipes, device, say)
+    if fresh:
+        if storage is not None:
+            raise click.UsageError("--fresh cannot empty a storage; name another with --storage")
+        begin_again(recipes, runs, "search", say)
+    n_arms = sum(len(recipe.search.space) for recipe in recipes)
+    found = search.search(
+        recipes,
+        runs=runs,
+        trials=trials,
+        seed=seed,
+        storage=storage,
+        sharing=max(1, math.ceil((workers or 1) / max(1, n_arms))),
+        run_jobs=job_runner(recipes, device, workers, quiet),
+        say=say,
+    )
+    show(found, as_json, tables.search_table)
+    say(f"next: study compare --seeds 3{repeated(names, assignments, runs)}")
+
+
+@main.command("compare")
+@training_options
+@seeds_option
+def compare_command(
+    *,
+    names: tuple[str, ...],
+    assignments: tuple[str, ...],
+    device: str,
+    runs: Path,
+    seed: int,
+    workers: int | None,
+    seeds: int,
+    fresh: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Train every arm with every seed at its frozen settings and score held-out pairs.
+
+    Finished runs are kept; missing ones are made.
+    """
+    from study import compare
+
+    say = speaker(quiet)
+    recipes = chosen_recipes(names, assignments, device, say)
+    say_cost(recipes, device, say)
+    if fresh:
+        begin_again(recipes, runs, "compare", say)
+    records = compare.compare(
+        recipes,
+        runs=runs,
+        seeds=seeds,
+        seed=seed,
+        run_jobs=job_runner(recipes, device, workers, quiet),
+        say=say,
+    )
+    show(records, as_json, tables.compare_table)
+    say(f"next: python -m paper.build --runs {runs}")
+
+
+@main.command("claims")
+@training_options
+@seeds_option
+def claims_command(
+    *,
+    names: tuple[str, ...],
+    assignments: tuple[str, ...],
+    device: str,
+    runs: Path,
+    seed: int,
+    workers: int | None,
+    seeds: int,
+    fresh: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Train ORPO at the fixed settings on which claims of the sources rest.
+
+    Finished runs are kept; missing ones are made. The other claims are decided
+    by the runs of `study compare`; the report gives all verdicts.
+    """
+    from study.run import claims as claim_runs
+
+    say = speaker(quiet)
+    recipes = chosen_recipes(names, assignments, device, say)
+    say_cost(recipes, device, say)
+    if fresh:
+        begin_again(recipes, runs, "claims", say)
+    records = claim_runs.make_claim_runs(
+        recipes,
+        runs=runs,
+        seeds=seeds,
+        seed=seed,
+        run_jobs=job_runner(recipes, device, workers, quiet),
+        say=say,
+    )
+    show(records, as_json, tables.claims_table)
+    say(f"next: python -m paper.build --runs {runs}")
+
+
+@main.command("status")
+@click.option("--recipe", "names", multiple=True, metavar="NAME", help="Only this one; repeatable.")
+@runs_option
+@json_option
+def status_command(names: tuple[str, ...], runs: Path, as_json: bool) -> None:
+    """List what is finished, running, queued, failed, interrupted and missing."""
+    from study.cli import status
+    from study.records.layout import recipes_in
+
+    known = recipes_in(runs)
+    recipes = [name if name in known else load_recipe(name).name for name in names]
+    show(status.status(runs, recipes), as_json, lambda rows: tables.status_table(rows, runs))
+
+
+@main.command("doctor")
+@recipe_options
+@device_option
+@json_option
+def doctor_command(
+    *, names: tuple[str, ...], assignments: tuple[str, ...], device: str, as_json: bool
+) -> None:
+    """Say what this machine can do, and what a recipe costs on it."""
+    from study.cli import doctor
+
+    recipes = [load_recipe(name).override(assignments) for name in names]
+    reports = [doctor.describe(recipe, device) for recipe in recipes or (None,)]
+    show(reports, as_json, lambda found: "\n\n".join(doctor.as_text(report) for report in found))
+
+
+@main.command("recipes")
+@json_option
+def recipes_command(as_json: bool) -> None:
+    """List the shipped recipes."""
+    rows = [
+        {"recipe": name, "description": load_recipe(name).description} for name in recipe_names()
+    ]
+    show(rows, as_json, lambda found: tables.table(["recipe", "description"], found))
+
+
+@main.command("bench")
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("../shared/data"),
+    show_default=True,
+    metavar="FOLDER",
+    help="Folder of real pairs; without its files, generated pairs of the same lengths are used.",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("runs/local") / BENCH,
+    show_default=True,
+    metavar="FILE.json",
+    help="Where figures go; parts that stand there and are not measured are kept.",
+)
+@click.option(
+    "--only",
+    "parts",
+    type=click.Choice(BENCH_PARTS),
+    multiple=True,
+    help="Measure this part alone; repeatable. [default: all]",
+)
+@click.option("--quick", is_flag=True, help="Show that everything runs, on short batches.")
+def bench_command(*, data: Path, out: Path, parts: tuple[str, ...], quick: bool) -> None:
+    """Time training, evaluation and search beside TRL's, and measure memory.
+
+    Nothing else should run meanwhile: some twenty minutes on two quiet cores.
+    """
+    from study.bench import parts as bench
+
+    bench.bench(data=data, out=out, parts=parts or BENCH_PARTS, quick=quick, say=click.echo)
+    click.echo(f"the report shows {out} where it lies beside its records")
+
+
+@main.group("data")
+def data_group() -> None:
+    """Look at preference data before training on them."""
+
+
+@data_group.command("check")
+@click.argument("source")
+@recipe_options
+@json_option
+def data_check_command(
+    *,
+    source: str,
+    names: tuple[str, ...],
+    assignments: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Read SOURCE (Hub id, file, folder or `toy`); show its form, counts and one example."""
+    from study.cli import datacheck
+
+    if len(names) > 1:
+        raise click.UsageError("data check takes one --recipe: its tokenizer and its limits")
+    (recipe,) = chosen_recipes(names or TINY[:1], (*assignments, f"data.name={json.dumps(source)}"))
+    report = datacheck.check(recipe)
+    click.echo(json.dumps(report, ensure_ascii=False) if as_json else datacheck.as_text(report))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,188 @@
+"""Say what this machine can do and what a recipe will ask of it.
+
+A recipe's model is built on PyTorch's meta device, which allocates nothing:
+parameter counts are exact without a single weight. The memory of a training
+step is estimated from its shapes, with the formulas in the docstrings below.
+"""
+
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from study.cli.memory import Memory, pass_tokens, savings, step_memory
+from study.config.environment import cache_folder, versions
+from study.config.recipe import Recipe
+from study.model.shapes import Shape, meta_model, shape_of
+
+TEX_ENGINES = ("latexmk", "tectonic", "pdflatex")
+
+
+USABLE_SHARE = 0.9
+"""Share of a device's memory that an estimate may fill: the rest is context and gaps."""
+
+
+def describe(recipe: Recipe | None, device: str) -> dict[str, Any]:
+    """Describe this machine and, where one is given, what a recipe needs on it.
+
+    Args:
+        recipe: Recipe to examine, or None for the machine alone.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:<n>``.
+
+    Raises:
+        ModelError: there is no such device, the model's configuration cannot
+            be read, or the adapter does not fit it.
+    """
+    from study.model.base import pick_device
+
+    device = pick_device(device)
+    return {
+        "machine": _machine(),
+        "device": device,
+        "recipe": None if recipe is None else _needs(recipe, device),
+    }
+
+
+def as_text(description: Mapping[str, Any]) -> str:
+    """Lay a description out for reading."""
+    machine, needs = description["machine"], description["recipe"]
+    lines = [("This machine", "")]
+    lines += [(_label(name), _shown(name, machine[name])) for name in machine]
+    lines += [("device in use", description["device"])]
+    if needs is not None:
+        parameters, memory = needs["parameters"], needs["memory_bytes"]
+        lines += [
+            ("", ""),
+            (f"Recipe {needs['name']}", needs["model"]),
+            ("parameters", f"{parameters['base']:,} in the base"),
+            ("trained", f"{parameters['trainable']:,} in {needs['adapted_projections']} adapters"),
+            ("memory of a step", f"{_size(memory['total'])} at worst, of which"),
+            *((f"  {_label(name)}", _size(memory[name])) for name in Memory._fields),
+            *(("warning", warning) for warning in needs["warnings"]),
+        ]
+    return "\n".join(f"{name:24}{value}".rstrip() for name, value in lines)
+
+
+def _needs(recipe: Recipe, device: str) -> dict[str, Any]:
+    import torch
+
+    from study.model.base import pick_dtype
+
+    shape = shape_of(meta_model(recipe.model, recipe.adapter))
+    value_bytes = pick_dtype(recipe.model, torch.device(device)).itemsize
+    memory = step_memory(recipe, shape, device=device, value_bytes=value_bytes)
+    available = _device_bytes(device)
+    return {
+        "name": recipe.name,
+        "model": recipe.model.name,
+        "parameters": {
+            "base": shape.linear_weights + shape.other_weights,
+            "trainable": shape.trainable,
+        },
+        "adapted_projections": shape.n_adapted,
+        "memory_bytes": {**memory._asdict(), "total": memory.total},
+        "device_memory_bytes": available,
+        "warnings": _warnings(recipe, shape, device, value_bytes, available),
+    }
+
+
+def _warnings(
+    recipe: Recipe, shape: Shape, device: str, value_bytes: int, available: int | None
+) -> list[str]:
+    """Say that a step may not fit, and the first change with which it does."""
+
+    def needed(candidate: Recipe) -> int:
+        return step_memory(candidate, shape, device=device, value_bytes=value_bytes).total
+
+    if available is None or needed(recipe) <= USABLE_SHARE * available:
+        return []
+    fits = (
+        f"it fits with {' '.join(f'--set {change}' for change in changes)}"
+        for changes in savings(recipe, pass_tokens(recipe, device, value_bytes))
+        if needed(recipe.override(changes)) <= USABLE_SHARE * available
+    )
+    advice = next(
+        fits, "no setting of training makes it fit; shorten data.max_length_tokens or use nf4"
+    )
+    return [f"a step may need {_size(needed(recipe))} of {_size(available)} on {device}; {advice}"]
+
+
+def _machine() -> dict[str, Any]:
+    import torch
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return {
+        "system": platform.platform(),
+        "cpu_cores": os.cpu_count(),
+        "memory_bytes": _device_bytes("cpu"),
+        "versions": versions(),
+        "cuda_devices": [_cuda_device(torch, n) for n in range(torch.cuda.device_count())],
+        "flash_attention": _flash_attention(torch),
+        "tex_engine": next((name for name in TEX_ENGINES if shutil.which(name)), None),
+        "cache_folder": str(cache_folder()),
+        "hub_cache": str(HF_HUB_CACHE),
+        "free_disk_bytes": shutil.disk_usage(_existing(cache_folder())).free,
+    }
+
+
+def _cuda_device(torch: Any, number: int) -> dict[str, Any]:
+    properties = torch.cuda.get_device_properties(number)
+    return {
+        "name": properties.name,
+        "memory_bytes": properties.total_memory,
+        "capability": f"{properties.major}.{properties.minor}",
+        "bfloat16": properties.major >= 8,
+    }
+
+
+def _flash_attention(torch: Any) -> str:
+    if not torch.cuda.is_available():
+        return "no: it needs a CUDA device; a CPU has this study's own attention"
+    if torch.cuda.get_device_capability()[0] < 8:
+        return "no: it needs compute capability 8.0; SDPA is used"
+    if "flash-attn" not in versions():
+        return "no: not installed (extra gpu); PyTorch's own kernel is used"
+    return "yes"
+
+
+def _device_bytes(device: str) -> int | None:
+    """Return a device's memory; None where the system does not tell."""
+    import torch
+
+    if device != "cpu":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _existing(path: Path) -> Path:
+    return next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+
+
+def _label(name: str) -> str:
+    return name.removesuffix("_bytes").replace("_", " ")
+
+
+def _shown(name: str, value: Any) -> str:
+    """Write one fact about the machine in words."""
+    if name.endswith("_bytes") and value is not None:
+        return _size(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {version}" for key, version in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(_cuda_text, value)) or "none"
+    return "not found" if value is None else str(value)
+
+
+def _cuda_text(device: Mapping[str, Any]) -> str:
+    bfloat16 = "bfloat16" if device["bfloat16"] else "no bfloat16"
+    memory = _size(device["memory_bytes"])
+    return f"{device['name']}, {memory}, capability {device['capability']}, {bfloat16}"
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 2**30:,.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:,.0f} MiB"

@@ -1,0 +1,156 @@
+"""An estimate of the memory that one training step needs."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from study.config.recipe import Recipe
+from study.model.shapes import Shape
+
+NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
+"""Per weight: 4 bits, an 8-bit scale per 64, a float32 scale per 256 of those."""
+
+
+OPTIMIZER_BYTES: Mapping[str, int] = MappingProxyType(
+    {"adamw_torch": 8, "adamw_torch_fused": 8, "paged_adamw_8bit": 2}
+)
+"""Two moments per trained parameter."""
+
+
+class Memory(NamedTuple):
+    """Bytes of a training step at its worst batch, by use."""
+
+    weights: int
+    adapter_and_optimizer: int
+    activations: int
+    logits: int
+
+    @property
+    def total(self) -> int:
+        """Bytes altogether."""
+        return sum(self)
+
+
+def step_memory(recipe: Recipe, shape: Shape, *, device: str, value_bytes: int) -> Memory:
+    """Estimate the memory of one ORPO step whose pairs all have full length.
+
+    T, the tokens of a micro-batch, is at most batch_pairs x 2 x
+    max_length_tokens, a chosen and a rejected answer behind a prompt too short
+    to matter, or the recipe's token budget where that is less; one pair always
+    fits. SFT needs about half. Not counted: the CUDA context, gaps of the allocator and
+    workspaces of kernels, for which a tenth of the device is left free.
+
+    Args:
+        recipe: Recipe whose step it is.
+        shape: What `shape_of` read.
+        device: Resolved device.
+        value_bytes: Bytes of a value in the model's dtype.
+    """
+    training, tokens = recipe.training, pass_tokens(recipe, device, value_bytes)
+    return Memory(
+        weights=_weight_bytes(shape, recipe.model.quantization, value_bytes),
+        adapter_and_optimizer=shape.trainable * (4 + 4 + OPTIMIZER_BYTES[training.optimizer]),
+        activations=tokens
+        * activation_bytes(
+            shape,
+            value_bytes=value_bytes,
+            mask_bytes=_mask_bytes(recipe.adapter.dropout, device),
+            kept_keys=_kept_keys(recipe, device),
+            checkpointing=training.gradient_checkpointing,
+        ),
+        logits=_logit_bytes(shape, tokens, value_bytes, device),
+    )
+
+
+def pass_tokens(recipe: Recipe, device: str, value_bytes: int) -> int:
+    """Return the most distinct tokens that one forward pass holds."""
+    from study.engine.packing import tokens_per_pass
+
+    training, pair = recipe.training, 2 * recipe.data.max_length_tokens
+    budget = tokens_per_pass(
+        training.microbatch_tokens, device=device.partition(":")[0], value_bytes=value_bytes
+    )
+    return int(min(training.batch_pairs * pair, max(pair, budget)))
+
+
+def _kept_keys(recipe: Recipe, device: str) -> int:
+    """Return how many weights a query's attention keeps on a CPU, on average.
+
+    Half a row, as causal attention has it, and half a strip of float32, because
+    what its last query sees is kept for all of it.
+    """
+    from study.engine.strips import KEPT_KEYS, STRIP_BYTES
+
+    longest, ours = recipe.data.max_length_tokens, recipe.model.attention == "auto"
+    if device.partition(":")[0] != "cpu" or not ours or longest > KEPT_KEYS:
+        return 0
+    return longest // 2 + STRIP_BYTES // 8
+
+
+def activation_bytes(
+    shape: Shape, *, value_bytes: int, mask_bytes: int, kept_keys: int, checkpointing: bool
+) -> int:
+    """Return what the layers keep per token for the backward pass.
+
+    With b bytes a value, hidden size H, intermediate size I, query width Q and
+    key-value width K, one layer keeps:
+
+    - the float32 inputs of its two norms, 4 · 2H;
+    - each adapted projection's input and rank-r state in float32, in which
+      adapters compute, 4 · (Σ inputs + Σ r), and a dropout mask of each input;
+      without dropout and in float32 some inputs are shared, and this is a bound;
+    - with DoRA, the outputs of base and adapter that it scales, 4 · 2 · Σ outputs;
+    - queries, keys, values and output of the attention, b · (2Q + 2K), and on a
+      CPU its weights, b · heads · kept keys;
+    - the gate, its activation and the up-projection, b · 3I.
+
+    With checkpointing: each layer's input, b · H, and one layer in full.
+    """
+    adapters = (
+        4 * (shape.adapted_inputs + shape.adapter_ranks + 2 * shape.dora_outputs)
+        + mask_bytes * shape.adapted_inputs
+    )
+    layer = (
+        4 * 2 * shape.hidden
+        + adapters // shape.n_layers
+        + value_bytes * (2 * shape.query + 2 * shape.key_value + 3 * shape.intermediate)
+        + value_bytes * shape.heads * kept_keys
+    )
+    if checkpointing:
+        return shape.n_layers * value_bytes * shape.hidden + layer
+    return shape.n_layers * layer
+
+
+def _weight_bytes(shape: Shape, quantization: str, value_bytes: int) -> int:
+    """NF4: 0.516 bytes per linear weight; all others in the model's dtype."""
+    per_linear = NF4_BYTES if quantization == "nf4" else value_bytes
+    return round(shape.linear_weights * per_linear) + shape.other_weights * value_bytes
+
+
+def _logit_bytes(shape: Shape, tokens: int, value_bytes: int, device: str) -> int:
+    """Two float32 and two b-byte copies of a chunk; 2b · H per label throughout."""
+    from study.engine.head import logits_per_chunk
+
+    chunk = min(
+        max(logits_per_chunk(device.partition(":")[0]), shape.vocabulary), tokens * shape.vocabulary
+    )
+    return chunk * (2 * 4 + 2 * value_bytes) + tokens * 2 * value_bytes * shape.hidden
+
+
+def _mask_bytes(dropout: float, device: str) -> int:
+    """CUDA keeps dropout's mask as a byte, the CPU as a float32; none without."""
+    if dropout == 0:
+        return 0
+    return 4 if device == "cpu" else 1
+
+
+def savings(recipe: Recipe, whole: int) -> list[list[str]]:
+    """List changes that save memory, the cheapest first; ``whole`` tokens pass at once."""
+    pair = 2 * recipe.data.max_length_tokens
+    steps = [
+        f"training.microbatch_tokens={tokens}"
+        for tokens in (whole // 2, whole // 4, whole // 8, pair)
+        if pair <= tokens < whole
+    ]
+    checkpointing = "training.gradient_checkpointing=true"
+    return [*([step] for step in steps), [checkpointing], *([s, checkpointing] for s in steps)]

@@ -1,0 +1,221 @@
+"""Options that commands share, and what they do with them before and after their one call."""
+
+import functools
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from study.config.recipe import Recipe, load_recipe
+from study.errors import ConfigError, StudyError
+from study.records.processes import n_processes
+
+if TYPE_CHECKING:
+    from study.model.jobs import Job
+
+LARGE, TINY = ("smollm2-1.7b", "llama-3.2-1b"), ("tiny-smollm2", "tiny-llama")
+
+
+INTERRUPTED = 130
+
+
+CPU_FLOP_PER_S = 2e10
+"""What one core does in float32, for an estimate of the right order."""
+
+
+class StudyGroup(click.Group):
+    """A group whose errors are one message and whose interruption is status 130."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command and turn what a user can mend into a message."""
+        from study.workers.jobs import mendable, terminable
+
+        try:
+            with terminable():
+                return super().invoke(ctx)
+        except StudyError as error:
+            raise click.ClickException(str(error)) from error
+        except (OSError, RuntimeError) as error:
+            message = mendable(error)
+            if message is None:
+                raise
+            raise click.ClickException(message) from error
+        except KeyboardInterrupt:
+            click.echo(
+                "\ninterrupted; what was finished is kept, the same command goes on from there",
+                err=True,
+            )
+            ctx.exit(INTERRUPTED)
+
+
+def recipe_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that every command with recipes takes."""
+    options = (
+        click.option(
+            "--recipe",
+            "names",
+            multiple=True,
+            metavar="NAME|FILE.toml",
+            help="Shipped recipe or a file of yours; repeatable. "
+            "[default: the two full-size ones with a CUDA device, else the two tiny ones]",
+        ),
+        click.option(
+            "--set",
+            "assignments",
+            multiple=True,
+            metavar="SECTION.FIELD=VALUE",
+            help="Override a field of every recipe, e.g. training.max_steps=50; repeatable.",
+        ),
+    )
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+
+
+def training_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of the commands that train."""
+    options = (
+        recipe_options,
+        device_option,
+        runs_option,
+        click.option(
+            "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Study seed."
+        ),
+        click.option(
+            "--workers",
+            type=click.IntRange(min=1),
+            help="Worker processes. [default: one per GPU, or what the cores carry]",
+        ),
+        click.option(
+            "--fresh",
+            is_flag=True,
+            help="Set older records of this command aside, as FOLDER.old-TIME, and begin anew.",
+        ),
+        click.option("--quiet", is_flag=True, help="Show no progress."),
+        json_option,
+    )
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+
+
+device_option = click.option(
+    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N", help="Device."
+)
+
+
+runs_option = click.option(
+    "--runs",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("runs/local"),
+    show_default=True,
+    help="Folder of the records.",
+)
+
+
+seeds_option = click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Seeds per arm or setting; the search never uses them.",
+)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def chosen_recipes(
+    names: Sequence[str],
+    assignments: Sequence[str],
+    device: str = "cpu",
+    say: Callable[[str], None] = click.echo,
+) -> list[Recipe]:
+    """Load the recipes asked for, or the default ones, and say which."""
+    if not names:
+        from study.workers.devices import cuda_devices
+
+        cuda = device != "cpu" and bool(cuda_devices())
+        names = LARGE if cuda else TINY
+        say(
+            f"recipes: {' and '.join(names)}, because "
+            f"{'a' if cuda else 'no'} CUDA device is used; choose with --recipe"
+        )
+    recipes = [load_recipe(name).override(assignments) for name in dict.fromkeys(names)]
+    folders = [recipe.name for recipe in recipes]
+    doubled = sorted({name for name in folders if folders.count(name) > 1})
+    if doubled:
+        raise ConfigError(f"two recipes are named {doubled[0]!r}; rename one, or give only one")
+    return recipes
+
+
+def begin_again(
+    recipes: Sequence[Recipe], runs: Path, part: str, say: Callable[[str], None]
+) -> None:
+    """Begin a part of every recipe afresh and say where the old records are."""
+    from study.records.folders import begin_afresh
+    from study.records.processes import agree, is_main
+
+    for recipe in recipes if is_main() else ():
+        if kept := begin_afresh(runs / recipe.name / part):
+            say(f"the old records of {recipe.name} are kept in {kept}")
+    agree(True)  # processes that train together wait for the first one
+
+
+def job_runner(
+    recipes: Sequence[Recipe], device: str, workers: int | None, quiet: bool
+) -> Callable[[Sequence["Job"]], list[Any]]:
+    """Return what runs jobs: worker processes, or this one within a launch."""
+    from study.workers import launch
+    from study.workers.devices import plan_slots
+    from study.workers.jobs import run_jobs
+
+    if n_processes() > 1:
+        return functools.partial(launch.run_here, device=device)
+    slots = plan_slots(recipes, device=device, workers=workers)
+    return functools.partial(run_jobs, slots=slots, quiet=quiet)
+
+
+def say_cost(recipes: Sequence[Recipe], device: str, say: Callable[[str], None]) -> None:
+    """Say what full-size recipes cost without a GPU, before anything is loaded."""
+    from study.workers.devices import cuda_devices
+
+    hub = [r for r in recipes if ":" not in r.model.name and not Path(r.model.name).exists()]
+    if not hub or (device != "cpu" and cuda_devices()):
+        return
+    from study.cli import doctor
+
+    for recipe in hub:
+        needs = doctor.describe(recipe, "cpu")["recipe"]
+        training, tokens = recipe.training, 2 * recipe.data.max_length_tokens
+        n_flop = 4 * needs["parameters"]["base"] * tokens * training.batch_pairs
+        hours = n_flop * training.max_steps / (CPU_FLOP_PER_S * (os.cpu_count() or 1) * 3600)
+        say(
+            f"{recipe.name} on the CPU: up to {needs['memory_bytes']['total'] / 2**30:.0f} GiB of "
+            f"memory and, at worst, some {hours:,.0f} hours for each run"
+        )
+
+
+def speaker(quiet: bool) -> Callable[[str], None]:
+    """Return what says a line to the user, or nothing."""
+    from study.records.processes import is_main
+
+    return lambda text: click.echo(text, err=True) if is_main() and not quiet else None
+
+
+def repeated(names: Sequence[str], assignments: Sequence[str], runs: Path) -> str:
+    """Repeat the options that the next command needs, quoted for a shell."""
+    import shlex
+
+    options = [("--recipe", name) for name in names] + [("--set", text) for text in assignments]
+    if runs != Path("runs/local"):
+        options.append(("--runs", str(runs)))
+    return "".join(f" {option} {shlex.quote(value)}" for option, value in options)
+
+
+def show(value: Any, as_json: bool, to_text: Callable[[Any], str]) -> None:
+    """Print a value as JSON or as text, once."""
+    from study.records.processes import is_main
+
+    text = json.dumps(value, indent=2, ensure_ascii=False) if as_json else to_text(value)
+    if is_main():
+        click.echo(text)

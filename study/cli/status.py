@@ -1,0 +1,159 @@
+"""What is finished, running, queued, failed, interrupted and missing below a folder of runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from study.errors import RecordError
+from study.records.files import read_json, read_jsonl
+from study.records.layout import BEST, CONFIG, TRIALS, claims_path, recipes_in, search_folder
+from study.records.locks import Lease, is_held, leases
+from study.records.runs import (
+    RunFolder,
+    claim_folders,
+    compare_folders,
+    lock_path,
+    run_folder,
+    setting_folder,
+)
+from study.records.searches import search_faults
+from study.records.sharing import WORKER, planned
+
+Row = dict[str, Any]
+
+
+def status(runs: Path, recipes: Sequence[str] = ()) -> list[Row]:
+    """List every search and run below ``runs``, one row each.
+
+    A search counts its finished trials. What a living command will come to is
+    queued. A seed that one trained arm has and another lacks is missing, and so
+    is one that the claims' plan names.
+
+    Args:
+        runs: folder of all records.
+        recipes: names to list; none means all that have records.
+    """
+    names = list(recipes) or recipes_in(runs)
+    return [
+        row
+        for name in names
+        for row in (*_searches(runs, name), *_compared(runs, name), *_claimed(runs, name))
+    ]
+
+
+def _searches(runs: Path, recipe: str) -> list[Row]:
+    rows = []
+    queued = planned(runs, recipe, "search")
+    for arm in ("sft", "orpo"):
+        folder = search_folder(runs, recipe, arm)
+        faults = search_faults(folder)
+        n_trials = 0 if faults else len(list(read_jsonl(folder / TRIALS)))
+        workers = leases(folder, WORKER)
+        rows.append(
+            {
+                "recipe": recipe,
+                "part": "search",
+                "arm": arm,
+                "seed": None,
+                "state": _search_state(folder, n_trials, workers, queued=(arm, None) in queued),
+                "detail": faults[0] if faults else _search_detail(n_trials, workers),
+            }
+        )
+    return rows
+
+
+def _search_state(folder: Path, n_trials: int, workers: Sequence[Lease], *, queued: bool) -> str:
+    if any(worker.held for worker in workers):
+        return "running"
+    if search_faults(folder):
+        return "damaged"
+    if queued:
+        return "queued"
+    best = read_json(folder / BEST)
+    if best is not None and best["n_trials"] == n_trials:
+        return "finished"
+    return "interrupted" if (folder / CONFIG).exists() else "missing"
+
+
+def _search_detail(n_trials: int, workers: Sequence[Lease]) -> str:
+    alive = [worker.content["trials"] for worker in workers if worker.held]
+    n_dead = len(workers) - len(alive)
+    of = f" of {max(alive)}" if alive else ""
+    parts = [f"{n_trials}{of} finished trials"] if n_trials or alive else []
+    if alive and n_trials >= max(alive):
+        parts.append("repeating the best")
+    if n_dead:
+        parts.append(f"{n_dead} killed while running, tried again at the next start")
+    return ", ".join(parts)
+
+
+def _compared(runs: Path, recipe: str) -> list[Row]:
+    found = {(arm, seed): folder for arm, seed, folder in compare_folders(runs, recipe)}
+    queued = planned(runs, recipe, "compare")
+    known = {*found, *queued}
+    seeds: list[int | None] = [*sorted({s for arm, s in known if arm != "base" and s is not None})]
+    arms = dict.fromkeys(("sft", "orpo", *sorted(arm for arm, _ in known if arm != "base")))
+    wanted = [("base", 0), *((arm, seed) for arm in arms for seed in seeds or [None])]
+    return [
+        {
+            "recipe": recipe,
+            "part": "compare",
+            "arm": arm,
+            "seed": seed,
+            **_run(
+                None if seed is None else run_folder(runs, recipe, arm, seed),
+                queued=(arm, seed) in queued,
+            ),
+        }
+        for arm, seed in wanted
+    ]
+
+
+def _claimed(runs: Path, recipe: str) -> list[Row]:
+    """List the runs that decide claims; the setting stands in the arm's place."""
+    plan, rows = None, []
+    try:
+        plan = read_json(claims_path(runs, recipe))
+    except RecordError as error:
+        found = {"state": "damaged", "detail": str(error)}
+        rows.append({"recipe": recipe, "part": "claims", "arm": "plan", "seed": None, **found})
+    plan = plan or {"settings": {}, "seeds": []}
+    wanted = [(name, seed) for name in plan["settings"] for seed in plan["seeds"]]
+    begun = [(name, seed) for name, seed, _ in claim_folders(runs, recipe)]
+    queued = planned(runs, recipe, "claims")
+    for name, seed in dict.fromkeys((*wanted, *begun)):
+        state = _run(setting_folder(runs, recipe, name, seed), queued=(name, seed) in queued)
+        detail = state["detail"].replace("untuned", "")
+        rows.append(
+            {"recipe": recipe, "part": "claims", "arm": name, "seed": seed}
+            | state
+            | {"detail": detail}
+        )
+    return rows
+
+
+def _run(folder: RunFolder | None, *, queued: bool) -> Row:
+    if folder is None:
+        return {"state": "missing", "detail": "no seed was begun"}
+    return {"state": _run_state(folder, queued=queued), "detail": _run_detail(folder)}
+
+
+def _run_state(folder: RunFolder, *, queued: bool) -> str:
+    if is_held(lock_path(folder)):
+        return "running"
+    state = folder.status()
+    if queued and state in ("missing", "unfinished", "damaged"):
+        return "queued"
+    names = {"ok": "finished", "diverged": "failed", "unfinished": "interrupted"}
+    return names.get(state, state)
+
+
+def _run_detail(folder: RunFolder) -> str:
+    if faults := folder.faults():
+        return faults[0]
+    record = folder.record()
+    if record is None:
+        return ""
+    if record["divergence"] is not None:
+        return f"diverged at step {record['divergence']['step']}"
+    return "" if record["tuned"] or record["arm"] == "base" else "untuned"

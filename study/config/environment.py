@@ -1,0 +1,110 @@
+"""What a run ran on; the one place that reads the environment."""
+
+import datetime as dt
+import functools
+import importlib.metadata
+import logging
+import os
+import platform
+import subprocess
+import warnings
+from pathlib import Path
+from typing import Any
+
+import study
+
+PACKAGES = (
+    "torch transformers trl peft bitsandbytes accelerate datasets tokenizers optuna rouge-score "
+    "flash-attn numpy"
+).split()
+
+
+HARMLESS = (
+    r"`is_gradient_checkpointing` is deprecated",  # PEFT asks transformers under an old name
+    r".*pin_memory.*no accelerator",
+)
+"""Warnings of libraries about each other that a user can do nothing about."""
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Return the record's versions, device, commit and time of writing."""
+    return {
+        "versions": versions(),
+        "device": device_name(device),
+        "git": git_commit(),
+        "finished_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, this package and those it stands on."""
+    found = {"python": platform.python_version(), "study": study.__version__}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def device_name(device: str) -> str:
+    """Name the device as a reader would: the GPU's name, or the CPU's cores."""
+    if device.startswith("cuda"):
+        import torch
+
+        return str(torch.cuda.get_device_name(device))
+    return f"CPU, {platform.machine()}, {os.cpu_count()} cores"
+
+
+@functools.cache
+def git_commit() -> str:
+    """Return the commit of this code, ``+`` when changed since, or ``unknown``."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(  # noqa: S603 - fixed words, no shell
+            ["git", *arguments],  # noqa: S607 - whichever git the user has
+            cwd=Path(study.__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+        return done.stdout.strip()
+
+    try:
+        if git("ls-files", "__init__.py") == "":
+            return "unknown"
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def quieten() -> None:
+    """Keep libraries from talking over our own progress, and from telemetry.
+
+    Call it before torch, transformers and the like are imported. What a user
+    set in the environment stays.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    for name in ("bitsandbytes", "torch.distributed.elastic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for message in HARMLESS:
+        warnings.filterwarnings("ignore", message=message)
+
+
+def cache_folder() -> Path:
+    """Return the user's cache folder, or the one that ``ORPO_STUDY_CACHE`` names."""
+    from platformdirs import user_cache_dir
+
+    return Path(os.environ.get("ORPO_STUDY_CACHE") or user_cache_dir("orpo-study"))
+
+
+def trackers() -> list[str]:
+    """Return the trackers that ``ORPO_STUDY_TRACKERS`` names, e.g. ``tensorboard``."""
+    names = os.environ.get("ORPO_STUDY_TRACKERS", "")
+    return [name.strip() for name in names.split(",") if name.strip()] or ["none"]

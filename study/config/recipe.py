@@ -1,0 +1,340 @@
+"""Recipes: frozen descriptions of a study, read from complete TOML files.
+
+A recipe has no defaults and inherits nothing: every field stands in its file.
+Only overrides (``--set section.field=value``) change it, and they become part
+of the digest that names its runs.
+"""
+
+import math
+import tomllib
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from study.arms import Settings, check_settings
+from study.config.build import assign, build
+from study.config.canonical import to_dict
+from study.errors import ConfigError, nearest, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The base model and how it is loaded."""
+
+    name: str
+    """Hub id, local folder in the Hub's layout, or ``toy:smollm2`` / ``toy:llama``."""
+    revision: str
+    """Git revision on the Hub; ignored for local folders."""
+    dtype: Literal["auto", "float32", "bfloat16"]
+    """``auto`` is bfloat16 on CUDA devices that have it, else float32."""
+    quantization: Literal["none", "nf4"]
+    """``nf4`` is bitsandbytes' 4-bit NormalFloat with double quantisation."""
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"]
+    """``auto`` is a kernel of variable length on CUDA, flash-attn's where it is
+    installed, this study's own on a CPU but for short segments, and PyTorch's
+    SDPA over padded rows elsewhere; ``sdpa`` is the latter everywhere; ``eager``
+    pads whole batches and is slow."""
+    trust_remote_code: bool
+    """Run Python code shipped with the model; off unless asked for by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterConfig:
+    """The low-rank adapter; every arm trains the same one."""
+
+    kind: Literal["lora", "dora", "rslora"]
+    rank: int
+    alpha: int
+    dropout: float
+    """Dropout probability before the adapter's first matrix."""
+    target_modules: tuple[str, ...]
+    """Names of the linear layers that get an adapter."""
+
+    def __post_init__(self) -> None:
+        """Refuse ranks and probabilities that mean nothing."""
+        for field in ("rank", "alpha"):
+            value = getattr(self, field)
+            require(value > 0, f"adapter.{field} is {value}; it must be at least 1")
+        require(0 <= self.dropout < 1, f"adapter.dropout is {self.dropout}; it must be in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Preference pairs: where they come from and how they are split."""
+
+    name: str
+    """Hub dataset id, local file or folder, or ``toy``."""
+    revision: str
+    """Git revision on the Hub; ignored for local files."""
+    split: str
+    """Split to read from a Hub dataset or a folder of splits, e.g. ``train``."""
+    train_pairs: int
+    """Pairs used for training; 0 means all that the split leaves."""
+    validation_pairs: int
+    """Pairs that the search scores its trials on."""
+    test_pairs: int
+    """Pairs that ``study compare`` alone opens."""
+    max_prompt_tokens: int
+    """A longer prompt loses its oldest tokens."""
+    max_length_tokens: int
+    """Prompt and answer together; a longer answer is cut at its end."""
+    seed: int
+    """Seed of the split by prompt cluster."""
+    max_dropped_share: float
+    """More than this share of unusable rows is an error."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that leave nothing to train or score."""
+        require(self.train_pairs >= 0, "data.train_pairs must be 0 (all) or more")
+        for field in ("validation_pairs", "test_pairs"):
+            require(getattr(self, field) > 0, f"data.{field} must be at least 1")
+        require(
+            0 < self.max_prompt_tokens < self.max_length_tokens,
+            f"data.max_prompt_tokens ({self.max_prompt_tokens}) must be positive and below "
+            f"data.max_length_tokens ({self.max_length_tokens})",
+        )
+        require(0 <= self.max_dropped_share <= 1, "data.max_dropped_share must be in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The one training loop that all arms share."""
+
+    max_steps: int
+    """Updates of the weights."""
+    batch_pairs: int
+    """Pairs per update, over all devices and micro-batches."""
+    microbatch_tokens: int
+    """Distinct tokens in one forward pass at most; 0 takes 2,048 on a CPU (4,096 with
+    a dtype of bfloat16) and a whole update at once elsewhere. Changes memory and speed, never
+    the gradient (with dropout, the masks that are drawn)."""
+    warmup_steps: int
+    schedule: Literal["linear", "cosine", "constant_with_warmup", "inverse_sqrt"]
+    optimizer: Literal["adamw_torch", "adamw_torch_fused", "paged_adamw_8bit"]
+    weight_decay: float
+    max_grad_norm: float
+    """Gradients are clipped to this Euclidean norm."""
+    nll_over: Literal["prompt_and_response", "response"]
+    """Tokens that the NLL term covers, in every arm alike."""
+    gradient_checkpointing: bool
+    log_every_steps: int
+    validate_every_steps: int
+    """Steps between scorings of validation pairs (curves and pruning)."""
+    checkpoint_every_steps: int
+    """Steps between checkpoints to resume from; 0 writes none."""
+    threads: int
+    """CPU threads of one run; 0 leaves PyTorch's own choice."""
+
+    def __post_init__(self) -> None:
+        """Refuse step counts that cannot be carried out."""
+        for field in (
+            "max_steps",
+            "batch_pairs",
+            "log_every_steps",
+            "validate_every_steps",
+        ):
+            value = getattr(self, field)
+            require(value > 0, f"training.{field} is {value}; it must be at least 1")
+        for field in (
+            "microbatch_tokens",
+            "warmup_steps",
+            "weight_decay",
+            "checkpoint_every_steps",
+            "threads",
+        ):
+            value = getattr(self, field)
+            require(value >= 0, f"training.{field} is {value}; it must be 0 or more")
+        require(self.max_grad_norm > 0, "training.max_grad_norm must be positive")
+        require(
+            self.warmup_steps <= self.max_steps,
+            f"training.warmup_steps ({self.warmup_steps}) is beyond training.max_steps "
+            f"({self.max_steps}); set both",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How held-out pairs are scored."""
+
+    generated_answers: int
+    """Test prompts answered by generation; 0 generates none."""
+    max_new_tokens: int
+    batch_pairs: int
+    """Pairs or prompts per forward pass; changes speed, never scores."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts that score nothing."""
+        require(
+            self.generated_answers >= 0, "evaluation.generated_answers must be 0 (none) or more"
+        )
+        for field in ("max_new_tokens", "batch_pairs"):
+            value = getattr(self, field)
+            require(value > 0, f"evaluation.{field} is {value}; it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalysisConfig:
+    """How a comparison is judged: its plan, written down before its first run.
+
+    No part of a run's digest, because it changes no run.
+    """
+
+    primary_metric: Literal["accuracy", "margin", "nll", "log_odds", "rougeL", "exact_match"]
+    """The one metric that the answer in one sentence rests on."""
+    sesoi: Mapping[str, float]
+    """Metric -> smallest effect size of interest, in the metric's unit; the
+    equivalence of a metric that is not named is not assessed."""
+
+    def __post_init__(self) -> None:
+        """Refuse effect sizes that are not positive."""
+        for metric, value in self.sesoi.items():
+            require(
+                math.isfinite(value) and value > 0,
+                f"analysis.sesoi.{metric} is {value}; it must be positive and finite",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedSetting:
+    """Hyperparameters that a source used; tried first where the space holds them."""
+
+    arm: Literal["sft", "orpo"]
+    source: str
+    settings: Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """What ``study search`` tries and what it minimises or maximises."""
+
+    trials: int
+    """Finished trials per arm, in total over all starts of the command."""
+    objective: Literal["nll+lor", "nll", "accuracy", "margin", "rougeL"]
+    pruning: Literal["halving", "median", "none"]
+    """What ends trials early, from a quarter of their steps on: ``halving`` keeps
+    the better half at a quarter and at a half, ``median`` what beats the median
+    of earlier trials at the same step."""
+    confirm_top: int
+    """Best settings that are trained again with fresh seeds."""
+    confirm_seeds: int
+    space: Mapping[str, Mapping[str, tuple[float, float]]]
+    """Arm -> hyperparameter -> bounds of its log-uniform range."""
+    published: tuple[PublishedSetting, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse spaces that no arm can be searched in."""
+        for field in ("trials", "confirm_top", "confirm_seeds"):
+            value = getattr(self, field)
+            require(value > 0, f"search.{field} is {value}; it must be at least 1")
+        for arm, space in self.space.items():
+            check_settings(f"search.space.{arm}", arm, space)
+            for name, (low, high) in space.items():
+                require(
+                    0 < low < high,
+                    f"search.space.{arm}.{name} is [{low}, {high}]; "
+                    "bounds must be positive and in increasing order",
+                )
+        for published in self.published:
+            check_settings("search.published", published.arm, published.settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One complete description of a study of one base model."""
+
+    name: str
+    """File-system name of the recipe's folder under ``runs/``."""
+    description: str
+    model: ModelConfig
+    adapter: AdapterConfig
+    data: DataConfig
+    training: TrainingConfig
+    evaluation: EvaluationConfig
+    analysis: AnalysisConfig
+    search: SearchConfig
+    arms: Mapping[str, Settings]
+    """Arm -> the settings it is trained with where no search has frozen any."""
+
+    def __post_init__(self) -> None:
+        """Refuse names that are not a plain folder name, and unknown arms."""
+        plain = self.name.replace("-", "").replace("_", "").replace(".", "")
+        require(
+            plain.isalnum() and plain.isascii() and self.name[0] != ".",
+            f"recipe name {self.name!r} must be letters, digits, '-', '_' and '.' only",
+        )
+        for arm, settings in self.arms.items():
+            check_settings(f"arms.{arm}", arm, settings)
+        require(
+            bool(self.search.space), "search.space names no arm; it must name sft, orpo or both"
+        )
+        require(
+            self.search.objective != "rougeL" or self.evaluation.generated_answers > 0,
+            "search.objective is 'rougeL', which needs evaluation.generated_answers above 0",
+        )
+
+    def override(self, assignments: Iterable[str]) -> Self:
+        """Return a copy with ``section.field=value`` assignments applied.
+
+        Values are read as TOML; what is not TOML is taken as text.
+
+        Raises:
+            ConfigError: an assignment has no ``=``, or names an unknown field.
+        """
+        tree = to_dict(self)
+        for assignment in assignments:
+            assign(tree, assignment)
+        return typing.cast(Self, from_dict(tree))
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Read a shipped recipe by its name, or a TOML file by its path.
+
+    Raises:
+        ConfigError: no such recipe, broken TOML, or unknown, missing or
+            mistyped fields; the message names the field and what it takes.
+    """
+    if name_or_path.endswith(".toml"):
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise ConfigError(f"there is no recipe file {path}")
+        return _parse(path.read_text(encoding="utf-8"), str(path))
+    known = recipe_names()
+    if name_or_path not in known:
+        raise ConfigError(
+            f"there is no recipe {name_or_path!r}{nearest(name_or_path, known)}; "
+            f"shipped recipes are {', '.join(known)}; a file of yours must end in .toml"
+        )
+    text = _recipe_folder().joinpath(f"{name_or_path}.toml").read_text(encoding="utf-8")
+    return _parse(text, name_or_path)
+
+
+def recipe_names() -> list[str]:
+    """List the shipped recipes in alphabetical order."""
+    return sorted(
+        entry.name.removesuffix(".toml")
+        for entry in _recipe_folder().iterdir()
+        if entry.name.endswith(".toml")
+    )
+
+
+def from_dict(tree: Mapping[str, Any]) -> Recipe:
+    """Build a recipe from plain data, refusing what a recipe does not have.
+
+    Raises:
+        ConfigError: unknown, missing or mistyped fields.
+    """
+    return typing.cast(Recipe, build(Recipe, tree))
+
+
+def _recipe_folder() -> Any:
+    return resources.files("study").joinpath("recipes")
+
+
+def _parse(text: str, origin: str) -> Recipe:
+    try:
+        return from_dict(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, ConfigError) as error:
+        raise ConfigError(f"recipe {origin}: {error}") from error

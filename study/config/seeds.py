@@ -1,0 +1,40 @@
+"""Where every seed comes from: search, confirmation and comparison never share one.
+
+Each ``--seed`` has a range of its own in each of the three, so that studies
+with different seeds are independent of each other.
+"""
+
+from study.errors import ConfigError
+
+PER_STUDY = 1_000
+"""Seeds that one ``--seed`` has in each range."""
+
+
+SEARCH_BASE = 100_000
+
+
+CONFIRMATION_BASE = 200_000
+
+
+def search_seed(seed: int) -> int:
+    """Return the one seed of all trials: they differ in their settings alone."""
+    return SEARCH_BASE + _first(seed, 0)
+
+
+def confirmation_seeds(seed: int, n: int) -> list[int]:
+    """Return the seeds that the best settings of a search are trained again with."""
+    return [CONFIRMATION_BASE + _first(seed, n) + k for k in range(1, n + 1)]
+
+
+def compare_seeds(seed: int, n: int) -> list[int]:
+    """Return the seeds of a comparison, none of which a search ever used."""
+    return [_first(seed, n) + k for k in range(1, n + 1)]
+
+
+def _first(seed: int, n: int) -> int:
+    n_studies = SEARCH_BASE // PER_STUDY
+    if not 0 <= seed < n_studies:
+        raise ConfigError(f"--seed is {seed}; it must be 0 or more and below {n_studies}")
+    if n >= PER_STUDY:
+        raise ConfigError(f"{n} seeds were asked for; one study has fewer than {PER_STUDY:,}")
+    return seed * PER_STUDY

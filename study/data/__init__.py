@@ -1,0 +1,1 @@
+"""From a source of preference data to pairs, splits and token ids."""

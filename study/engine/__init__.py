@@ -1,0 +1,1 @@
+"""One packed forward pass: attention, adapters, norms and the output layer."""

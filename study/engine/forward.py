@@ -1,0 +1,121 @@
+"""One forward pass for every arm: each distinct token of a pair is computed once.
+
+A batch is one row of T tokens: for each pair the prompt, the chosen answer and,
+where the loss needs it, the rejected answer, whose position ids continue from
+the prompt. Linear layers see the row; only attention knows about sequences (see
+`study.engine.attention`). The vocabulary projection runs only where a label is, in
+chunks, and never keeps logits. Where a model's attention is not plainly causal
+over the rows, the padded layout computes the same from one row per answer.
+
+Shapes: T tokens of a batch, N labels, B pairs, H hidden size, V vocabulary.
+"""
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from study.engine.attention import ATTENTION, ONLY_ROWS, longest_plain_row
+from study.engine.head import head_of, label_logps, trained_tokens
+from study.engine.layout import Sequences
+from study.engine.norms import fuse_norms
+from study.losses import PairLogps
+
+log = logging.getLogger(__name__)
+
+
+PADDED_NOTE = (
+    "%s: attention is plainly causal over %s tokens at most (sliding window, soft capping, sinks "
+    "or state); a longer row takes the padded layout, which is exact but slower"
+)
+
+
+def pair_logps(model: Callable[..., Any], batch: dict[str, Any]) -> PairLogps:
+    """Return the log-probabilities of a packed batch, differentiable.
+
+    Args:
+        model: A causal language model prepared by `install`, or its PEFT or
+            distributed wrapping, called as such so that their hooks run; or
+            a function that calls it.
+        batch: What `pack` returned, on the model's device.
+    """
+    logps = model(packed=batch)
+    counts = batch["counts"]
+    sums = torch.zeros(counts.numel(), dtype=logps.dtype, device=logps.device)
+    prompt, chosen, rejected = sums.index_add(0, batch["label_of"], logps).view(counts.shape)
+    if batch["has_rejected"]:
+        return PairLogps(prompt, counts[0], chosen, counts[1], rejected, counts[2])
+    return PairLogps(prompt, counts[0], chosen, counts[1])
+
+
+def install(causal: Any, *, attention: str = "auto") -> None:
+    """Teach a causal language model, in place, to take packed batches.
+
+    ``model(packed=batch)`` returns the labels' log-probabilities (N,); every
+    other call, generation among them, goes where it went before. On a CPU all
+    of them go through the norms of `study.engine.norms`. A batch whose
+    rows are longer than the model's attention is plainly causal over takes the
+    padded layout, which is said once.
+
+    Args:
+        causal: The model as transformers loaded it.
+        attention: ``model.attention`` of the recipe; ``eager`` is the padded
+            layout throughout, ``sdpa`` the rows form on every device.
+    """
+    original = causal.forward
+    longest = 0 if attention == "eager" else longest_plain_row(causal)
+    say_once = functools.cache(log.warning)
+
+    @functools.wraps(original)
+    def forward(*args: Any, packed: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+        if packed is None:
+            return original(*args, **kwargs)
+        if packed["longest_key"] <= longest:
+            hidden = _packed_hidden(causal, packed)
+        else:
+            say_once(PADDED_NOTE, type(causal).__name__, longest)
+            hidden = _padded_hidden(causal, packed)
+        predicting = hidden.index_select(0, packed["label_at"])
+        return label_logps(head_of(causal), predicting, packed["labels"])
+
+    causal.forward = forward
+    fuse_norms(causal)
+    if longest:
+        causal.set_attn_implementation(ONLY_ROWS if attention == "sdpa" else ATTENTION)
+
+
+def _packed_hidden(causal: Any, batch: dict[str, Any]) -> Tensor:
+    """Return the hidden state of each token, (T, H), computing each once."""
+    hidden = causal.get_decoder()(
+        inputs_embeds=_embed(causal.get_input_embeddings(), batch["input_ids"]),
+        position_ids=batch["position_ids"],
+        attention_mask=batch["input_ids"].new_zeros(1, 1, 1, 1),  # 4-D masks are left alone
+        use_cache=False,
+        sequences=Sequences(*(batch[name] for name in Sequences._fields)),
+    ).last_hidden_state[0]
+    return cast(Tensor, hidden)
+
+
+def _padded_hidden(causal: Any, batch: dict[str, Any]) -> Tensor:
+    """Return the same from right-padded rows through the model's own attention."""
+    ids, hidden = batch["input_ids"][0], []
+    for index, n_rows in zip(batch["row_index"], batch["n_rows"], strict=True):
+        embeds = _embed(causal.get_input_embeddings(), ids[index].view(n_rows, -1))
+        rows = causal.get_decoder()(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        hidden.append(rows.flatten(0, 1))
+    return torch.cat(hidden).index_select(0, batch["row_place"])
+
+
+def _embed(layer: Any, input_ids: Tensor) -> Tensor:
+    """Embed tokens; trained rows replace frozen ones without copying the matrix."""
+    base, trained_ids, trained_rows = trained_tokens(layer)
+    scale = getattr(base, "embed_scale", 1.0)  # Gemma's
+    known = type(base) is nn.Embedding or isinstance(scale, Tensor)
+    if trained_ids is None or trained_rows is None or not known:
+        return cast(Tensor, layer(input_ids))
+    hits = input_ids[..., None] == trained_ids  # (..., M)
+    rows = hits.to(trained_rows.dtype) @ (trained_rows * scale)
+    return torch.where(hits.any(-1, keepdim=True), rows.to(base.weight.dtype), base(input_ids))

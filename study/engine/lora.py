@@ -1,0 +1,171 @@
+"""A LoRA layer in the few products that it needs.
+
+PEFT adds the adapter to the layer's output in three passes and, in the backward
+pass, adds up two gradients of the input. Both sums fit inside a product:
+
+    out = x W' + s (x A') B'      d x = g W + (s g B) A
+    d A = (s g B)' x              d B = s g' (x A')
+
+Shapes: N tokens, I inputs, O outputs, R rank.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from study.engine.precision import compute_dtype
+
+ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+ONEDNN_FROM = 2**28
+"""Multiplications of a product from which oneDNN is the faster: it prepares itself for
+each new shape, some 0.4 ms, and batches differ in their tokens."""
+
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def fuse_adapters(model: nn.Module) -> None:
+    """Give a PEFT model's plain LoRA layers the fused forward pass, in place.
+
+    PEFT's is kept by layers that are quantised, use DoRA, have a bias in their
+    adapter, several active adapters, parts with hooks, a base that is trained,
+    or another dtype than their input without autocast; and by any layer while
+    its adapter is disabled or merged.
+    """
+    for layer in _plain_layers(model):
+        if "forward" not in vars(layer):
+            layer.forward = functools.partial(_forward, layer, layer.forward)
+
+
+def restore_adapters(model: nn.Module) -> None:
+    """Give a model's LoRA layers PEFT's own forward pass again."""
+    for layer in _plain_layers(model):
+        vars(layer).pop("forward", None)
+
+
+def _plain_layers(model: nn.Module) -> list[Any]:
+    from peft.tuners import lora
+
+    return [
+        layer
+        for layer in model.modules()
+        if type(layer) is lora.Linear and type(layer.base_layer) is nn.Linear
+    ]
+
+
+def _forward(layer: Any, original: Callable[..., Tensor], x: Tensor, **kwargs: Any) -> Tensor:
+    """Take the fused way where the layer's state allows it."""
+    names, base = layer.active_adapters, layer.base_layer
+    name = names[0] if len(names) == 1 else None
+    if (
+        kwargs
+        or layer.disable_adapters
+        or layer.merged
+        or name not in layer.lora_A
+        or name in layer.lora_variant
+        or layer.lora_bias[name]
+    ):
+        return original(x, **kwargs)
+    down, up = layer.lora_A[name], layer.lora_B[name]
+    weight, bias, down_weight, up_weight = base.weight, base.bias, down.weight, up.weight
+    if (
+        weight.requires_grad
+        or (bias is not None and bias.requires_grad)
+        or _is_hooked(base)
+        or _is_hooked(down)
+        or _is_hooked(up)
+        or not _one_dtype(x, weight, down_weight, up_weight)
+    ):
+        return original(x)
+    dropped = layer.lora_dropout[name](x)
+    out = _LoraLinear.apply(  # type: ignore[no-untyped-call]
+        x,
+        None if dropped is x else dropped,
+        weight,
+        bias,
+        down_weight,
+        up_weight,
+        layer.scaling[name],
+    )
+    return cast(Tensor, out)
+
+
+class _LoraLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(  # noqa: PLR0917 - apply() takes its inputs by position
+        ctx: Any,
+        x: Tensor,  # (..., I)
+        dropped: Tensor | None,  # (..., I): x after dropout, where there is any
+        weight: Tensor,  # (O, I), frozen
+        bias: Tensor | None,  # (O,), frozen
+        down: Tensor,  # (R, I): A
+        up: Tensor,  # (O, R): B
+        scaling: float,
+    ) -> Tensor:
+        dtype = compute_dtype(x)
+        ctx.shape, ctx.dtypes, ctx.scaling = x.shape, (x.dtype, down.dtype), scaling
+        x, weight, down, up = (tensor.to(dtype) for tensor in (x, weight, down, up))
+        x = x.flatten(0, -2)
+        with _without_autocast(x.device.type):
+            out = _product(x, weight, None if bias is None else bias.to(dtype))
+            inner = x if dropped is None else dropped.to(dtype).flatten(0, -2)
+            low = inner @ down.T
+            out.addmm_(low, up.T, alpha=scaling)
+        ctx.save_for_backward(inner, low, weight, down, up)
+        ctx.has_dropout = dropped is not None
+        return out.view(*ctx.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        inner, low, weight, down, up = ctx.saved_tensors
+        x_dtype, adapter_dtype = ctx.dtypes
+        needs_x, needs_dropped = ctx.needs_input_grad[:2]
+        dx = ddropped = None
+        with _without_autocast(grad.device.type):
+            grad = grad.flatten(0, -2)
+            dlow = (grad @ up).mul_(ctx.scaling)
+            if needs_x:
+                dx = _product(grad, weight.T)
+                dx = dx if ctx.has_dropout else dx.addmm_(dlow, down)
+                dx = dx.view(ctx.shape).to(x_dtype)
+            if needs_dropped:
+                ddropped = (dlow @ down).view(ctx.shape).to(x_dtype)
+            ddown = (dlow.T @ inner).to(adapter_dtype)
+            dup = (low.T @ grad).T.mul(ctx.scaling).to(adapter_dtype)  # faster than grad.T @ low
+        return dx, ddropped, None, None, ddown, dup, None
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x weight' + bias, (N, O).
+
+    A large one in float32 on a CPU is oneDNN's, to which `torch.compile` sends
+    such a product too: on AMD's processors it is an eighth faster than MKL's.
+    """
+    large = len(x) * weight.numel() >= ONEDNN_FROM
+    if large and ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32:
+        return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))  # noqa: SLF001
+    return nn.functional.linear(x, weight, bias)
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    """Tell whether something is to happen when a module is called, such as offloading."""
+    state = vars(module)
+    return any(state[kind] for kind in HOOKS) or "_hf_hook" in state
+
+
+def _without_autocast(device: str) -> contextlib.AbstractContextManager[Any]:
+    on = torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if on else contextlib.nullcontext()
+
+
+def _one_dtype(x: Tensor, *weights: Tensor) -> bool:
+    """Tell whether autocast brings everything to one dtype, or all have the same."""
+    return torch.is_autocast_enabled(x.device.type) or all(w.dtype == x.dtype for w in weights)

@@ -1,0 +1,1 @@
+"""The base model, its adapter and the workbench that holds both."""

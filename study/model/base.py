@@ -1,0 +1,242 @@
+"""The base model and its adapter: loaded once, trained many times.
+
+A base stays in memory for as many runs as a process makes. Each run starts
+from a fresh adapter whose weights depend on the run's seed alone, whatever
+was trained before it.
+"""
+
+import importlib.util
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from study.config.canonical import digest
+from study.config.recipe import ModelConfig
+from study.data.tokens import end_of_turn, prepare_tokenizer
+from study.engine.forward import install
+from study.errors import ModelError, first_line
+from study.records.files import checksum
+
+if TYPE_CHECKING:
+    from study.model.toy import Progress
+
+TOY = "toy:"
+
+
+@dataclass
+class Base:
+    """A loaded base model, ready for adapters."""
+
+    model: Any
+    """The causal language model; wrapped by PEFT once an adapter is attached."""
+    tokenizer: Any
+    device: torch.device
+    trained_token_ids: tuple[int, ...]
+    """Tokens whose embeddings every arm trains."""
+    dtype: torch.dtype = torch.float32
+    """Of the weights that are not quantised; mixed precision where it is bfloat16."""
+    resolved: dict[str, str] = field(default_factory=dict)
+    """What ``auto`` and ``main`` meant here: dtype, quantisation, commit of the weights."""
+    initial: dict[str, torch.Tensor] | None = None
+    """Trainable parameters of a freshly attached adapter, by name."""
+
+    @property
+    def causal(self) -> Any:
+        """The causal language model itself, without PEFT's wrapping."""
+        return self.model if self.initial is None else self.model.get_base_model()
+
+    def precision(self) -> torch.autocast:
+        """Return the context in which this base is trained and scored alike."""
+        mixed = self.device.type == "cuda" and self.dtype == torch.bfloat16
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=mixed)
+
+    def n_parameters(self) -> dict[str, int]:
+        """Count the parameters, adapter included; NF4 weights count as unpacked."""
+        from peft import PeftModel
+
+        if isinstance(self.model, PeftModel):
+            trainable, total = self.model.get_nb_trainable_parameters()
+            return {"total": total, "trainable": trainable}
+        return {"total": self.model.num_parameters(), "trainable": 0}
+
+
+def load_base(config: ModelConfig, *, device: str, progress: "Progress | None" = None) -> Base:
+    """Load a base model and its tokenizer from the Hub, a folder or the toy study.
+
+    Raises:
+        ModelError: the model cannot be found, has no safetensors, or its
+            architecture or device does not allow what the recipe asks for.
+    """
+    from transformers import AutoModelForCausalLM
+
+    where = torch.device(device)
+    name = _locate(config.name, progress)
+    tokenizer, trained_token_ids = load_tokenizer(config, progress=progress)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=pick_dtype(config, where),
+            use_safetensors=True,
+            quantization_config=quantization_config(config, where),
+            device_map={"": where},
+            attn_implementation=_attention(config, where),
+            **_hub_options(config),
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot load model {config.name!r}: {_hub_hint(error)}") from error
+    _grow_embeddings(model, len(tokenizer))
+    model.generation_config.eos_token_id = end_of_turn(tokenizer)
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    _keep_nf4_exact(model)
+    install(model, attention=config.attention)
+    model.requires_grad_(False)
+    model.eval()
+    dtype = pick_dtype(config, where)
+    resolved = {
+        "dtype": str(dtype).removeprefix("torch."),
+        "quantization": config.quantization,
+        "commit": str(getattr(model.config, "_commit_hash", None) or _fingerprint(Path(name))),
+    }
+    return Base(model, tokenizer, where, trained_token_ids, dtype, resolved)
+
+
+def load_tokenizer(
+    config: ModelConfig, *, progress: "Progress | None" = None
+) -> tuple[Any, tuple[int, ...]]:
+    """Load a tokenizer, prepared for chat, and the ids of tokens to be trained.
+
+    Raises:
+        ModelError: there is no such model, or its tokenizer cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    name = _locate(config.name, progress)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(config))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"cannot load the tokenizer of {config.name!r}: {_hub_hint(error)}"
+        ) from error
+    return tokenizer, prepare_tokenizer(tokenizer)
+
+
+def pick_device(device: str) -> str:
+    """Return ``cuda`` or ``cpu`` for ``auto``, and check any other name.
+
+    Raises:
+        ModelError: the device is unknown or not present.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ModelError(f"--device {device!r}: {first_line(error)}") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"--device {device}: PyTorch sees no CUDA device; use --device cpu")
+    return device
+
+
+def pick_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
+    """Return the dtype of the weights that are not quantised."""
+    if config.dtype == "auto":
+        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if bf16 else torch.float32
+    return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+
+
+def _locate(name: str, progress: "Progress | None") -> str:
+    if name.startswith(TOY):
+        from study.model.toy import ensure_base
+
+        return str(ensure_base(name.removeprefix(TOY), progress=progress))
+    if name.startswith((".", "/", "~")):
+        folder = Path(name).expanduser()
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"model folder {name} has no config.json; name a folder as on the Hub")
+        return str(folder)
+    return name
+
+
+def _fingerprint(folder: Path) -> str:
+    """Stand in for the commit of a local folder: a SHA-256 of its weights."""
+    files = sorted(folder.glob("*.safetensors"))
+    return f"sha256:{digest([[path.name, checksum(path)] for path in files])[:16]}"
+
+
+def _hub_options(config: ModelConfig) -> dict[str, Any]:
+    return {"revision": config.revision or "main", "trust_remote_code": config.trust_remote_code}
+
+
+def quantization_config(config: ModelConfig, device: torch.device) -> Any:
+    """Return what transformers is told to quantise, or None."""
+    if config.quantization == "none":
+        return None
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=pick_dtype(config, device),
+    )
+
+
+def _attention(config: ModelConfig, device: torch.device) -> str | None:
+    """Return what transformers itself is to use; None is its own choice.
+
+    Raises:
+        ModelError: FlashAttention 2 was asked for and cannot run here.
+    """
+    if config.attention == "flash_attention_2":
+        able = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+        if not (able and importlib.util.find_spec("flash_attn")):
+            raise ModelError(
+                "model.attention is 'flash_attention_2', which needs a CUDA device of capability "
+                "8.0 or more and the package flash-attn (pip install '.[gpu]'); 'auto' takes the "
+                "best that is there"
+            )
+    return "eager" if config.attention == "eager" else None
+
+
+def _keep_nf4_exact(model: nn.Module) -> None:
+    """Keep bitsandbytes from repacking weights for inference on the CPU.
+
+    It rounds their scales to bfloat16, so that scores would differ from what
+    was trained, and needs widths that are multiples of 64.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+
+
+def _grow_embeddings(model: Any, n_tokens: int) -> None:
+    """Make room for new tokens; each starts as the mean of the old ones."""
+    n_old = model.get_input_embeddings().weight.shape[0]
+    if n_tokens <= n_old:
+        return
+    model.resize_token_embeddings(n_tokens, mean_resizing=False)
+    with torch.no_grad():
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            layer.weight[n_old:] = layer.weight[:n_old].mean(dim=0)
+
+
+def _hub_hint(error: BaseException) -> str:
+    """Return an error's first line, and what to do about the usual causes."""
+    text = str(error)
+    if "gated" in text:
+        return (
+            f"{first_line(error)} Accept its licence on its page at huggingface.co, then run "
+            "`hf auth login` or set HF_TOKEN"
+        )
+    if "custom code" in text:
+        return (
+            "it ships code of its own, which could do anything; read it, and allow it with "
+            "--set model.trust_remote_code=true, which every record will name"
+        )
+    if "couldn't connect" in text.lower() or "offline" in text.lower():
+        return f"{first_line(error)} Connect, or name a local folder with --set model.name=FOLDER"
+    return first_line(error)

@@ -1,0 +1,1 @@
+"""What runs and searches leave behind, and who is writing it now."""

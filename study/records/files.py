@@ -1,0 +1,131 @@
+"""Plain files, written whole or not at all, with checksums of their own."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from study.config.canonical import digest
+from study.errors import RecordError
+
+RESOLVED, CHECKSUM = "resolved.json", "checksum"
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the object in a JSON file, or None where there is no file.
+
+    A checksum that `write_sealed` added is checked and left out.
+
+    Raises:
+        RecordError: the file is not a whole JSON object, or was changed.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror}; name another --runs") from error
+    except ValueError as error:
+        raise RecordError(f"{path} is damaged ({error})") from error
+    if not isinstance(value, dict):
+        raise RecordError(f"{path} is damaged (not a JSON object)")
+    if CHECKSUM in value and value.pop(CHECKSUM) != digest(value):
+        raise RecordError(f"{path} is damaged (changed since it was written)")
+    return value
+
+
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file with a checksum of its content, by rename."""
+    write_json(path, {**value, CHECKSUM: digest(value)})
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file by rename, so that no reader ever sees half of it."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, f"{text}\n".encode())
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSON-lines file; nothing where there is no file.
+
+    Raises:
+        RecordError: a line is not JSON; the message gives its number.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line.decode())
+            except ValueError as error:
+                raise RecordError(f"{path}, line {number} is damaged ({error})") from error
+            if not isinstance(row, dict):
+                raise RecordError(f"{path}, line {number} is damaged (not a JSON object)")
+            yield row
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a whole JSON-lines file by rename."""
+    write_bytes(path, "".join(_line(row) for row in rows).encode())
+
+
+def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
+    """Append one line to a JSON-lines file, or leave the file as it is.
+
+    Raises:
+        RecordError: the line cannot be written.
+    """
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(_line(row))
+    except OSError as error:
+        with contextlib.suppress(OSError):  # a full disk may have taken half of the line
+            os.truncate(path, size)
+        raise RecordError(
+            f"cannot write {path}: {error.strerror}; make room or name another --runs"
+        ) from error
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file to a temporary neighbour, flush it to disk and rename it.
+
+    Raises:
+        RecordError: the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise RecordError(
+            f"cannot write {path}: {error.strerror}; make room or name another --runs"
+        ) from error
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RecordError(
+            f"cannot write {path}: {error.strerror}; nothing was changed; make room or name "
+            "another --runs"
+        ) from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a file in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,0 +1,64 @@
+"""Names of the files below the folder that ``--runs`` names.
+
+::
+
+    <recipe>/search/<arm>/     config.json  journal.log  trials.jsonl
+                               confirmations.jsonl  best.json
+    <recipe>/compare/config.json
+    <recipe>/compare/<arm>/seed-<n>/
+                               config.json  steps.jsonl  examples.parquet
+                               generations.jsonl  adapter/  record.json
+    <recipe>/claims/config.json
+    <recipe>/claims/<setting>/seed-<n>/
+                               as in a comparison
+    <recipe>/{compare,claims,search/<arm>}/resolved.json
+    bench.json                 what `study bench` measured
+
+A comparison's own ``config.json`` is its plan, that of the claims what they
+predict.
+"""
+
+from pathlib import Path
+
+CONFIG, RECORD, STEPS = "config.json", "record.json", "steps.jsonl"
+
+
+EXAMPLES, GENERATIONS, ADAPTER = "examples.parquet", "generations.jsonl", "adapter"
+
+
+TRIALS, CONFIRMATIONS, BEST, JOURNAL = (
+    "trials.jsonl",
+    "confirmations.jsonl",
+    "best.json",
+    "journal.log",
+)
+
+
+BENCH = "bench.json"
+"""What `study bench` measured, beside the recipes' folders."""
+
+
+def claims_path(runs: Path, recipe: str) -> Path:
+    """Return the file that holds the claims that a recipe's records decide."""
+    return runs / recipe / "claims" / CONFIG
+
+
+def plan_path(runs: Path, recipe: str) -> Path:
+    """Return the file that holds the plan of a comparison."""
+    return runs / recipe / "compare" / CONFIG
+
+
+def search_folder(runs: Path, recipe: str, arm: str) -> Path:
+    """Return the folder of one arm's search."""
+    return runs / recipe / "search" / arm
+
+
+def recipes_in(runs: Path) -> list[str]:
+    """List the recipes that have records below ``runs``, in alphabetical order."""
+    if not runs.is_dir():
+        return []
+    return sorted(
+        path.name
+        for path in runs.iterdir()
+        if any((path / part).is_dir() for part in ("search", "compare", "claims"))
+    )

@@ -1,0 +1,42 @@
+"""Processes that train one run together: only the first of them writes.
+
+`accelerate launch` starts them; every one walks through the same runs in the same
+order. Outside such a launch there is one process, and nothing here does anything.
+"""
+
+import datetime as dt
+import os
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+PATIENCE = dt.timedelta(hours=12)
+"""How long the other processes wait for the first one."""
+
+
+def n_processes() -> int:
+    """Return how many processes were launched to train one run."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main() -> bool:
+    """Tell whether this process is the one that writes and speaks."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def agree(value: T) -> T:
+    """Return the first process's value in all of them."""
+    if n_processes() == 1:
+        return value
+    from accelerate.utils import broadcast_object_list
+
+    join()
+    agreed: T = broadcast_object_list([value])[0]
+    return agreed
+
+
+def join() -> Any:
+    """Join the processes; the others wait while the first one scores and writes."""
+    from accelerate import PartialState
+
+    return PartialState(timeout=PATIENCE)

@@ -1,0 +1,152 @@
+"""What a run leaves behind, and whether it is sound.
+
+A run's ``config.json`` is written first, ``record.json`` last and by rename: its
+presence means that the run is complete. The record carries a checksum of itself
+and of the files beside it; what does not match is damaged, and is regenerated,
+never used. Nothing here imports torch, so the analysis can read records on any
+machine.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from study.errors import RecordError
+from study.records.files import checksum, read_json, read_jsonl, write_bytes, write_sealed
+from study.records.folders import claim_folder, read_config
+from study.records.layout import ADAPTER, CONFIG, RECORD, STEPS
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run; a thin, typed view of its files."""
+
+    path: Path
+
+    def claim(self, config: Mapping[str, Any]) -> None:
+        """Write ``config.json``, or check that it is the one already there.
+
+        Raises:
+            RecordError: the folder holds another configuration; the message
+                lists the fields that differ.
+        """
+        claim_folder(self.path, config)
+
+    def status(self) -> str:
+        """Return ``missing``, ``unfinished``, ``ok``, ``diverged`` or ``damaged``."""
+        if self.faults():
+            return "damaged"
+        record = self.record()
+        if record is not None:
+            return str(record["status"])
+        return "unfinished" if (self.path / CONFIG).exists() else "missing"
+
+    def is_finished(self) -> bool:
+        """Tell whether the run has ended, with a record that is sound."""
+        return self.status() in ("ok", "diverged")
+
+    def record(self) -> dict[str, Any] | None:
+        """Return the finished run's record, or None while there is none."""
+        return read_json(self.path / RECORD)
+
+    def config(self) -> dict[str, Any] | None:
+        """Return the run's configuration, or None before it was claimed."""
+        return read_config(self.path)
+
+    def steps(self) -> list[dict[str, Any]]:
+        """Return the logged steps in the order they were written."""
+        return list(read_jsonl(self.path / STEPS))
+
+    def faults(self) -> list[str]:
+        """Say what is damaged, one line each; nothing where the run is sound.
+
+        Weights may be left out, as published records do, but not in part.
+        """
+        try:
+            record, config = self.record(), self.config()
+            if record is None:
+                return []
+        except RecordError as error:
+            return [str(error)]
+        if config is None:
+            return [f"{CONFIG} is missing"]
+        if record.get("digest", config["digest"]) != config["digest"]:
+            return [f"{RECORD} and {CONFIG} have different digests"]
+        return _changed_files(self.path, record["files"])
+
+    def can_resume(self) -> bool:
+        """Tell whether the logged steps can be read, once a half-written last line is cut."""
+        path = self.path / STEPS
+        if path.exists() and not (content := path.read_bytes()).endswith(b"\n"):
+            write_bytes(path, content[: content.rfind(b"\n") + 1])
+        try:
+            self.steps()
+        except RecordError:
+            return False
+        return True
+
+    def finish(self, record: Mapping[str, Any]) -> None:
+        """Add checksums of the run's files and write ``record.json``, last.
+
+        Files of trackers and what a killed writer left behind are no part of
+        the record.
+        """
+        files = sorted(
+            path
+            for path in (*self.path.glob("*"), *(self.path / ADAPTER).rglob("*"))
+            if path.is_file() and path.name not in (RECORD, CONFIG) and path.name[0] != "."
+        )
+        checksums = {path.relative_to(self.path).as_posix(): checksum(path) for path in files}
+        write_sealed(self.path / RECORD, {**record, "files": checksums})
+
+
+def run_folder(runs: Path, recipe: str, arm: str, seed: int) -> RunFolder:
+    """Return the folder of one run of a comparison."""
+    return RunFolder(runs / recipe / "compare" / arm / f"seed-{seed}")
+
+
+def compare_folders(runs: Path, recipe: str) -> list[tuple[str, int, RunFolder]]:
+    """List (arm, seed, folder) of every run of a comparison, claimed or finished."""
+    return _seed_folders(runs / recipe / "compare")
+
+
+def setting_folder(runs: Path, recipe: str, setting: str, seed: int) -> RunFolder:
+    """Return the folder of one run that decides claims."""
+    return RunFolder(runs / recipe / "claims" / setting / f"seed-{seed}")
+
+
+def claim_folders(runs: Path, recipe: str) -> list[tuple[str, int, RunFolder]]:
+    """List (setting, seed, folder) of every run that decides claims."""
+    return _seed_folders(runs / recipe / "claims")
+
+
+def _seed_folders(parent: Path) -> list[tuple[str, int, RunFolder]]:
+    found = []
+    for path in parent.glob("*/seed-*"):
+        number = path.name.removeprefix("seed-")
+        if number.isdecimal() and (path / CONFIG).exists():
+            found.append((path.parent.name, int(number), RunFolder(path)))
+    return sorted(found, key=lambda item: item[:2])
+
+
+def _changed_files(folder: Path, files: Mapping[str, str]) -> list[str]:
+    found = []
+    for name, expected in files.items():
+        path, part = folder / name, folder / name.split("/")[0]
+        try:
+            if path.exists() and checksum(path) != expected:
+                found.append(f"{name} was changed after the run ended")
+            elif not path.exists() and ("/" not in name or part.exists()):
+                found.append(f"{name} is missing")
+        except OSError as error:
+            found.append(f"{name} cannot be read: {error.strerror}")
+    return found
+
+
+def lock_path(folder: RunFolder) -> Path:
+    """Return the lock that a process holds while it makes a run.
+
+    It stands beside the run's folder, whose files are all part of the record.
+    """
+    return folder.path.with_name(f".{folder.path.name}.lock")

@@ -1,0 +1,70 @@
+"""What a search leaves behind: whether it is sound, and how it is mended."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from study.config.canonical import digest
+from study.errors import RecordError
+from study.records.files import read_json, read_jsonl
+from study.records.folders import read_config, set_aside
+from study.records.layout import BEST, CONFIRMATIONS, JOURNAL, TRIALS
+
+
+def search_faults(folder: Path) -> list[str]:
+    """Say what is damaged in one arm's search; nothing where it is sound.
+
+    ``best.json`` knows the trials and repetitions that it was chosen from; a
+    search that goes on adds rows to them and changes none.
+    """
+    found = []
+    rows: dict[str, list[dict[str, Any]]] = {}
+    best = None
+    try:
+        read_config(folder)
+        best = read_json(folder / BEST)
+    except RecordError as error:
+        found.append(str(error))
+    for name in (TRIALS, CONFIRMATIONS):
+        try:
+            rows[name] = list(read_jsonl(folder / name))
+        except RecordError as error:
+            found.append(str(error))
+    for name, (n_rows, expected) in (best or {}).get("rows", {}).items():
+        if name in rows and digest(rows[name][:n_rows]) != expected:
+            found.append(f"{folder / name} was changed after {BEST} was chosen from it")
+    return found
+
+
+def mend_search(folder: Path) -> list[dict[str, Any]]:
+    """Set damaged files of a search aside, which it makes again; return the known trials."""
+    from study.records.locks import hold
+
+    with hold(folder / ".mend.lock", wait=True):
+        faults = "\n".join(search_faults(folder))
+        for name in (TRIALS, CONFIRMATIONS, BEST):
+            if f"{folder / name}" in faults and (folder / name).exists():
+                set_aside(folder / name, "damaged")
+        return list(read_jsonl(folder / TRIALS))
+
+
+def check_journal(
+    folder: Path, known: Iterable[Mapping[str, Any]], trials: Iterable[Mapping[str, Any]]
+) -> None:
+    """Check that a search's storage still has every trial that was once finished.
+
+    Raises:
+        RecordError: it lost or changed some.
+    """
+    parts = ("state", "settings", "value")
+    found = {row["number"]: [row[part] for part in parts] for row in trials}
+    lost = [
+        str(row["number"])
+        for row in known
+        if found.get(row["number"]) != [row[part] for part in parts]
+    ]
+    if lost:
+        raise RecordError(
+            f"{folder / JOURNAL} or {TRIALS} beside it is damaged: they differ in trial "
+            f"{', '.join(lost)}; restore them, or set the old search aside with --fresh"
+        )

@@ -1,0 +1,87 @@
+"""Commands that use one folder at the same time: seen by each other, or refused."""
+
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from study.config.canonical import differences, to_dict
+from study.config.recipe import Recipe
+from study.errors import RecordError
+from study.records.locks import Lease, lease, leases
+
+COMMAND = "command"
+"""Kind of the lease that a command holds in a recipe's folder while it works."""
+
+
+WORKER = "worker"
+"""Kind of the lease that each worker of a search holds in the search's folder."""
+
+
+SHARED = ("model", "adapter", "data", "training", "evaluation")
+"""Sections of a recipe in which commands that share a folder must agree."""
+
+
+Part = tuple[Recipe, str, int | None]
+"""A recipe, an arm and, in a comparison, a seed."""
+
+
+@contextmanager
+def present(runs: Path, command: str, parts: Sequence[Part]) -> Iterator[None]:
+    """Show other processes what this one will make, while the block runs.
+
+    Args:
+        runs: folder of all records.
+        command: ``search``, ``compare`` or ``claims``.
+        parts: what is missing and will be made; nothing is written where nothing is.
+
+    Raises:
+        RecordError: a living process makes records of another configuration in
+            the same folder.
+    """
+    with ExitStack() as held:
+        for recipe in {recipe.name: recipe for recipe, _, _ in parts}.values():
+            tree = to_dict(recipe)
+            content = {
+                "command": command,
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "parts": [[arm, seed] for one, arm, seed in parts if one.name == recipe.name],
+                "config": {part: tree[part] for part in SHARED},
+            }
+            folder = runs / recipe.name
+            own = held.enter_context(lease(folder, COMMAND, content))
+            _check(folder, own, content)
+        yield
+
+
+def planned(runs: Path, recipe: str, command: str) -> set[tuple[str, int | None]]:
+    """Return the (arm or setting, seed) that living processes will make."""
+    return {
+        (arm, seed)
+        for one in leases(runs / recipe, COMMAND)
+        if one.held and one.content["command"] == command
+        for arm, seed in one.content["parts"]
+    }
+
+
+def _check(folder: Path, own: str, content: dict[str, Any]) -> None:
+    for other in leases(folder, COMMAND):
+        if not other.held:
+            other.path.unlink(missing_ok=True)
+        elif other.name != own:
+            _refuse_unlike(folder, other, content)
+
+
+def _refuse_unlike(folder: Path, other: Lease, content: dict[str, Any]) -> None:
+    lines = differences(other.content["config"], content["config"])
+    if lines:
+        listed = "\n  ".join(lines)
+        raise RecordError(
+            f"{folder} is in use by `study {other.content['command']}`, process "
+            f"{other.content['pid']} on {other.content['host']}, with another configuration:\n"
+            f"  {listed}\nwait for it, stop it, or name another folder with --runs; "
+            "nothing was changed"
+        )

@@ -1,0 +1,237 @@
+"""One run: train an arm with a seed, score it, leave its record."""
+
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from study.arms import ARM_SETTINGS, Settings
+from study.config.canonical import digest
+from study.config.digests import SCHEMA, run_config
+from study.config.environment import environment
+from study.config.recipe import Recipe
+from study.model.jobs import Job, Report
+from study.model.workbench import resolved_facts
+from study.records.files import write_jsonl
+from study.records.folders import check_folder, claim_resolved, facts_of, set_aside
+from study.records.layout import STEPS
+from study.records.locks import hold, is_held
+from study.records.processes import agree, is_main
+from study.records.runs import RunFolder, compare_folders, lock_path
+from study.records.sharing import present
+
+if TYPE_CHECKING:
+    from study.model.workbench import Workbench
+    from study.run.watch import Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """One training of one arm with one seed, and where its record goes."""
+
+    recipe: Recipe
+    arm: str
+    settings: Settings
+    seed: int
+    tuned: bool
+    """The settings come from a search, not from the recipe."""
+    folder: RunFolder
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The run's complete description; its digest names the run."""
+        return run_config(self.recipe, arm=self.arm, settings=self.settings, seed=self.seed)
+
+    @property
+    def part(self) -> str:
+        """The arm, or the name of its setting where a claim rests on the run."""
+        return self.folder.path.parent.name
+
+    @property
+    def name(self) -> str:
+        """Recipe, part and seed, for messages."""
+        return f"{self.recipe.name}/{self.part}/seed-{self.seed}"
+
+
+def check_plan(plan: Sequence[PlannedRun], say: Callable[[str], None]) -> None:
+    """Say which runs of a plan are damaged, and refuse those of another configuration.
+
+    Raises:
+        RecordError: a folder holds a run of another configuration.
+    """
+    for run in plan:
+        if faults := _faults(run):
+            say(
+                f"{run.name} is damaged and is made again; its files are kept beside it: "
+                f"{faults[0]}"
+            )
+        else:
+            check_folder(run.folder.path, run.config)
+
+
+def make_missing(
+    plan: Sequence[PlannedRun],
+    *,
+    runs: Path,
+    command: str,
+    run_jobs: Callable[[Sequence[Job]], list[Any]],
+    say: Callable[[str], None],
+) -> None:
+    """Make the runs of a plan that no process has finished or is making."""
+    wanted = agree([run.name for run in plan if not run.folder.is_finished()])
+    missing = [run for run in plan if run.name in wanted]
+    missing.sort(key=lambda run: list(ARM_SETTINGS).index(run.arm), reverse=True)  # longest first
+    with present(runs, command, [(run.recipe, run.part, run.seed) for run in missing]):
+        run_jobs([_job(run) for run in missing])
+        left = [run for run in missing if not run.folder.is_finished()]
+        dropped = agree([run.name for run in left if not is_held(lock_path(run.folder))])
+        # By another process that died meanwhile:
+        run_jobs([_job(run) for run in missing if run.name in dropped])
+    for run in plan:
+        if run in left and not run.folder.is_finished():
+            say(
+                f"{run.name} is being made by another process and is not in this table; "
+                "the same command shows it when it is done"
+            )
+        check_folder(run.folder.path, run.config)  # another study may have begun meanwhile
+
+
+def make_run(workbench: "Workbench", report: Report, *, run: PlannedRun) -> None:
+    """Train, score and record one run; nothing where another process makes it."""
+    with hold(lock_path(run.folder)) if is_main() else nullcontext(True) as free:
+        if not agree(free and (not is_main() or _begin(workbench, run))):
+            return
+        outcome = _train(workbench, report, run)
+        if not is_main():
+            return
+        report(1, 1, "scoring held-out pairs")
+        began = time.perf_counter()
+        scores = {} if outcome.status == "diverged" else _evaluate(workbench, run)
+        cost = {**outcome.cost, "evaluate_s": round(time.perf_counter() - began, 3)}
+        _discard_checkpoints(run)
+        run.folder.finish(_record(workbench, run, outcome, scores, cost))
+
+
+def _begin(workbench: "Workbench", run: PlannedRun) -> bool:
+    """Claim a run's folder, free of damaged records; False where it is finished."""
+    if run.folder.faults() or (run.folder.record() is None and not run.folder.can_resume()):
+        set_aside(run.folder.path, "damaged")
+    if run.folder.record() is not None:
+        return False
+    comparison = run.folder.path.parent.parent
+    claim_resolved(comparison, resolved_facts(workbench), _facts_of_others(comparison))
+    run.folder.claim(run.config)
+    return True
+
+
+def _facts_of_others(comparison: Path) -> list[dict[str, Any]]:
+    """Return the facts of the finished runs of a comparison."""
+    folders = compare_folders(comparison.parent.parent, comparison.parent.name)
+    records = [folder.record() for _, _, folder in folders if not folder.faults()]
+    return [
+        facts_of(record["model"], record["data"], record["device"])
+        for record in records
+        if record is not None
+    ]
+
+
+def _faults(run: PlannedRun) -> list[str]:
+    """Say what is damaged in a run that nobody is making."""
+    return [] if is_held(lock_path(run.folder)) else run.folder.faults()
+
+
+def _job(run: PlannedRun) -> Job:
+    return Job(
+        name=run.name,
+        recipe=run.recipe,
+        work=functools.partial(make_run, run=run),
+    )
+
+
+def _train(workbench: "Workbench", report: Report, run: PlannedRun) -> "Outcome":
+    from study.run.train import train_run
+
+    if run.arm == "base":
+        return _untrained(workbench, run)
+
+    max_steps = run.recipe.training.max_steps
+
+    def follow(step: int, scores: Mapping[str, float]) -> bool:
+        report(step, max_steps, f"step {step}/{max_steps}, validation NLL {scores['nll']:.3f}")
+        return False
+
+    return train_run(
+        workbench,
+        arm=run.arm,
+        settings=run.settings,
+        seed=run.seed,
+        folder=run.folder.path,
+        on_validation=follow,
+    )
+
+
+def _untrained(workbench: "Workbench", run: PlannedRun) -> "Outcome":
+    """Leave the base with a fresh adapter, which changes none of its outputs."""
+    from study.model.adapter import fresh_adapter
+    from study.run.memory import peak_memory_bytes, reset_peak_memory
+    from study.run.scores import initial_validation
+    from study.run.watch import Outcome
+
+    reset_peak_memory(workbench.device)
+    fresh_adapter(workbench.base, run.recipe.adapter, seed=run.seed)
+    scores = initial_validation(workbench)
+    if is_main():
+        write_jsonl(run.folder.path / STEPS, [{"split": "validation", "step": 0, **scores}])
+    return Outcome(
+        validation=scores,
+        cost={
+            "train_s": 0.0,
+            "steps": 0,
+            "train_tokens": 0,
+            "peak_memory_bytes": peak_memory_bytes(workbench.device),
+        },
+        parameters={**workbench.base.n_parameters(), "trainable": 0},
+    )
+
+
+def _discard_checkpoints(run: PlannedRun) -> None:
+    from study.run.checkpoints import discard_checkpoints
+
+    discard_checkpoints(run.folder.path)
+
+
+def _evaluate(workbench: "Workbench", run: PlannedRun) -> dict[str, float]:
+    from study.run.evaluate import evaluate_run
+
+    return evaluate_run(workbench, folder=run.folder.path)
+
+
+def _record(
+    workbench: "Workbench",
+    run: PlannedRun,
+    outcome: "Outcome",
+    scores: Mapping[str, float],
+    cost: Mapping[str, Any],
+) -> dict[str, Any]:
+    config = run.config
+    return {
+        "schema": SCHEMA,
+        "status": outcome.status,
+        "digest": digest(config),
+        "recipe": run.recipe.name,
+        "arm": run.arm,
+        "settings": config["settings"],
+        "seed": run.seed,
+        "tuned": run.tuned,
+        "scores": dict(scores),
+        "divergence": outcome.divergence,
+        "data": workbench.data_summary,
+        "cost": dict(cost),
+        "parameters": outcome.parameters,
+        "model": workbench.base.resolved,
+        "out_of_memory": outcome.out_of_memory,
+        **environment(str(workbench.device)),
+    }

@@ -1,0 +1,86 @@
+"""Scores of held-out pairs, one by one, and their means."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from study.engine.encoded import Encoded
+from study.engine.forward import pair_logps
+from study.engine.packing import pack, to_device
+from study.losses import log_odds
+from study.model.workbench import Workbench
+
+
+def initial_validation(workbench: Workbench) -> dict[str, float]:
+    """Score the untrained base on the validation split, once per workbench.
+
+    A fresh adapter changes nothing, so this holds for the start of every run.
+    """
+    if not workbench.start:
+        workbench.start.update(score_validation(workbench))
+    return dict(workbench.start)
+
+
+def score_validation(workbench: Workbench) -> dict[str, float]:
+    """Score the validation split with the current adapter."""
+    return preference_scores(score_pairs(workbench, workbench.validation))
+
+
+def score_pairs(workbench: Workbench, pairs: Sequence[Encoded]) -> dict[str, list[Any]]:
+    """Return log-probability sums and token counts of both answers, by column.
+
+    Rows stand in the order of ``pairs``; what they are batched with does not
+    change them beyond rounding.
+    """
+    model = workbench.base.model.eval()
+    order = sorted(range(len(pairs)), key=lambda i: pairs[i].n_tokens, reverse=True)
+    rows: list[tuple[float, ...]] = [()] * len(pairs)
+    with torch.inference_mode(), workbench.base.precision():
+        for indices in chunks(order, workbench.recipe.evaluation.batch_pairs):
+            batch = pack([pairs[i] for i in indices], rejected=True, prompt_nll=False)
+            logps = pair_logps(model, to_device(batch, workbench.device))
+            assert logps.rejected_sum is not None
+            sums = torch.stack([logps.chosen_sum, logps.rejected_sum], dim=1).tolist()
+            for i, row in zip(indices, sums, strict=True):
+                rows[i] = tuple(row)
+    return {
+        "example_id": [pair.example_id for pair in pairs],
+        "cluster_id": [pair.cluster_id for pair in pairs],
+        "source": [pair.source for pair in pairs],
+        "chosen_logp_sum": [row[0] for row in rows],
+        "chosen_tokens": [len(pair.chosen_ids) for pair in pairs],
+        "rejected_logp_sum": [row[1] for row in rows],
+        "rejected_tokens": [len(pair.rejected_ids) for pair in pairs],
+    }
+
+
+def preference_scores(columns: dict[str, list[Any]]) -> dict[str, float]:
+    """Return corpus means of what `score_pairs` measured.
+
+    ``nll`` is the corpus value of the chosen answers, nats over tokens; the
+    others are means over pairs of per-token means.
+    """
+    chosen_sum, chosen_tokens, rejected_sum, rejected_tokens = (
+        torch.tensor(columns[f"{side}_{kind}"], dtype=torch.float64)
+        for side in ("chosen", "rejected")
+        for kind in ("logp_sum", "tokens")
+    )
+    chosen, rejected = chosen_sum / chosen_tokens, rejected_sum / rejected_tokens
+    odds = log_odds(chosen, rejected)
+    margin = chosen - rejected
+    return {
+        "nll": -float(chosen_sum.sum() / chosen_tokens.sum()),
+        "lor": float(torch.nn.functional.softplus(-odds).mean()),
+        "log_odds": float(odds.mean()),
+        "margin": float(margin.mean()),
+        "accuracy": float(((margin.sign() + 1) / 2).mean()),
+        "chosen_logps": float(chosen.mean()),
+        "rejected_logps": float(rejected.mean()),
+    }
+
+
+def chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """Yield consecutive parts of a sequence."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,127 @@
+"""The training loop: `transformers.Trainer` with a loss handed in."""
+
+import contextlib
+import gc
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import SequentialSampler
+from transformers import Trainer
+from transformers.trainer_callback import PrinterCallback
+
+from study.engine.forward import pair_logps
+from study.engine.packing import to_device
+from study.errors import ModelError
+from study.run.batches import PlannedBatches
+from study.run.checkpoints import save_adapter
+from study.run.watch import Watch, metric_sums
+
+log = logging.getLogger(__name__)
+
+
+class ArmTrainer(Trainer):
+    """`transformers.Trainer` over planned batches, with a loss of log-probabilities."""
+
+    def __init__(
+        self,
+        *,
+        loss: Callable[..., Tensor],
+        batches: PlannedBatches,
+        watch: "Watch",
+        **options: Any,
+    ) -> None:
+        """Take the loss as a function; everything else is the Trainer's."""
+        super().__init__(
+            train_dataset=batches,
+            data_collator=lambda items: items[0],
+            callbacks=[watch],
+            **options,
+        )
+        self.remove_callback(PrinterCallback)
+        self.pair_loss = loss
+        self.trained = [p for p in options["model"].parameters() if p.requires_grad]
+        self.batches = batches
+        self.watch = watch
+
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> Tensor:
+        """Add up the gradients of one update and return its loss.
+
+        Where memory runs out, the update starts again in halves.
+
+        Raises:
+            ModelError: memory runs out with a single pair.
+        """
+        if not model.training:
+            model.train()
+        while True:
+            try:
+                return self._accumulate(model, **inputs)
+            except torch.OutOfMemoryError as error:
+                memory_error = str(error).partition("\n")[0]
+            self._halve(model, memory_error, **inputs)
+
+    def _accumulate(self, model: Any, update: int, share: int) -> Tensor:
+        parts = self.batches.microbatches(update, share)
+        rows = []
+        for part in parts:
+            batch = to_device(self.batches.pack(part), self.watch.workbench.device)
+            whole = part is parts[-1]
+            with (
+                contextlib.nullcontext() if whole else self.accelerator.no_sync(model),
+                self.compute_loss_context_manager(),
+            ):
+                logps = pair_logps(model, batch)
+                loss = self.pair_loss(logps, **self.batches.counts(update))
+                loss = loss * self.accelerator.num_processes  # DDP averages gradients
+                self.accelerator.backward(loss)
+            rows.append(metric_sums(loss, logps, batch["n_tokens"]))
+        update_row = torch.stack(rows).sum(dim=0)
+        self.watch.add(update_row)
+        return update_row[0]
+
+    def _halve(self, model: Any, memory_error: str, update: int, share: int) -> None:
+        if self.accelerator.num_processes > 1 or not self.batches.halve(update, share):
+            size = max(pair.n_tokens for pair in self.batches.update(update))
+            raise ModelError(
+                f"out of memory in a step on {size} tokens ({memory_error}); set "
+                "training.gradient_checkpointing=true, a smaller training.microbatch_tokens or "
+                "data.max_length_tokens, or model.quantization=nf4"
+            )
+        model.zero_grad(set_to_none=True)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        log.warning(
+            "out of memory in step %d: on with at most %d tokens per micro-batch",
+            update + 1,
+            self.batches.microbatch_tokens,
+        )
+        self.watch.note_memory(update + 1)
+
+    def _clip_grad_norm(self, model: Any) -> Tensor:
+        """Clip without a walk over the frozen parameters."""
+        norm = self.accelerator.clip_grad_norm_(self.trained, self.args.max_grad_norm)
+        return cast(Tensor, norm)
+
+    def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
+        """Add what the watch has gathered since the last log."""
+        if "loss" in logs:
+            metrics = self.watch.flush(self.state.global_step, logs, self.accelerator.reduce)
+            logs.update({name: value for name, value in metrics.items() if value is not None})
+        super().log(logs, start_time)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Return 0: counting would walk over all parameters in every step."""
+        return 0
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        save_adapter(self.model, Path(output_dir or str(self.args.output_dir)))

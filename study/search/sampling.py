@@ -1,0 +1,81 @@
+"""Where the next trial is drawn from, what is tried first and what is pruned."""
+
+import math
+
+import optuna
+from optuna.trial import TrialState
+
+from study.arms import Settings
+from study.config.canonical import digest
+from study.config.recipe import Recipe
+from study.search.objectives import BY_VALIDATION_LOSS, settings_key
+from study.search.trials import in_state, place_of
+
+PRUNE_AFTER = 0.25
+"""Share of a trial that is always trained; earlier scores say little about the last."""
+
+
+STARTUP = 10
+"""Trials at random settings, beside the published ones, before TPE guides."""
+
+
+def published_settings(recipe: Recipe, arm: str) -> list[tuple[Settings, str]]:
+    """List the published settings that lie in an arm's space, with their sources.
+
+    Settings that several sources share are one entry that names them all.
+    """
+    space = recipe.search.space[arm]
+    sources: dict[tuple[tuple[str, float], ...], list[str]] = {}
+    for published in recipe.search.published:
+        inside = published.arm == arm and all(
+            low <= published.settings[name] <= high for name, (low, high) in space.items()
+        )
+        if inside:
+            sources.setdefault(settings_key(published.settings), []).append(published.source)
+    return [(dict(settings), "; ".join(names)) for settings, names in sources.items()]
+
+
+def pruner(recipe: Recipe) -> optuna.pruners.BasePruner:
+    """Return the pruner that a recipe names."""
+    """Prune on losses alone: early accuracy says nothing about the final one."""
+    if recipe.search.pruning == "none" or recipe.search.objective not in BY_VALIDATION_LOSS:
+        return optuna.pruners.NopPruner()
+    first_steps = math.ceil(PRUNE_AFTER * recipe.training.max_steps)
+    if recipe.search.pruning == "halving":
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=first_steps, reduction_factor=2)
+    return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=first_steps)
+
+
+def enqueue_published(optuna_study: optuna.Study, recipe: Recipe, arm: str) -> None:
+    """Queue the published settings that lie in the space and were not tried."""
+    known = {
+        trial.user_attrs.get("published")
+        for trial in optuna_study.get_trials(deepcopy=False)
+        if trial.state != TrialState.FAIL
+    }
+    for settings, source in published_settings(recipe, arm):
+        if source not in known:
+            optuna_study.enqueue_trial(dict(settings), user_attrs={"published": source})
+
+
+def sample_from(
+    optuna_study: optuna.Study, recipe: Recipe, arm: str, seed: int, number: int
+) -> None:
+    """Set the sampler for one trial, seeded by the trial's place in the search.
+
+    Among other workers places shift while one looks, and two could have the
+    same; then the trial's number is the seed.
+    """
+    others = any(trial.number != number for trial in in_state(optuna_study, (TrialState.RUNNING,)))
+    place = [place_of(optuna_study, number)] if not others else ["number", number]
+    optuna_study.sampler = optuna.samplers.TPESampler(
+        seed=int(digest([seed, arm, *place])[:8], 16),
+        n_startup_trials=startup(recipe, arm),
+        multivariate=len(recipe.search.space[arm]) > 1,
+    )
+
+
+def startup(recipe: Recipe, arm: str) -> int:
+    """Return how many trials are drawn at random first."""
+    """Return how many finished trials it takes for TPE to guide the next one."""
+    return STARTUP + len(published_settings(recipe, arm))

@@ -1,0 +1,263 @@
+"""Search each arm's hyperparameters, then repeat the best and freeze the winner.
+
+Optuna suggests; every trial trains with the same seed, so trials differ in
+their settings alone. What is counted is the total of finished trials, over all
+starts of the command and all workers that share the storage. A trial's
+suggestion depends on the seed, its place in the search and the trials before
+it: a search that was stopped goes on to what it would have found undisturbed.
+"""
+
+import functools
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState
+
+from study.config.canonical import digest
+from study.config.digests import search_config
+from study.config.recipe import Recipe
+from study.config.seeds import search_seed
+from study.model.jobs import Job, Report
+from study.model.workbench import resolved_facts
+from study.records.files import read_json
+from study.records.folders import check_folder, claim_folder, claim_resolved
+from study.records.layout import BEST, search_folder
+from study.records.locks import hold
+from study.records.searches import check_journal, mend_search, search_faults
+from study.records.sharing import WORKER, present
+from study.search import orphans
+from study.search.confirm import confirm
+from study.search.objectives import (
+    discard_unfinished,
+    score_trial,
+    unfinished_folder,
+    validation_value,
+)
+from study.search.sampling import enqueue_published, sample_from, startup
+from study.search.storage import open_optuna_study, reachable
+from study.search.trials import FINISHED, in_state, is_repeated, place_of, trial_rows, write_trials
+
+if TYPE_CHECKING:
+    from study.model.workbench import Workbench
+
+CLAIM_LOCK = ".claim.lock"
+
+
+def search(
+    recipes: Sequence[Recipe],
+    *,
+    runs: Path,
+    trials: int | None,
+    seed: int,
+    run_jobs: Callable[[Sequence[Job]], list[Any]],
+    storage: str | None = None,
+    sharing: int = 1,
+    say: Callable[[str], None] = print,
+) -> list[dict[str, Any]]:
+    """Search all arms of the recipes and return what each ``best.json`` holds.
+
+    Args:
+        recipes: each is searched in the arms that its search space names.
+        runs: folder of all records.
+        trials: finished trials per arm in total; None takes the recipe's.
+        seed: the study's seed; see ``study.config.seeds``.
+        run_jobs: runs the searches, normally in worker processes.
+        storage: Optuna storage URL; None is a journal file beside the records.
+        sharing: workers that share each arm's search; above 1 the suggestions
+            depend on which worker is faster.
+        say: told which searches are not at their total yet.
+
+    Raises:
+        RecordError: a folder belongs to another configuration, or another
+            process uses it with one.
+    """
+    searches = [(recipe, arm) for recipe in recipes for arm in recipe.search.space]
+    searches.sort(key=lambda item: item[1] != "orpo")  # the longest first
+    for recipe, arm in searches:
+        check_folder(
+            search_folder(runs, recipe.name, arm), search_config(recipe, arm=arm, seed=seed)
+        )
+    missing = [
+        (recipe, arm)
+        for recipe, arm in searches
+        if not _is_complete(recipe, arm, runs, trials or recipe.search.trials)
+    ]
+    jobs = [
+        Job(
+            name=f"{recipe.name}/{arm}",
+            recipe=recipe,
+            work=functools.partial(
+                search_arm,
+                arm=arm,
+                runs=runs,
+                trials=trials or recipe.search.trials,
+                seed=seed,
+                storage=storage,
+            ),
+        )
+        for recipe, arm in missing
+        for _ in range(sharing)
+    ]
+    with present(runs, "search", [(recipe, arm, None) for recipe, arm in missing]):
+        run_jobs(jobs)
+    for recipe, arm in searches:
+        if not _is_complete(recipe, arm, runs, trials or recipe.search.trials):
+            say(
+                f"{recipe.name}/{arm} is not finished here: other workers have the last trials; "
+                "the same command goes on when they are done"
+            )
+    found = [(read_json(search_folder(runs, recipe.name, arm) / BEST)) for recipe, arm in searches]
+    return [best for best in found if best is not None]
+
+
+def search_arm(
+    workbench: "Workbench",
+    report: Report,
+    *,
+    arm: str,
+    runs: Path,
+    trials: int,
+    seed: int,
+    storage: str | None = None,
+) -> None:
+    """Bring one arm's search to ``trials`` finished trials and freeze the best.
+
+    Returns early, without freezing, where other workers still train a trial:
+    the last of them freezes.
+
+    Raises:
+        ConfigError: the storage cannot be opened.
+        RecordError: it was lost on the way, or records are damaged or of
+            another configuration.
+    """
+    recipe = workbench.recipe
+    folder = search_folder(runs, recipe.name, arm)
+    config = search_config(recipe, arm=arm, seed=seed)
+    shared = storage is not None
+    claim_folder(folder, config)
+    claim_resolved(folder, resolved_facts(workbench))
+    known = mend_search(folder)
+    optuna_study = open_optuna_study(folder, recipe, arm, digest(config), storage)
+    check_journal(folder, known, trial_rows(optuna_study))
+    retire = functools.partial(
+        orphans.retire, optuna_study, folder, names=recipe.search.space[arm], shared=shared
+    )
+    with (
+        reachable(storage),
+        orphans.working(optuna_study, folder, trials=trials, shared=shared) as worker,
+    ):
+        retire()
+        with hold(folder / CLAIM_LOCK, wait=True):
+            enqueue_published(optuna_study, recipe, arm)
+        while True:
+            while (trial := _next_trial(optuna_study, recipe, arm, trials, worker)) is not None:
+                sample_from(optuna_study, recipe, arm, seed, trial.number)
+                _run_trial(
+                    workbench, report, trial, arm=arm, folder=folder, seed=seed, trials=trials
+                )
+                write_trials(optuna_study, folder)
+            if not retire():  # of a worker that died meanwhile
+                break
+        if len(in_state(optuna_study, FINISHED)) >= trials:
+            write_trials(optuna_study, folder)
+            confirm(workbench, report, arm=arm, folder=folder, config=config, seed=seed)
+            discard_unfinished(folder)
+
+
+def _is_complete(recipe: Recipe, arm: str, runs: Path, trials: int) -> bool:
+    folder = search_folder(runs, recipe.name, arm)
+    best = None if search_faults(folder) else read_json(folder / BEST)
+    return best is not None and best["n_trials"] >= trials
+
+
+def _next_trial(
+    optuna_study: optuna.Study, recipe: Recipe, arm: str, trials: int, worker: str
+) -> optuna.Trial | None:
+    """Begin another trial, or return None where the total is reached or under way.
+
+    Several workers may see the same last vacancy. Trial numbers are unique, so
+    whoever got a number beyond the total gives it back.
+    """
+    while len(in_state(optuna_study, (*FINISHED, TrialState.RUNNING))) < trials:
+        trial = optuna_study.ask()
+        trial.set_user_attr(WORKER, worker)
+        if is_repeated(optuna_study, trial.number):
+            optuna_study.tell(trial, state=TrialState.FAIL)
+        elif place_of(optuna_study, trial.number) < trials:
+            return trial
+        else:
+            orphans.give_back(optuna_study, trial.number, names=recipe.search.space[arm])
+    return None
+
+
+def _run_trial(
+    workbench: "Workbench",
+    report: Report,
+    trial: optuna.Trial,
+    *,
+    arm: str,
+    folder: Path,
+    seed: int,
+    trials: int,
+) -> None:
+    """Train one trial and tell Optuna.
+
+    A trial that diverged is told as pruned: TPE ranks pruned trials below all
+    complete ones, the sooner stopped the lower, and no penalty has to be made
+    up that would then stand among the values.
+    """
+    recipe, optuna_study = workbench.recipe, trial.study
+    settings = {
+        name: trial.suggest_float(name, low, high, log=True)
+        for name, (low, high) in recipe.search.space[arm].items()
+    }
+    kept = unfinished_folder(folder, settings, search_seed(seed))
+    n_finished = len(in_state(optuna_study, FINISHED))
+    if "sampled" not in trial.user_attrs:  # a trial that is tried again keeps what it was
+        guided = "random" if n_finished < startup(recipe, arm) else "tpe"
+        published = "published" in trial.user_attrs
+        trial.set_user_attr("sampled", "published" if published else guided)
+    intermediate: list[dict[str, float | None]] = []
+
+    def on_validation(step: int, scores: Mapping[str, float]) -> bool:
+        intermediate.append({"step": step, **_finite(scores)})
+        share = step / recipe.training.max_steps
+        report(n_finished + min(share, 0.99), trials, f"trial {trial.number}, step {step}")
+        value = validation_value(recipe.search.objective, scores)
+        if value is None or share >= 1:
+            return False
+        trial.report(value, step)
+        return trial.should_prune()
+
+    began = time.monotonic()
+    try:
+        status, value = score_trial(
+            workbench,
+            arm=arm,
+            settings=settings,
+            seed=search_seed(seed),
+            follow=on_validation,
+            folder=kept,
+        )
+        trial.set_user_attr("status", status)
+        trial.set_user_attr("intermediate", intermediate)
+        trial.set_user_attr("seconds", round(time.monotonic() - began, 3))
+        trial.set_user_attr("seed", search_seed(seed))
+        ended = {} if status == "complete" else {"state": TrialState.PRUNED}
+        orphans.tell(optuna_study, trial.number, value, **ended)
+        shutil.rmtree(kept, ignore_errors=True)
+    except UpdateFinishedTrialError:  # taken for dead: another worker has it now
+        return
+    except BaseException:
+        orphans.give_back(optuna_study, trial.number, names=settings)
+        raise
+
+
+def _finite(scores: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in scores.items()}

@@ -1,0 +1,113 @@
+"""Where Optuna keeps a search: a journal file, or the database that a URL names."""
+
+import contextlib
+import os
+import random
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from sqlalchemy.exc import DBAPIError
+
+from study.config.recipe import Recipe
+from study.errors import ConfigError, RecordError
+from study.records.layout import JOURNAL
+from study.records.locks import hold
+from study.search.objectives import DIRECTION
+from study.search.sampling import pruner
+
+OPENINGS = 5
+"""Tries to open a database: workers that make its tables at once get in each other's way."""
+
+
+def open_optuna_study(
+    folder: Path, recipe: Recipe, arm: str, digest: str, storage: str | None
+) -> optuna.Study:
+    """Open one arm's search in a storage, or begin it there.
+
+    Raises:
+        ConfigError: the storage cannot be opened.
+        RecordError: the journal file is damaged.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    for opening in range(1, OPENINGS + 1):
+        try:
+            return optuna.create_study(
+                study_name=f"{recipe.name}/{arm}/{digest[:16]}",
+                storage=storage or _journal(folder / JOURNAL),
+                direction=DIRECTION[recipe.search.objective],
+                pruner=pruner(recipe),
+                load_if_exists=True,
+            )
+        except Exception as error:
+            if storage is None:
+                raise RecordError(
+                    f"{folder / JOURNAL} is damaged ({type(error).__name__}: {error}); restore "
+                    "it, or set the old search aside with --fresh"
+                ) from error
+            if opening == OPENINGS or not isinstance(error, (DBAPIError, StorageInternalError)):
+                raise ConfigError(
+                    f"the search cannot use the storage {_without_password(storage)!r} ({error}); "
+                    "give an Optuna storage URL such as sqlite:///study.db, or leave --storage out"
+                ) from error
+            time.sleep(random.random())
+    raise AssertionError
+
+
+@contextlib.contextmanager
+def reachable(storage: str | None) -> Iterator[None]:
+    """Say in one message that a database was lost while a search used it."""
+    try:
+        yield
+    except (DBAPIError, StorageInternalError) as error:
+        if storage is None:
+            raise
+        first = str(error).partition("\n")[0]
+        raise RecordError(
+            f"the storage {_without_password(storage)!r} was lost ({first}); finished trials are "
+            "kept, the same command goes on once it is back"
+        ) from error
+
+
+def _without_password(storage: str) -> str:
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", storage)
+
+
+def _journal(path: Path) -> optuna.storages.JournalStorage:
+    return optuna.storages.JournalStorage(JournalFileBackend(str(path), _JournalLock(path)))
+
+
+class _JournalLock(JournalFileOpenLock):
+    """The lock for writing to a journal; it goes with its process.
+
+    Optuna's own are files, which a kill leaves behind for half a minute.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        super().__init__(str(journal))
+        self._journal = journal
+        self._held = contextlib.ExitStack()
+
+    def acquire(self) -> bool:
+        """Wait for the lock; then take away what a crash or a full disk cut short."""
+        lock = self._journal.with_name(f".{self._journal.name}.lock")
+        self._held.enter_context(hold(lock, wait=True))
+        with self._journal.open("rb+") as file:
+            if file.seek(0, os.SEEK_END) and not _ends_line(file):
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+        return True
+
+    def release(self) -> None:
+        """Let the next writer in."""
+        self._held.close()
+
+
+def _ends_line(file: IO[bytes]) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"

@@ -1,0 +1,178 @@
+"""Figures: what they show, worked by hand; that they draw, twice alike."""
+
+import itertools
+
+import matplotlib as mpl
+import pytest
+
+from analysis.figures.contrasts import contrast_info
+from analysis.figures.curves import curve_info, spread
+from analysis.figures.draw import draw_all
+from analysis.figures.lengths import draw_lengths, length_info
+from analysis.figures.search import front_info, history_info, key_lines, published_key, space_info
+from analysis.figures.style import FORMATS, STYLE, padded, save
+from analysis.findings import build_findings
+from analysis.records.load import load_study
+from study.config.recipe import load_recipe
+from study.records.runs import run_folder
+
+
+@pytest.fixture(scope="module")
+def records(study_runs):
+    return load_study(study_runs)
+
+
+@pytest.fixture(scope="module")
+def findings(records):
+    return build_findings(records, origin="local")
+
+
+TRAINING = load_recipe("tiny-llama").training
+END, EVERY = TRAINING.max_steps, TRAINING.validate_every_steps
+
+
+def lines_of(panel, arm):
+    return {line.seed: line for line in panel.lines if line.arm == arm}
+
+
+def test_curves_show_each_seed_and_their_mean(records):
+    panel = curve_info(records, split="validation", columns={"margin": ""})[0]
+    lines = lines_of(panel, "orpo")
+
+    assert set(lines) == {1, 2, 3, None}
+    assert [x for x, _ in lines[None].points] == list(range(0, END + 1, EVERY))
+    last = [lines[seed].points[-1][1] for seed in (1, 2, 3)]
+    assert lines[None].points[-1][1] == pytest.approx(sum(last) / 3)
+    assert [label.arm for label in panel.reference] == ["base"]
+
+
+def test_a_column_that_an_arm_lacks_gives_it_no_line(records):
+    panel = curve_info(records, split="train", columns={"margin": ""})[0]
+
+    assert lines_of(panel, "sft") == {}
+    assert len(lines_of(panel, "orpo")) == 4
+
+
+def test_a_diverged_run_is_drawn_but_not_averaged(small_runs, builders):
+    builders["remove"](run_folder(small_runs, "tiny-llama", "orpo", 2).path)
+    builders["run"](small_runs, builders["recipe"]("tiny-llama"), "orpo", 2, diverged=True)
+    panel = curve_info(load_study(small_runs), split="validation", columns={"nll": ""})[0]
+    lines = lines_of(panel, "orpo")
+
+    assert lines[2].points[-1][0] == 40 // EVERY * EVERY
+    assert lines[None].points[-1][0] == END
+    first = [lines[seed].points[1][1] for seed in (1, 3)]
+    assert lines[None].points[1][1] == pytest.approx(sum(first) / 2)
+
+
+def test_labels_are_moved_apart_and_keep_their_order():
+    assert spread([1.0, 5.0], gap=1.0) == [1.0, 5.0]
+    assert spread([1.0, 1.2], gap=1.0) == pytest.approx([0.6, 1.6])
+    assert spread([3.0, 1.0, 1.0], gap=1.0) == pytest.approx([3.0, 0.5, 1.5])
+    moved = spread([0.0, 0.5, 0.9, 1.0], gap=1.0)
+    assert all(b - a >= 1.0 - 1e-9 for a, b in itertools.pairwise(moved))
+
+
+def test_ranges_are_widened():
+    assert padded([0.0, 10.0], share=0.1) == (-1.0, 11.0)
+    assert padded([2.0]) == (1.8, 2.2)
+
+
+def test_history_sorts_trials_by_what_became_of_them(records):
+    panel = next(panel for panel in history_info(records) if panel.arm == "orpo")
+
+    assert [number for number, _ in panel.pruned] == [5, 8]
+    assert panel.diverged == (9,)
+    assert len(panel.complete) == 17
+    assert panel.best[-1][1] == min(value for _, value in panel.complete)
+
+
+def test_the_space_marks_published_and_chosen_settings(records):
+    panels = {(panel.recipe, panel.arm): panel for panel in space_info(records)}
+    orpo, sft = panels["tiny-llama", "orpo"], panels["tiny-llama", "sft"]
+    best = next(s.best for s in records.searches if (s.recipe, s.arm) == ("tiny-llama", "orpo"))
+
+    assert orpo.chosen == (best["settings"]["learning_rate"], best["settings"]["beta"])
+    assert [point.published for point in orpo.points[:3]] == [1, 2, None]
+    assert list(published_key(records).values()) == [1, 2]
+    assert not sft.has_beta
+    assert len(sft.points) == 19  # the diverged trial has no height
+
+
+def test_the_key_of_published_settings_fits_the_page():
+    lines = key_lines({"word " * 30: 1, "short": 2})
+
+    assert max(len(line) for line in lines) <= 100
+    assert lines[-1] == "2  short"
+
+
+def test_the_trade_off_shows_every_complete_trial_and_both_fronts(records):
+    panel = front_info(records)[0]
+
+    assert len(panel.points) == 34
+    assert set(panel.fronts) == {"sft", "orpo"}
+    for front in panel.fronts.values():
+        assert list(front) == sorted(front)
+
+
+def test_shares_of_lengths_add_up_to_one(records):
+    panel = length_info(records)[0]
+
+    assert set(panel.shares) == {"base", "sft", "orpo"}
+    for shares in panel.shares.values():
+        assert sum(shares) == pytest.approx(1.0)
+        assert len(shares) == len(panel.edges) - 1
+    assert panel.means["base"] > panel.means["sft"]
+
+
+def test_contrasts_show_tested_ones_with_the_arm_they_favour(findings):
+    panels = {panel.metric: panel for panel in contrast_info(
+        findings.contrasts, baseline="sft", treatment="orpo"
+    )}  # fmt: skip
+    bar = panels["accuracy"].bars[0]
+
+    assert "ended" not in panels
+    assert bar.favours == "orpo"
+    assert bar.text.startswith("+0.")
+    assert {bar.favours for bar in panels["rejected_logps"].bars} == {None}
+
+
+@pytest.mark.slow
+def test_every_figure_is_drawn_in_every_format(records, findings, tmp_path):
+    files = draw_all(records, findings, tmp_path)
+
+    assert {file.section for file in files} == {"search", "curves", "results"}
+    assert len({file.name for file in files}) == len(files) == 12
+    for file in files:
+        assert file.caption.endswith(".")
+        assert file.alt.endswith(".")
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {f"{file.name}.{ending}" for file in files for ending in FORMATS}
+
+
+def test_a_figure_drawn_again_is_the_same_file(records, tmp_path):
+    with mpl.rc_context(STYLE):
+        for name in ("one", "two"):
+            save(draw_lengths(length_info(records)), tmp_path / name)
+
+    for ending in FORMATS:
+        one, two = ((tmp_path / f"{name}.{ending}").read_bytes() for name in ("one", "two"))
+        assert one == two, ending
+
+
+def test_text_in_svg_figures_is_drawn_as_paths(records, tmp_path):
+    with mpl.rc_context(STYLE):
+        save(draw_lengths(length_info(records)), tmp_path / "lengths")
+
+    assert "<text" not in (tmp_path / "lengths.svg").read_text()
+
+
+def test_a_comparison_without_a_search_draws_what_there_is(tmp_path, builders):
+    recipe = builders["recipe"]("tiny-llama")
+    for seed in (1, 2):
+        builders["run"](tmp_path, recipe, "sft", seed, tuned=False)
+    records = load_study(tmp_path)
+    files = draw_all(records, build_findings(records, origin="local"), tmp_path / "figures")
+
+    assert [file.name for file in files][:2] == ["curve-loss", "curve-nll"]
+    assert "contrasts" not in {file.name for file in files}

@@ -1,0 +1,134 @@
+"""The table and the figure of costs, from a benchmark's file worked by hand."""
+
+import copy
+
+import matplotlib as mpl
+import pytest
+
+from analysis.figures.bench import GROWTH, draw_growth, growth_info
+from analysis.figures.draw import _figures
+from analysis.figures.style import STYLE, save
+from analysis.findings import build_findings
+from analysis.records.load import load_study
+from analysis.tables.bench import bench_table
+from study.records.files import write_json
+from study.records.layout import BENCH
+
+
+@pytest.fixture
+def report(bench_report):
+    return copy.deepcopy(bench_report)
+
+
+def row_of(table, subject, reference):
+    (row,) = [r for r in table.rows if (r.subject, r.reference) == (subject, reference)]
+    return row
+
+
+def test_ratios_say_how_many_times_cheaper_this_study_is(report):
+    table = bench_table(report)
+    step = row_of(table, "training step, HH-RLHF, float32", "TRL")
+    default = row_of(
+        table, "training step, HH-RLHF, bf16 autocast", "TRL with checkpointing, its default"
+    )
+    memory = row_of(
+        table, "peak memory of a step, vocabulary of 128,256, without checkpointing", "TRL"
+    )
+    answers = row_of(table, "greedy answers, brief ones after SFT", "one prompt at a time")
+    search = row_of(
+        table, "search of 40 trials, with pruning", "a process with TRL for each setting"
+    )
+
+    assert (step.ours, step.theirs, step.ratio) == (6.0, 2.0, 3.0)
+    assert default.ratio == 10.0 / 2.5
+    assert (memory.ours, memory.theirs, memory.ratio) == (1e9, 4e9, 4.0)
+    assert (answers.ours, answers.theirs, answers.ratio) == (96.0, 12.0, 8.0)
+    assert (search.ours, search.theirs, search.ratio) == (150.0, 900.0, 6.0)
+
+
+def test_remarks_tell_padding_differing_answers_and_what_was_worked_out(report):
+    text = " ".join(bench_table(report).remarks).replace("\N{NO-BREAK SPACE}", " ")
+
+    assert "24 pairs (real), eight a step; 45 % of the tokens" in text
+    assert "1 % differ from those made one at a time" in text
+    assert "from 8 that were run with TRL's default checkpointing" in text
+    assert "ours without pruning from 8" in text
+    assert "from 2 trials, ours with pruning is 5.2× cheaper" in text
+    assert "with pruning 40 were run, 16 of them pruned" in text
+    assert "a trial costs 1.5 %" in text
+    assert "--quick" not in text
+
+
+def test_parts_measured_with_quick_are_named(report):
+    report["growth"]["quick"] = True
+
+    assert bench_table(report).remarks[0].endswith("not how fast: growth.")
+
+
+def test_parts_that_were_not_measured_have_no_rows(report):
+    table = bench_table({"memory": report["memory"]})
+
+    assert {row.unit for row in table.rows} == {"bytes"}
+    assert not any("quick" in remark or "padding" in remark for remark in table.remarks)
+    assert bench_table(None) is None
+    assert bench_table({}) is None
+
+
+def test_the_signature_names_what_parts_were_measured_on(report):
+    report["memory"]["git"] = "fedcba"
+
+    assert bench_table(report).signature == (
+        "processor:A processor|torch:2.13.0|transformers:5.0.0|trl:1.16.0|git:abc123+fedcba"
+        "|measured:2026-11-21"
+    )
+
+
+def test_growth_has_a_panel_for_each_measure_and_axis(report):
+    speed, memory = growth_info(report)
+
+    assert (speed.x_label, speed.y_label) == ("tokens of a sequence", "pairs per second")
+    assert speed.lines["ours"] == ((128, 20.0), (256, 10.0))
+    assert speed.lines["trl"] == ((128, 8.0),)  # the other did not fit
+    assert (speed.in_bytes, memory.in_bytes) == (False, True)
+    assert memory.lines["ours"] == ((128, 1e8), (256, 2e8))
+    assert growth_info(None) == ()
+    assert growth_info({"memory": report["memory"]}) == ()
+
+
+def test_growth_is_drawn_the_same_twice(report, tmp_path):
+    with mpl.rc_context(STYLE):
+        for name in ("one", "two"):
+            save(draw_growth(growth_info(report)), tmp_path / name)
+
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+
+
+def test_a_file_beside_the_records_is_found(small_runs, report):
+    without = load_study(small_runs)
+    write_json(small_runs / BENCH, report)
+    records = load_study(small_runs)
+    findings = build_findings(records, origin="local")
+    shown = {file.name: info for file, _, info in _figures(records, findings)}
+
+    assert without.bench is None
+    assert findings.bench == bench_table(report)
+    assert shown["growth"] == growth_info(report)
+    assert GROWTH.section == "cost"
+
+
+def test_steps_on_a_gpu_stand_beside_trls_where_there_was_one(report):
+    assert "there was no GPU" in " ".join(bench_table(report).remarks)
+
+    ways = {
+        name: {"pairs_per_s": speed, "ceiling_share": 0.25}
+        for name, speed in (("trl checkpointing", 20.0), ("trl", 30.0), ("ours segments", 90.0))
+    }
+    names = ("processor", "versions", "git", "measured_at", "quick")
+    around = {name: report["memory"][name] for name in names}
+    report["gpu"] = {**around, "device_name": "a GPU", "steps": {"llama, nf4, hh": ways}}
+    table = bench_table(report)
+
+    assert "there was no GPU" not in " ".join(table.remarks)
+    found = [row for row in table.rows if row.subject == "step on a GPU, llama, nf4, hh"]
+    assert [(row.ours, row.theirs, row.ratio) for row in found] == [(90, 20, 4.5), (90, 30, 3)]
+    assert "25% of the device" in found[0].reference

@@ -1,0 +1,213 @@
+"""What the doctor counts is right, and its memory estimate bounds the engine's use."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study.cli import doctor
+from study.cli.memory import _kept_keys, activation_bytes
+from study.config.recipe import Recipe, load_recipe
+from study.errors import ModelError
+from study.model.shapes import CHATML_IDS, PUBLISHED_DIMENSIONS, model_config
+
+PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+
+
+def llama_parameters(dimensions: dict[str, Any]) -> int:
+    """Count a tied Llama's weights by hand."""
+    hidden, inner = dimensions["hidden_size"], dimensions["intermediate_size"]
+    key_value = hidden // dimensions["num_attention_heads"] * dimensions["num_key_value_heads"]
+    layer = 2 * hidden * hidden + 2 * hidden * key_value + 3 * hidden * inner + 2 * hidden
+    return dimensions["vocab_size"] * hidden + dimensions["num_hidden_layers"] * layer + hidden
+
+
+@pytest.mark.parametrize(
+    ("name", "total", "layers"),
+    [("smollm2-1.7b", 1_711_376_384, 24), ("llama-3.2-1b", 1_235_814_400, 16)],
+)
+def test_full_size_models_have_their_published_size_and_adapters_everywhere(
+    name: str, total: int, layers: int
+) -> None:
+    recipe = load_recipe(name)
+    model = doctor.meta_model(recipe.model, recipe.adapter)
+    shape = doctor.shape_of(model)
+    adapted = {path.rpartition(".")[2] for path, m in model.named_modules() if hasattr(m, "lora_A")}
+
+    dimensions = dict(PUBLISHED_DIMENSIONS[recipe.model.name])
+    assert shape.linear_weights + shape.other_weights == total == llama_parameters(dimensions)
+    assert adapted == PROJECTIONS
+    assert shape.n_adapted == 7 * layers
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+
+
+def test_trained_parameters_are_two_matrices_a_projection_and_two_tokens() -> None:
+    recipe = load_recipe("llama-3.2-1b")
+    shape = doctor.shape_of(doctor.meta_model(recipe.model, recipe.adapter))
+    hidden, inner, key_value, rank = 2048, 8192, 512, 32
+    features = 2 * (hidden + hidden) + 2 * (hidden + key_value) + 3 * (hidden + inner)
+
+    assert shape.trainable == 16 * rank * features + 2 * hidden
+    assert shape.adapted_inputs == 16 * (6 * hidden + inner)
+    assert shape.adapter_ranks == 16 * 7 * rank
+
+
+def test_nf4_needs_half_a_byte_and_its_scales() -> None:
+    recipe = load_recipe("smollm2-1.7b")
+    shape = doctor.shape_of(doctor.meta_model(recipe.model, recipe.adapter))
+    memory = doctor.step_memory(recipe, shape, device="cuda", value_bytes=2)
+    plain = recipe.override(["model.quantization=none"])
+
+    linear = 24 * (4 * 2048**2 + 3 * 2048 * 8192)
+    scales = linear / 64 + linear / 64 / 256 * 4
+    assert memory.weights == linear / 2 + scales + 2 * (1_711_376_384 - linear)
+    assert doctor.step_memory(plain, shape, device="cuda", value_bytes=2).weights == 2 * 1711376384
+
+
+@pytest.mark.parametrize(
+    ("assignments", "part", "more"),
+    [
+        (["training.microbatch_tokens=2048"], "activations", False),
+        (["training.gradient_checkpointing=true"], "activations", False),
+        (["data.max_length_tokens=4096"], "activations", True),
+        (["training.optimizer=paged_adamw_8bit"], "adapter_and_optimizer", False),
+        (["model.quantization=none"], "weights", True),
+        (["adapter.rank=64"], "adapter_and_optimizer", True),
+    ],
+)
+def test_the_estimate_follows_the_recipe(assignments: list[str], part: str, more: bool) -> None:
+    def part_of(recipe: Recipe) -> int:
+        shape = doctor.shape_of(doctor.meta_model(recipe.model, recipe.adapter))
+        return int(getattr(doctor.step_memory(recipe, shape, device="cuda", value_bytes=2), part))
+
+    recipe = load_recipe("llama-3.2-1b")
+    assert (part_of(recipe.override(assignments)) > part_of(recipe)) == more
+    assert part_of(recipe.override(assignments)) != part_of(recipe)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "dtype", "dropout"),
+    [
+        ("tiny-llama", "lora", "float32", 0.0),
+        ("tiny-llama", "rslora", "bfloat16", 0.1),
+        ("tiny-smollm2", "lora", "float32", 0.1),
+        ("tiny-smollm2", "lora", "bfloat16", 0.0),
+        ("tiny-smollm2", "dora", "bfloat16", 0.1),
+    ],
+)
+def test_activations_are_what_the_engine_keeps_for_the_backward_pass(
+    name: str, kind: str, dtype: str, dropout: float
+) -> None:
+    recipe = load_recipe(name).override([f"adapter.dropout={dropout}", f"adapter.kind={kind}"])
+    shape = doctor.shape_of(doctor.meta_model(recipe.model, recipe.adapter))
+    kept, n_tokens = bytes_kept_by_a_forward_pass(recipe, dtype)
+    value_bytes = 2 if dtype == "bfloat16" else 4
+    estimate = n_tokens * activation_bytes(
+        shape,
+        value_bytes=value_bytes,
+        mask_bytes=4 if dropout else 0,
+        kept_keys=_kept_keys(recipe.override(["data.max_length_tokens=122"]), "cpu"),
+        checkpointing=False,
+    )
+
+    assert 0.9 * kept < estimate < 1.15 * kept
+
+
+def test_a_recipe_that_does_not_fit_is_told_what_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe("llama-3.2-1b")
+    monkeypatch.setattr(doctor, "_device_bytes", lambda device: 14 * 2**30)
+    (warning,) = doctor.describe(recipe, "cpu")["recipe"]["warnings"]
+    changes = [word for word in warning.split() if word.startswith("training.")]
+    mended = doctor.describe(recipe.override(changes), "cpu")["recipe"]
+
+    assert "of 14.0 GiB on cpu; it fits with --set training." in warning
+    assert changes
+    assert mended["warnings"] == []
+
+
+def test_a_recipe_that_can_never_fit_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_device_bytes", lambda device: 2**20)
+    (warning,) = doctor.describe(load_recipe("tiny-llama"), "cpu")["recipe"]["warnings"]
+
+    assert "no setting of training makes it fit" in warning
+
+
+def test_a_machine_is_described_without_a_recipe() -> None:
+    description = doctor.describe(None, "cpu")
+    text = doctor.as_text(description)
+
+    assert json.loads(json.dumps(description)) == description
+    assert description["device"] == "cpu"
+    assert description["recipe"] is None
+    assert description["machine"]["versions"]["torch"] in text
+
+
+def test_a_recipe_is_described_in_words() -> None:
+    text = doctor.as_text(doctor.describe(load_recipe("smollm2-1.7b"), "cpu"))
+
+    assert "1,711,376,384 in the base" in text
+    assert "36,179,968 in 168 adapters" in text
+    assert "activations" in text
+
+
+def test_a_local_folder_in_the_hubs_layout_is_read(tmp_path: Path) -> None:
+    from study.model.toy import base_config
+
+    base_config("llama").save_pretrained(tmp_path)
+    recipe = load_recipe("tiny-llama")
+    local = recipe.override([f"model.name={tmp_path}"])
+
+    described = [doctor.describe(r, "cpu")["recipe"]["parameters"] for r in (recipe, local)]
+    assert described[0] == described[1]
+
+
+def test_a_model_without_configuration_is_refused(tmp_path: Path) -> None:
+    recipe = load_recipe("tiny-llama").override([f"model.name={tmp_path}"])
+
+    with pytest.raises(ModelError, match="cannot read the configuration of"):
+        doctor.describe(recipe, "cpu")
+
+
+def test_an_adapter_without_a_place_is_refused() -> None:
+    recipe = load_recipe("tiny-llama").override(["adapter.target_modules=['c_attn']"])
+
+    with pytest.raises(ModelError, match="c_attn"):
+        doctor.describe(recipe, "cpu")
+
+
+def test_an_absent_device_is_refused() -> None:
+    with pytest.raises(ModelError, match="--device"):
+        doctor.describe(None, "quantum")
+
+
+def bytes_kept_by_a_forward_pass(recipe: Recipe, dtype: str) -> tuple[int, int]:
+    """Run the engine on full-length pairs; return what autograd keeps in layers, and tokens."""
+    import torch
+    from transformers import LlamaForCausalLM
+
+    from study.engine.encoded import Encoded
+    from study.engine.packing import pack
+    from study.model.adapter import fresh_adapter
+    from study.model.base import Base, install
+
+    causal = LlamaForCausalLM(model_config(recipe.model)).to(getattr(torch, dtype))
+    install(causal)
+    causal.requires_grad_(False)
+    base = Base(causal, None, torch.device("cpu"), CHATML_IDS)
+    model = fresh_adapter(base, recipe.adapter, seed=0).train()
+    answer = tuple(range(2, 122))
+    pairs = [Encoded(str(n), str(n), "test", (0, 1), answer, answer[::-1]) for n in range(4)]
+    batch = pack(pairs, rejected=True, prompt_nll=False)
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, Any] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(packed=batch)
+    return sum(storage.nbytes() for storage in kept.values()), batch["n_tokens"]

@@ -1,0 +1,225 @@
+"""Recipes are complete, typed and named by their digest."""
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from study.config.canonical import canonical_json, differences, digest, to_dict
+from study.config.digests import run_config, search_config
+from study.config.recipe import Recipe, from_dict, load_recipe
+from study.errors import ConfigError
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    return load_recipe("tiny-llama")
+
+
+def changed(recipe: Recipe, section: str, **fields: Any) -> dict[str, Any]:
+    tree = to_dict(recipe)
+    (tree[section] if section else tree).update(fields)
+    return tree
+
+
+def test_plain_data_and_back_is_the_same_recipe(recipe: Recipe) -> None:
+    assert from_dict(to_dict(recipe)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "message"),
+    [
+        ("training", "max_step", "unknown key 'training.max_step' (did you mean 'max_steps'?)"),
+        ("", "modell", "unknown key 'modell' (did you mean 'model'?)"),
+        ("data", "zzz", "unknown key 'data.zzz'"),
+    ],
+)
+def test_unknown_keys_are_refused_with_the_nearest_name(
+    recipe: Recipe, section: str, key: str, message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_dict(changed(recipe, section, **{key: 1}))
+
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("section", "fields", "message"),
+    [
+        ("training", {"max_steps": "ten"}, "training.max_steps is 'ten'; it must be of type int"),
+        ("training", {"max_steps": True}, "training.max_steps is True; it must be of type int"),
+        ("training", {"max_steps": 1.5}, "training.max_steps is 1.5; it must be of type int"),
+        ("training", {"max_steps": 0}, "training.max_steps is 0; it must be at least 1"),
+        ("training", {"schedule": "flat"}, "training.schedule is 'flat'; it must be one of"),
+        ("training", {"microbatch_tokens": -1}, "must be 0 or more"),
+        ("analysis", {"sesoi": {"accuracy": 0.0}}, "must be positive"),
+        ("training", {"gradient_checkpointing": "False"}, "it must be of type bool"),
+        ("adapter", {"rank": 0}, "adapter.rank is 0"),
+        ("adapter", {"dropout": 1.0}, "adapter.dropout is 1.0"),
+        ("adapter", {"target_modules": "q_proj"}, "adapter.target_modules is 'q_proj'"),
+        ("adapter", {"target_modules": ["q_proj", 1]}, "adapter.target_modules[1] is 1"),
+        ("data", {"test_pairs": 0}, "data.test_pairs must be at least 1"),
+        ("data", {"max_prompt_tokens": 160}, "data.max_prompt_tokens (160)"),
+        ("data", {"max_dropped_share": 1.5}, "data.max_dropped_share"),
+        ("search", {"space": {"orpo": {"learning_rate": [1e-4, 1e-3]}}}, "orpo takes"),
+        ("search", {"space": {"sft": {"learning_rate": [1e-3, 1e-4]}}}, "increasing order"),
+        ("search", {"space": {"sft": {"learning_rate": [1e-4]}}}, "it must have 2 entries"),
+        ("arms", {"orpo": {"learning_rate": 1e-3}}, "orpo takes ['beta', 'learning_rate']"),
+        ("arms", {"orpo": {"learning_rate": 1e-3, "beta": -1.0}}, "arms.orpo.beta is -1.0"),
+        ("arms", {"ORPO": {"learning_rate": 1e-3}}, "arms are base, sft, orpo"),
+        ("", {"name": "../elsewhere"}, "must be letters, digits"),
+        ("", {"model": "gpt2"}, "model must be a table, not 'gpt2'"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(
+    recipe: Recipe, section: str, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_dict(changed(recipe, section, **fields))
+
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("section", ["", "model", "adapter", "data", "training", "search"])
+def test_every_field_must_be_there(recipe: Recipe, section: str) -> None:
+    complete = to_dict(recipe)
+    for key in complete[section] if section else complete:
+        tree = copy.deepcopy(complete)
+        del (tree[section] if section else tree)[key]
+
+        with pytest.raises(ConfigError, match=f"missing {section}.?{key}; a recipe is complete"):
+            from_dict(tree)
+
+
+def test_an_unknown_recipe_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(ConfigError, match=r"did you mean 'tiny-llama'.*must end in \.toml"):
+        load_recipe("tiny-lama")
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path: Any) -> None:
+    broken = tmp_path / "broken.toml"
+    broken.write_text("name = ")
+
+    with pytest.raises(ConfigError, match=r"there is no recipe file .*absent\.toml"):
+        load_recipe(str(tmp_path / "absent.toml"))
+    with pytest.raises(ConfigError, match=r"recipe .*broken\.toml: Invalid value"):
+        load_recipe(str(broken))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "section", "field", "value"),
+    [
+        ("training.max_steps=50", "training", "max_steps", 50),
+        ("training.weight_decay=1", "training", "weight_decay", 1.0),
+        ("adapter.dropout = 0.1", "adapter", "dropout", 0.1),
+        ("model.name=./some folder/x=y", "model", "name", "./some folder/x=y"),
+        ('data.name="toy"', "data", "name", "toy"),
+        ("training.gradient_checkpointing=true", "training", "gradient_checkpointing", True),
+        ("adapter.target_modules=['q_proj']", "adapter", "target_modules", ("q_proj",)),
+    ],
+)
+def test_an_override_sets_one_field(
+    recipe: Recipe, assignment: str, section: str, field: str, value: Any
+) -> None:
+    new = recipe.override([assignment])
+
+    assert getattr(getattr(new, section), field) == value
+    assert len(differences(to_dict(recipe), to_dict(new))) == (to_dict(recipe) != to_dict(new))
+
+
+def test_overrides_reach_into_arms_and_apply_in_order(recipe: Recipe) -> None:
+    new = recipe.override(["arms.orpo.beta=0.5", "training.max_steps=50", "training.max_steps=70"])
+
+    assert new.arms["orpo"]["beta"] == 0.5
+    assert new.training.max_steps == 70
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("training.max_steps", "has no '='"),
+        ("training.max_step=5", "did you mean 'max_steps'?"),
+        ("trainning.max_steps=5", "there is no section 'trainning' (did you mean 'training'?)"),
+        ("training.max_steps=many", "training.max_steps is 'many'"),
+        ("training.max_steps=-1", "it must be at least 1"),
+    ],
+)
+def test_a_bad_override_is_refused(recipe: Recipe, assignment: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        recipe.override([assignment])
+
+    assert message in str(caught.value)
+
+
+@given(JSON)
+def test_digests_do_not_depend_on_the_order_of_keys(value: Any) -> None:
+    def reversed_keys(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {key: reversed_keys(item[key]) for key in reversed(item)}
+        return [reversed_keys(x) for x in item] if isinstance(item, list) else item
+
+    assert digest(reversed_keys(value)) == digest(value)
+    assert json.loads(canonical_json(value)) == value
+
+
+def test_a_digest_is_the_same_forever() -> None:
+    wanted = "e9f55fb2039abaa563613aaa6d63f0cbcd490b3ee60862bb09657e0218cdf08e"
+
+    assert canonical_json({"b": [1, 2.5, None], "a": "β"}) == '{"a":"β","b":[1,2.5,null]}'
+    assert digest({"b": [1, 2.5, None], "a": "β"}) == wanted
+
+
+def test_numbers_that_are_not_finite_have_no_digest() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        digest({"loss": float("nan")})
+
+
+def test_the_digest_of_a_run_changes_with_what_the_run_computes(recipe: Recipe) -> None:
+    settings = {"learning_rate": 1e-3, "beta": 0.1}
+
+    def run(recipe: Recipe, settings: dict[str, float] = settings, seed: int = 1) -> str:
+        return digest(run_config(recipe, arm="orpo", settings=settings, seed=seed))
+
+    same = recipe.override(["description=other", "search.trials=7", "arms.sft.learning_rate=1e-3"])
+    assert run(same) == run(recipe)
+    assert run(recipe, dict(reversed(settings.items()))) == run(recipe)
+    assert run(recipe.override(["training.max_steps=50"])) != run(recipe)
+    assert run(recipe, {**settings, "beta": 0.2}) != run(recipe)
+    assert run(recipe, seed=2) != run(recipe)
+
+
+def test_the_digest_of_a_search_leaves_out_the_number_of_trials(recipe: Recipe) -> None:
+    def search(recipe: Recipe, arm: str = "sft") -> str:
+        return digest(search_config(recipe, arm=arm, seed=0))
+
+    assert search(recipe.override(["search.trials=7"])) == search(recipe)
+    assert search(recipe.override(["search.space.orpo.beta=[0.1, 0.2]"])) == search(recipe)
+    assert search(recipe.override(["search.space.sft.learning_rate=[0.1, 0.2]"])) != search(recipe)
+    assert search(recipe, "orpo") != search(recipe)
+
+
+def test_a_run_takes_exactly_the_settings_of_its_arm(recipe: Recipe) -> None:
+    with pytest.raises(ConfigError, match=r"sft takes \['learning_rate'\]"):
+        run_config(recipe, arm="sft", settings={"learning_rate": 1e-3, "beta": 0.1}, seed=1)
+
+
+def test_differences_name_the_fields() -> None:
+    old = {"a": {"x": 1, "y": 2}, "b": 3}
+    new = {"a": {"x": 1, "y": 5}, "c": 4}
+
+    assert differences(old, old) == []
+    assert differences(old, new) == [
+        "a.y: 2 in the records, 5 asked for",
+        "b: 3 in the records, '(absent)' asked for",
+        "c: '(absent)' in the records, 4 asked for",
+    ]

@@ -1,0 +1,250 @@
+"""The fused LoRA layer against PEFT's own."""
+
+import pytest
+import torch
+from torch import nn
+
+from study.engine import lora
+from study.engine.lora import fuse_adapters, restore_adapters
+
+LAYERS = ("first", "second")
+
+
+class TwoLayers(nn.Module):
+    """Two linear layers, the second with a bias, and something between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 10, bias=False), nn.Linear(10, 4)
+
+    def forward(self, x):
+        return self.second(self.first(x).relu())
+
+
+@pytest.fixture
+def make_model():
+    from peft import LoraConfig, get_peft_model
+
+    def make(dtype=torch.float64, **options):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            config = LoraConfig(
+                r=3, lora_alpha=7, target_modules=list(LAYERS), init_lora_weights=False, **options
+            )
+            return get_peft_model(TwoLayers().to(dtype), config).to(dtype)
+
+    return make
+
+
+def x_of(dtype=torch.float64):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(2, 5, 6, dtype=torch.float64, generator=generator).to(dtype)
+
+
+def outcome(model, *, seed=2, autocast=False):
+    """Output, gradient of the input and gradients of the adapter."""
+    weight = next(model.parameters())
+    x = x_of(weight.dtype).to(weight.device).requires_grad_()
+    model.zero_grad()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # dropout
+        with torch.autocast(weight.device.type, torch.bfloat16, enabled=autocast):
+            out = model(x)
+    (out.float() ** 2 if autocast else out**2).sum().backward()
+    trained = [p.grad.clone() for p in model.parameters() if p.requires_grad]
+    return [out.detach(), x.grad, *trained]
+
+
+def both(model, **options):
+    expected = outcome(model, **options)
+    fuse_adapters(model)
+    found = outcome(model, **options)
+    return found, expected
+
+
+def is_fused(model, *, autocast=False) -> bool:
+    """Tell whether the output comes from the fused layer."""
+    weight = next(model.parameters())
+    with torch.autocast(weight.device.type, torch.bfloat16, enabled=autocast):
+        out = model(x_of(weight.dtype).to(weight.device))
+    return type(out.grad_fn).__name__ == "_LoraLinearBackward"
+
+
+@pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"lora_dropout": 0.4}])
+def test_it_equals_pefts_layer_with_gradients(make_model, options) -> None:
+    model = make_model(**options).train()
+    found, expected = both(model)
+
+    assert is_fused(model)
+    assert len(found) == 2 + 2 * len(LAYERS)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_dropout_is_left_out_in_evaluation(make_model) -> None:
+    model = make_model(lora_dropout=0.4).eval()
+    found, expected = both(model)
+    trained = outcome(model.train())
+
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+    assert not torch.allclose(trained[0], expected[0])
+
+
+def test_autocast_rounds_no_more_than_pefts_layer_does(make_model) -> None:
+    model = make_model(torch.float32)
+    exact = outcome(model)
+    found, expected = both(model, autocast=True)
+
+    assert is_fused(model, autocast=True)
+    assert found[0].dtype == torch.bfloat16
+    for ours, pefts, reference in zip(found, expected, exact, strict=True):
+        assert ours.dtype == pefts.dtype
+        errors = [(x.float() - reference).norm() for x in (ours, pefts)]
+        assert errors[0] < 1.5 * errors[1]
+        assert errors[0] < 0.02 * reference.norm()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("autocast", [True, False])
+def test_on_a_gpu_it_rounds_no_more_than_pefts_layer_does(make_model, autocast) -> None:
+    model = make_model()
+    exact = outcome(model)
+    model = model.to("cuda", torch.float32 if autocast else torch.bfloat16)
+    found, expected = both(model, autocast=autocast)
+
+    assert is_fused(model, autocast=autocast)
+    assert found[0].dtype == torch.bfloat16
+    for ours, pefts, reference in zip(found, expected, exact, strict=True):
+        assert ours.dtype == pefts.dtype
+        errors = [(x.double().cpu() - reference).norm() for x in (ours, pefts)]
+        assert errors[0] < 1.5 * errors[1]
+        assert errors[0] < 0.02 * reference.norm()
+
+
+@pytest.mark.filterwarnings("ignore:`lora_bias=True`")  # the first layer has no bias
+@pytest.mark.parametrize("options", [{"use_dora": True}, {"lora_bias": True}])
+def test_what_it_does_not_know_stays_pefts(make_model, options) -> None:
+    model = make_model(**options)
+    found, expected = both(model)
+
+    assert not is_fused(model)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_a_disabled_or_merged_adapter_is_pefts_matter(make_model) -> None:
+    model = make_model()
+    x = x_of()
+    adapted = model(x)
+    with model.disable_adapter():
+        bare = model(x)
+    fuse_adapters(model)
+    with model.disable_adapter():
+        torch.testing.assert_close(model(x), bare, rtol=0, atol=0)
+    model.merge_adapter()
+    merged = model(x)
+    model.unmerge_adapter()
+
+    torch.testing.assert_close(merged, adapted)
+    torch.testing.assert_close(model(x), adapted, rtol=1e-12, atol=0)
+    assert not torch.allclose(bare, adapted)
+
+
+def test_a_base_in_another_dtype_is_pefts_matter_without_autocast(make_model) -> None:
+    model = make_model(torch.float32)
+    for name in LAYERS:
+        getattr(model.base_model.model, name).base_layer.bfloat16()
+    x = x_of(torch.float32).bfloat16()
+    expected = model(x)
+    fuse_adapters(model)
+
+    torch.testing.assert_close(model(x), expected, rtol=0, atol=0)
+
+
+def test_an_adapter_of_two_dtypes_is_refused_as_peft_refuses_it(make_model) -> None:
+    model = make_model(torch.float32)
+    model.base_model.model.second.lora_B.double()
+    fuse_adapters(model)
+    with pytest.raises(RuntimeError, match="dtype"):
+        model(x_of(torch.float32))
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_a_base_that_is_trained_keeps_its_gradient(make_model, name) -> None:
+    model = make_model()
+    fuse_adapters(model)
+    trained = getattr(model.base_model.model.second.base_layer, name).requires_grad_()
+    model(x_of()).sum().backward()
+
+    assert trained.grad is not None
+
+
+def test_two_active_adapters_are_pefts_matter(make_model) -> None:
+    model = make_model()
+    model.add_adapter("other", model.peft_config["default"])
+    model.base_model.set_adapter(["default", "other"])
+    expected = model(x_of())
+    fuse_adapters(model)
+
+    assert not is_fused(model)
+    torch.testing.assert_close(model(x_of()), expected, rtol=1e-12, atol=0)
+
+
+def add_accelerates_hook(module, called):
+    from accelerate.hooks import ModelHook, add_hook_to_module
+
+    hook = ModelHook()
+    hook.pre_forward = lambda module, *args, **kwargs: (called(), (args, kwargs))[1]
+    add_hook_to_module(module, hook)
+
+
+@pytest.mark.parametrize("part", ["base_layer", "lora_A", "lora_B"])
+@pytest.mark.parametrize(
+    "add_hook",
+    [
+        lambda module, called: module.register_forward_hook(lambda *_: called()),
+        lambda module, called: module.register_forward_pre_hook(lambda *_: called()),
+        lambda module, called: module.register_full_backward_hook(lambda *_: called()),
+        lambda module, called: module.register_full_backward_pre_hook(lambda *_: called()),
+        add_accelerates_hook,
+    ],
+    ids=["forward", "before forward", "backward", "before backward", "accelerate"],
+)
+def test_hooks_are_called(make_model, part, add_hook) -> None:
+    model = make_model()
+    fuse_adapters(model)
+    module, calls = getattr(model.base_model.model.second, part), []
+    add_hook(module if part == "base_layer" else module["default"], lambda: calls.append(1))
+    model(x_of().requires_grad_()).sum().backward()
+
+    assert calls == [1]
+
+
+def test_pefts_layers_can_be_restored(make_model) -> None:
+    model = make_model()
+    fuse_adapters(model)
+    fused = is_fused(model)
+    restore_adapters(model)
+
+    assert fused
+    assert not is_fused(model)
+
+
+@pytest.mark.skipif(not lora.ONEDNN, reason="this PyTorch has no oneDNN")
+def test_onednns_products_equal_pytorchs_for_any_layout(monkeypatch) -> None:
+    monkeypatch.setattr(lora, "ONEDNN_FROM", 0)
+    x, square = torch.randn(5, 300), torch.randn(300, 301)
+    for weight in (square[:, 1:], square[:, 1:].T, square[:7, :300]):
+        for bias in (None, torch.randn(len(weight))):
+            found, expected = lora._product(x, weight, bias), nn.functional.linear(x, weight, bias)
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not lora.ONEDNN, reason="this PyTorch has no oneDNN")
+def test_large_products_alone_go_to_onednn() -> None:
+    weight = torch.randn(1024, 512)
+    operators = []
+    for n_tokens in (511, 512):
+        with torch.profiler.profile() as profile:
+            lora._product(torch.randn(n_tokens, 512), weight)
+        operators.append({event.key for event in profile.key_averages()})
+
+    assert ["mkldnn::_linear_pointwise" in names for names in operators] == [False, True]
