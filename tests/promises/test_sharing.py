@@ -36,7 +36,7 @@ import sys
 import time
 from types import SimpleNamespace
 
-from study.records import write_bytes
+from study.records.files import write_bytes
 
 SCORES = dict.fromkeys(("margin", "accuracy", "log_odds", "chosen_logps", "rejected_logps"), 0.5)
 
@@ -95,9 +95,9 @@ from pathlib import Path
 import stand_in
 
 from study.compare import compare
-from study.config import load_recipe
-from study.devices import Slot
-from study.jobs import run_jobs
+from study.config.recipe import load_recipe
+from study.workers.devices import Slot
+from study.workers.jobs import run_jobs
 
 if __name__ == "__main__":
     def here(jobs):
@@ -114,9 +114,9 @@ from pathlib import Path
 
 import stand_in
 
-from study.config import load_recipe
-from study.devices import Slot
-from study.jobs import run_jobs
+from study.config.recipe import load_recipe
+from study.workers.devices import Slot
+from study.workers.jobs import run_jobs
 from study.search import search
 
 if __name__ == "__main__":
@@ -355,7 +355,7 @@ def test_half_a_line_in_the_journal_is_cut_off_by_the_next_writer(recipe, tmp_pa
 def test_a_writer_that_is_killed_does_not_hold_up_the_journal(recipe, tmp_path):
     code = """
         import os, pathlib, sys
-        from study.search import _JournalLock
+        from study.search.storage import _JournalLock
         _JournalLock(pathlib.Path(sys.argv[1])).acquire()
         os.kill(os.getpid(), 9)
     """
