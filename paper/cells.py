@@ -45,6 +45,11 @@ class Row:
     cells: tuple[Cell, ...]
     primary: bool = False
 
+    @property
+    def is_tall(self) -> bool:
+        """Whether it has notes or several lines, so that print needs a gap before the next row."""
+        return any(cell.note or len(cell.lines) > 1 for cell in self.cells)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Group:

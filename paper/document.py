@@ -5,151 +5,32 @@ nowhere else. A skin knows every kind of block and no content.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
 
 from analysis.findings import FigureFile, Findings, Sample
 from analysis.words import arm_name, with_unit
+from paper.blocks import (
+    Answers,
+    Block,
+    Bullets,
+    Commands,
+    Document,
+    Figure,
+    Fold,
+    Formula,
+    Heading,
+    Prose,
+    Section,
+    TableBlock,
+)
 from paper.cells import Table
 from paper.prose import read_text
-from paper.tables import claims, costs, provenance, results, search, tests
+from paper.tables import claims, contrasts, costs, provenance, results, search
 
 TITLE = "Should I train my small model with SFT or with ORPO?"
 SHORT_TITLE = "SFT or ORPO for a small model?"
 SUBTITLE = (
     "A reproduction study: arms that differ in the loss alone, several seeds, held-out pairs."
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prose:
-    """Paragraphs and lists in the Markdown of ``paper.prose``."""
-
-    kind: ClassVar = "prose"
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bullets:
-    """A list; an item may have a label."""
-
-    kind: ClassVar = "bullets"
-    items: tuple[tuple[str, str], ...]
-    """(label, text); the label is empty where there is none."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Heading:
-    """A heading within a section."""
-
-    kind: ClassVar = "heading"
-    text: str
-    level: Literal[3, 4] = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Formula:
-    """The loss of ORPO; every skin sets it in its own mathematics."""
-
-    kind: ClassVar = "formula"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TableBlock:
-    """One table."""
-
-    kind: ClassVar = "table"
-    table: Table
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """One figure; the build has drawn its files."""
-
-    kind: ClassVar = "figure"
-    file: FigureFile
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answers:
-    """One prompt and what everybody answered."""
-
-    kind: ClassVar = "answers"
-    place: str
-    prompt: str
-    answers: tuple[tuple[str, str], ...]
-    """(who, text), the chosen answer first."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Commands:
-    """Lines to type into a shell."""
-
-    kind: ClassVar = "commands"
-    lines: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fold:
-    """Detail that a screen folds away, under a summary."""
-
-    kind: ClassVar = "fold"
-    summary: str
-    blocks: tuple["Block", ...]
-    late: bool = False
-    """Whether print has it in the appendix."""
-
-
-Block = Prose | Bullets | Heading | Formula | TableBlock | Figure | Answers | Commands | Fold
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """One section; its name is its address."""
-
-    name: str
-    heading: str
-    blocks: tuple[Block, ...]
-
-    @property
-    def early(self) -> tuple[Block, ...]:
-        """What print has in the section itself."""
-        return tuple(block for block in self.blocks if block not in self.late)
-
-    @property
-    def late(self) -> tuple[Block, ...]:
-        """What print has in the appendix."""
-        return tuple(block for block in self.blocks if isinstance(block, Fold) and block.late)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Document:
-    """The whole report."""
-
-    answer: str
-    origin: str
-    signature: str
-    sections: tuple[Section, ...]
-    appendix: Section
-    title: str = field(default=TITLE)
-    short_title: str = field(default=SHORT_TITLE)
-    subtitle: str = field(default=SUBTITLE)
-
-    @property
-    def all(self) -> tuple[Section, ...]:
-        """Every section in the order of a screen."""
-        return (*self.sections, self.appendix)
-
-    @property
-    def printed_appendix(self) -> tuple[Block, ...]:
-        """The blocks of the appendix in print: its own text first, then what came late."""
-        late = (block for section in self.sections for block in section.late)
-        own = self.appendix.blocks
-        return (
-            *(block for block in own if not isinstance(block, Fold)),
-            *late,
-            *(block for block in own if isinstance(block, Fold)),
-        )
 
 
 def build_document(findings: Findings, figures: Sequence[FigureFile]) -> Document:
@@ -192,6 +73,9 @@ def build_document(findings: Findings, figures: Sequence[FigureFile]) -> Documen
         ),
     ]
     return Document(
+        title=TITLE,
+        short_title=SHORT_TITLE,
+        subtitle=SUBTITLE,
         answer=findings.answer,
         origin=findings.origin,
         signature=findings.signature,
@@ -275,13 +159,13 @@ def _tuning(findings: Findings) -> list[Block]:
 
 def _tests(findings: Findings) -> list[Block]:
     blocks: list[Block] = [_text("tests"), *_list(findings.test_remarks)]
-    for rows in tests.comparisons(findings):
-        recipe, baseline, treatment = tests.compared(rows)
+    for rows in contrasts.comparisons(findings):
+        recipe, baseline, treatment = contrasts.compared(rows)
         blocks += [
-            _table(tests.tests(findings, rows)),
+            _table(contrasts.tests(findings, rows)),
             *_fold(
                 f"What the uncertainty is made of: {recipe}, {treatment} against {baseline}",
-                tests.parts(findings, rows),
+                contrasts.parts(findings, rows),
                 late=True,
             ),
         ]

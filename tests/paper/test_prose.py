@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from analysis.findings import Findings
-from paper.document import Document, Fold, Prose, build_document
+from paper.blocks import Document, Fold, Prose
+from paper.document import build_document
 from paper.prose import FOLDER, prose_html, prose_tex, read_references, read_text
 
 TEXTS = sorted(path.stem for path in (FOLDER / "text").glob("*.md"))

@@ -10,17 +10,18 @@ import pytest
 from analysis.findings import Findings
 from analysis.words import interval, mean_sd, p_value, quantity, signed, times
 from paper import escape
+from paper.blocks import Document, Fold, TableBlock
 from paper.cells import Cell, Column, Group, Row, Table, cell, row
-from paper.document import Document, Fold, TableBlock, build_document
+from paper.document import build_document
 from paper.render import render_html, render_tex
-from paper.tables import claims, costs, provenance, results, search, tests
+from paper.tables import claims, contrasts, costs, provenance, results, search
 
 Cells = list[list[str]]
 
 TEX_NAMES = {
     **{printed: character for character, printed in escape._TEX.items()},
     r"\allowbreak{}": "",
-    r"\newline ": " ",
+    r"\linebreak ": " ",
     r"\bfseries ": "",
     r"\ttfamily ": "",
     r"\textbf": "",
@@ -152,7 +153,7 @@ def test_arms_show_settings_then_scores_with_the_primary_one_set_apart(
 
 def test_tests_show_effect_interval_failures_and_remark(findings: Findings) -> None:
     found = findings.pooled[0]
-    table = tests.tests(findings, findings.pooled)
+    table = contrasts.tests(findings, findings.pooled)
     made = table.groups[0].rows[0]
 
     assert texts(made)[1] == signed(found.estimate, 3)

@@ -1,4 +1,4 @@
-"""Tables of tests: two arms beside each other in every score."""
+"""Tables of contrasts: two arms beside each other in every score."""
 
 from collections.abc import Sequence
 
