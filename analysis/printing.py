@@ -1,5 +1,6 @@
 """Print numbers, settings and names, alike in every sentence, figure and table."""
 
+import json
 import math
 from collections.abc import Mapping
 
@@ -62,3 +63,114 @@ def verdict_words(row: ContrastRow) -> str:
     if row.verdict.endswith("by at least"):
         return f"{row.verdict} {row.sesoi:g}"
     return str(row.verdict)
+
+
+def arrow(metric: Metric) -> str:
+    """Say by an arrow which direction of a metric is better."""
+    sign = {True: "↑", False: "↓", None: ""}[metric.higher_is_better]
+    return f"\N{NO-BREAK SPACE}{sign}" if sign else ""
+
+
+def with_unit(label: str, unit: str) -> str:
+    """Print a label with its unit in brackets, if it has one."""
+    return f"{label} ({unit})" if unit else label
+
+
+def interval(low: float | None, high: float | None, digits: int) -> str:
+    """Print the bounds of an interval, or a dash where there is none."""
+    if low is None or high is None:
+        return MISSING
+    return f"[{number(low, digits)}, {number(high, digits)}]"
+
+
+def mean_sd(mean: float, sd: float | None, digits: int) -> str:
+    """Print ``mean ± sd``, or the mean alone where one run has no spread."""
+    return number(mean, digits) if sd is None else f"{number(mean, digits)} ± {number(sd, digits)}"
+
+
+def p_value(value: float | None) -> str:
+    """Print a p-value as ``p = 0.012``, ``p < 0.001`` or ``p > 0.999``, unbroken."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    text = "< 0.001" if value < 0.001 else "> 0.999" if value > 0.999 else f"= {value:.3f}"
+    return f"p {text}".replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def percent_1(value: float) -> str:
+    """Print a rate in per cent with one decimal."""
+    return f"{number(100 * value, 1)}\N{NO-BREAK SPACE}%"
+
+
+def band(low: float | None, high: float | None) -> str:
+    """Print the rates between which one must lie, or a dash where nothing is asked."""
+    if low is not None and high is not None:
+        return f"{percent_1(low)} to {percent_1(high)}"
+    if low is not None:
+        return f"at least {percent_1(low)}"
+    return MISSING if high is None else f"at most {percent_1(high)}"
+
+
+def count(value: float | None) -> str:
+    """Print a count with thousands separated."""
+    return MISSING if value is None else f"{value:,.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Print seconds as ``8.2 s``, ``4 min 10 s`` or ``2 h 5 min``."""
+    if seconds is None:
+        return MISSING
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def memory(size: float | None) -> str:
+    """Print bytes in MiB or GiB."""
+    if size is None:
+        return MISSING
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def quantity(value: float, unit: str) -> str:
+    """Print seconds, bytes, or a rate with its unit, in three figures."""
+    if unit == "s":
+        return duration(value)
+    if unit == "bytes":
+        return memory(value)
+    digits = max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0
+    return f"{value:,.{digits}f}\N{NO-BREAK SPACE}{unit}"
+
+
+def times(ratio: float) -> str:
+    """Print a ratio as ``3.2×``."""
+    return f"{number(ratio, 1 if ratio >= 10 else 2)}×"
+
+
+def raw(value: float) -> str:
+    """Print a raw value with six significant figures."""
+    text = f"{value:.6g}"
+    return text if "e" in text else text.replace("-", "−")
+
+
+def raw_values(by_seed: Mapping[int, float]) -> str:
+    """Print every seed with its value: ``1: 0.8125 · 2: 0.8203``."""
+    return " · ".join(f"{seed}: {raw(value)}" for seed, value in sorted(by_seed.items()))
+
+
+def short(digest: object) -> str:
+    """Print the first sixteen characters of a digest."""
+    return str(digest)[:16]
+
+
+def flat(section: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
+    """List a configuration as (dotted name, value as TOML writes it)."""
+    rows: list[tuple[str, str]] = []
+    for name, value in section.items():
+        if isinstance(value, Mapping):
+            rows += flat(value, f"{prefix}{name}.")
+        else:
+            rows.append((f"{prefix}{name}", json.dumps(value, ensure_ascii=False, default=str)))
+    return rows

@@ -26,6 +26,7 @@ BENCH_BEGIN = (
     "from runs/published/bench.json: begin -->"
 )
 END = "<!-- end -->"
+SCORES = ("accuracy", "margin", "nll", "exact_match")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,12 +48,28 @@ def main(*, check: bool) -> None:
 
 def block(findings: "Findings") -> str:
     """Render the answer and the table of arms as Markdown."""
-    return _render("readme.md", findings=findings)
+    from analysis.printing import arm_name
+    from paper.tables import results
+
+    return _render(
+        "readme.md",
+        answer=findings.answer,
+        arms=results.overview(findings, SCORES),
+        searches=[
+            f"{arm_name(row.arm)} on {row.recipe}: best of {row.n_trials} trials, "
+            f"{row.n_pruned} of them pruned, confirmed with fresh seeds."
+            for row in findings.searches
+        ],
+    )
 
 
 def bench_block(findings: "Findings") -> str:
     """Render the costs beside TRL's as Markdown, or how to measure them."""
-    return _render("bench.md", bench=findings.bench)
+    from paper.tables import costs
+
+    if findings.bench is None:
+        return _render("bench.md", costs=None)
+    return _render("bench.md", costs=costs.bench(findings.bench), remarks=findings.bench.remarks)
 
 
 def _render(template: str, **values: object) -> str:

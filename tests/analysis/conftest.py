@@ -1,378 +1,45 @@
-"""A synthetic study: real files in the records' layout, numbers from a generator."""
+"""Synthetic studies on disk: whole ones to read, a small one to damage."""
 
-import math
 import shutil
+import sys
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 
-from study.config.canonical import digest
-from study.config.claims import load_claims
-from study.config.digests import run_config, search_config
-from study.config.recipe import load_recipe
-from study.records.files import write_jsonl, write_sealed
-from study.records.folders import claim_folder
-from study.records.layout import (
-    BEST,
-    CONFIRMATIONS,
-    EXAMPLES,
-    GENERATIONS,
-    STEPS,
-    TRIALS,
-    plan_path,
-    search_folder,
-)
-from study.records.plan import register, write_plan
-from study.records.runs import run_folder, setting_folder
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-RECIPES = ("tiny-llama", "tiny-smollm2")
-N_EXAMPLES, N_GENERATED = 80, 40
-SETTINGS = {
-    "base": {},
-    "sft": {"learning_rate": 2.5e-3},
-    "orpo": {"learning_rate": 3.2e-3, "beta": 0.42},
-}
-# Final chosen and rejected log-probability per token of every arm.
-FINAL = {
-    "base": (-4.9, -4.1),
-    "sft": (-0.72, -1.15),
-    "orpo": (-0.75, -2.2),
-    "default": (-4.7, -4.2),
-    "beta-0.1": (-0.75, -1.7),
-    "beta-0.5": (-0.78, -2.3),
-    "beta-1.0": (-1.1, -3.2),
-    "higher-rate": (-0.75, -1.7),
-}
-
-
-def _curve(final, start, share):
-    return start + (final - start) * (1 - math.exp(-4 * share))
-
-
-def _validation_row(rng, arm, step, share):
-    chosen, rejected = (
-        _curve(final, start, share) for final, start in zip(FINAL[arm], FINAL["base"], strict=True)
-    )
-    chosen, rejected = chosen + rng.normal(0, 0.03), rejected + rng.normal(0, 0.05)
-    margin = chosen - rejected
-    return {
-        "split": "validation",
-        "step": step,
-        "nll": -chosen,
-        "lor": math.log1p(math.exp(-margin)),
-        "log_odds": 1.2 * margin,
-        "margin": margin,
-        "accuracy": 1 / (1 + math.exp(-1.6 * margin)),
-        "chosen_logps": chosen,
-        "rejected_logps": rejected,
-    }
-
-
-def _train_row(rng, arm, step, share):
-    row = _validation_row(rng, arm, step, share)
-    both = arm == "orpo"
-    return row | {
-        "split": "train",
-        "loss": row["nll"] + (0.4 * row["lor"] if both else 0.0),
-        "or_loss": row["lor"] if both else None,
-        "log_odds": row["log_odds"] if both else None,
-        "margin": row["margin"] if both else None,
-        "accuracy": row["accuracy"] if both else None,
-        "learning_rate": 1e-3,
-        "grad_norm": 1.0,
-        "tokens": 640,
-        "seconds": 0.1,
-        "peak_memory_bytes": 200_000_000,
-    }
-
-
-def _steps(rng, arm, recipe, last=None):
-    training = recipe.training
-    end = last or training.max_steps
-    if arm == "base":
-        return [_validation_row(rng, arm, 0, 0.0)]
-    rows = [_validation_row(rng, arm, 0, 0.0)]
-    for step in range(1, end + 1):
-        share = step / training.max_steps
-        if step % training.log_every_steps == 0:
-            rows.append(_train_row(rng, arm, step, share))
-        if step % training.validate_every_steps == 0:
-            rows.append(_validation_row(rng, arm, step, share))
-    return rows
-
-
-def make_examples(rng, arm):
-    prompts = np.random.default_rng(1)  # difficulty of a pair is the same in every run
-    n = N_EXAMPLES
-    chosen_tokens = prompts.integers(6, 18, n)
-    rejected_tokens = prompts.integers(6, 24, n)
-    hard = prompts.normal(0, 0.25, n)
-    chosen, rejected = FINAL[arm]
-    shift = 0.0 if arm == "base" else rng.normal(0, 0.03)
-    chosen = np.minimum(chosen + shift + hard + rng.normal(0, 0.08, n), -0.01)
-    rejected = np.minimum(rejected - shift + rng.normal(0, 0.5, n), -0.01)
-    quality = {"base": 0.2, "sft": 0.55, "orpo": 0.6}.get(arm, 0.6)
-    length = {"base": 30, "sft": 12, "orpo": 10}.get(arm, 10)
-    generated = np.arange(n) < N_GENERATED
-
-    def only_generated(values):
-        return [value if made else None for value, made in zip(values, generated, strict=True)]
-
-    rouge = np.clip(quality + hard + rng.normal(0, 0.1, n), 0, 1)
-    tokens = np.minimum(np.maximum(1, length + rng.normal(0, 4, n)).astype(int), 32)
-    return pd.DataFrame(
-        {
-            "example_id": [f"{i:016x}" for i in range(n)],
-            "cluster_id": [f"{i // 2:016x}" for i in range(n)],
-            "source": ["toy"] * n,
-            "chosen_logp_sum": chosen * chosen_tokens,
-            "chosen_tokens": chosen_tokens,
-            "rejected_logp_sum": rejected * rejected_tokens,
-            "rejected_tokens": rejected_tokens,
-            "response_tokens": pd.array(only_generated(tokens.tolist()), dtype="Int64"),
-            "ended": pd.array(only_generated((tokens < 32).tolist()), dtype="boolean"),
-            "rouge1": only_generated(rouge.tolist()),
-            "rouge2": only_generated((rouge * 0.6).tolist()),
-            "rougeL": only_generated((rouge * 0.9).tolist()),
-            "exact_match": only_generated((rng.random(n) < quality).astype(float).tolist()),
-        }
-    )
-
-
-def scores_of(frame):
-    """Slow twin of the scores: a loop over rows."""
-    rows = frame.to_dict("records")
-    chosen = [row["chosen_logp_sum"] / row["chosen_tokens"] for row in rows]
-    rejected = [row["rejected_logp_sum"] / row["rejected_tokens"] for row in rows]
-    odds = [
-        (c - r) - (math.log(1 - math.exp(c)) - math.log(1 - math.exp(r)))
-        for c, r in zip(chosen, rejected, strict=True)
-    ]
-    scores = {
-        "nll": -sum(row["chosen_logp_sum"] for row in rows)
-        / sum(row["chosen_tokens"] for row in rows),
-        "lor": np.mean([math.log1p(math.exp(-x)) for x in odds]),
-        "accuracy": np.mean([float(c > r) for c, r in zip(chosen, rejected, strict=True)]),
-        "margin": np.mean(chosen) - np.mean(rejected),
-        "log_odds": np.mean(odds),
-        "chosen_logps": np.mean(chosen),
-        "rejected_logps": np.mean(rejected),
-    }
-    for name in ("rouge1", "rouge2", "rougeL", "response_tokens", "ended", "exact_match"):
-        values = [float(row[name]) for row in rows if not pd.isna(row[name])]
-        scores[name] = np.mean(values)
-    return {name: float(value) for name, value in scores.items()}
-
-
-def make_run(runs, recipe, arm, seed, *, diverged=False, tuned=True, examples=None, setting=None):
-    """Write one finished run, of claims if a setting is named, and a plan where there is none."""
-    if not plan_path(runs, recipe.name).exists():
-        make_plan(runs, recipe)
-    name = setting or arm
-    rng = np.random.default_rng([seed, *name.encode(), *recipe.name.encode()])
-    folder, settings = run_folder(runs, recipe.name, arm, seed), SETTINGS[arm]
-    if setting:
-        folder = setting_folder(runs, recipe.name, setting, seed)
-        settings = load_claims().scale_of(recipe)[1].settings[setting]
-    config = run_config(recipe, arm=arm, settings=settings, seed=seed)
-    folder.claim(config)
-    write_jsonl(folder.path / STEPS, _steps(rng, name, recipe, last=40 if diverged else None))
-    scores = {}
-    if not diverged:
-        frame = make_examples(rng, name) if examples is None else examples
-        frame.to_parquet(folder.path / EXAMPLES)
-        scores = scores_of(frame)
-        write_jsonl(
-            folder.path / GENERATIONS,
-            [
-                {
-                    "example_id": name,
-                    "prompt": f"What is {name[-2:]}?",
-                    "reference": f"It is {name[-2:]}.",
-                    "text": f"{arm} says {name[-2:]}",
-                }
-                for name in frame["example_id"][:N_GENERATED]
-            ],
-        )
-    split = {"pairs": N_EXAMPLES, "fingerprint": digest("split")}
-    folder.finish(
-        {
-            "schema": 1,
-            "status": "diverged" if diverged else "ok",
-            "digest": digest(config),
-            "recipe": recipe.name,
-            "arm": arm,
-            "settings": settings,
-            "seed": seed,
-            "tuned": tuned and arm != "base",
-            "scores": scores,
-            "divergence": {"step": 41, "example_ids": ["00ab", "00cd"]} if diverged else None,
-            "data": {"train": split, "validation": split, "test": split, "source": "toy"},
-            "cost": {
-                "train_s": 0.0 if arm == "base" else 20.0 + seed,
-                "evaluate_s": 3.0,
-                "steps": 0 if arm == "base" else recipe.training.max_steps,
-                "train_tokens": 0 if arm == "base" else 100_000,
-                "peak_memory_bytes": 200_000_000,
-            },
-            "parameters": {"total": 900_000, "trainable": 0 if arm == "base" else 100_000},
-            "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
-            "device": "cpu",
-            "git": "0123456789abcdef",
-            "finished_at": "2026-01-02T03:04:05+00:00",
-        }
-    )
-    return folder
-
-
-def _intermediate(rng, last, end):
-    """Validations that come closer to the last one, ever less noisily."""
-    return [
-        {"step": step}
-        | {
-            name: value + (1 - step / end) * (1 + rng.normal(0, 0.5)) if step < end else value
-            for name, value in last.items()
-        }
-        for step in range(20, end + 1, 20)
-    ]
-
-
-def make_search(runs, recipe, arm, *, trials=20):
-    """Write one finished search: published settings first, then chance, then TPE."""
-    rng = np.random.default_rng([*arm.encode(), *recipe.name.encode()])
-    folder = search_folder(runs, recipe.name, arm)
-    claim_folder(folder, search_config(recipe, arm=arm, seed=0))
-    space = recipe.search.space[arm]
-    rows = []
-    for number in range(trials):
-        state = {5: "pruned", 8: "pruned", 9: "diverged"}.get(number, "complete")
-        settings = {
-            name: float(np.exp(rng.uniform(np.log(low), np.log(high))))
-            for name, (low, high) in space.items()
-        }
-        published = None
-        if number < 2 and arm == "orpo":
-            settings = {"learning_rate": [2e-4, 8e-4][number], "beta": 0.1}
-            published = ["axolotl example (Mistral-7B QLoRA r 32)", "another source"][number]
-        off = abs(math.log(settings["learning_rate"] / 3e-3)) / 2
-        nll = 0.75 + 0.6 * off + float(rng.normal(0, 0.03))
-        lor = 0.45 + 0.2 * off + float(rng.normal(0, 0.02))
-        if arm == "orpo":
-            lor -= 0.1 * min(1.5, settings["beta"])
-            nll += 0.05 * settings["beta"]
-        accuracy = min(0.98, 0.95 - 0.35 * lor - 0.1 * off)
-        last = {"nll": nll, "lor": lor, "accuracy": accuracy, "margin": 1.0, "log_odds": 1.2}
-        missing = dict.fromkeys(last)
-        rows.append(
-            {
-                "number": number,
-                "state": state,
-                "settings": settings,
-                "value": None if state == "diverged" else nll + lor,
-                **(missing if state == "diverged" else last),
-                "published": published,
-                "sampled": "published" if published else "random" if number < 10 else "tpe",
-                "intermediate": _intermediate(rng, last, 40 if state == "pruned" else 160),
-                "seconds": 3.0,
-                "seed": 100_000,
-            }
-        )
-    write_jsonl(folder / TRIALS, rows)
-    best = min((row for row in rows if row["state"] == "complete"), key=lambda row: row["value"])
-    confirmations = [
-        {"trial": best["number"], "settings": best["settings"], "seed": seed, "status": "ok"}
-        | {name: best[name] for name in ("value", "nll", "lor", "accuracy", "margin")}
-        for seed in (200_001, 200_002)
-    ]
-    write_jsonl(folder / CONFIRMATIONS, confirmations)
-    write_sealed(
-        folder / BEST,
-        {
-            "recipe": recipe.name,
-            "arm": arm,
-            "digest": digest(search_config(recipe, arm=arm, seed=0)),
-            "objective": "nll+lor",
-            "direction": "minimize",
-            "settings": best["settings"],
-            "trial": best["number"],
-            "trial_value": best["value"],
-            "value": best["value"] + 0.02,
-            "optimism": 0.02,
-            "n_trials": trials,
-            "n_pruned": 2,
-            "n_diverged": 1,
-            "search_seed": 100_000,
-            "confirmation_seeds": [200_001, 200_002],
-            "n_candidates": 3,
-            "rows": {
-                TRIALS: [trials, digest(rows)],
-                CONFIRMATIONS: [len(confirmations), digest(confirmations)],
-            },
-        },
-    )
-
-
-def make_plan(runs, recipe, *, seeds=(1, 2, 3)):
-    """Write the plan of a comparison."""
-    write_plan(runs, recipe, seeds=seeds, arms=SETTINGS)
-
-
-def make_study(runs, *, recipes=RECIPES, seeds=(1, 2, 3)):
-    """Write a whole study."""
-    for name in recipes:
-        recipe = load_recipe(name)
-        make_plan(runs, recipe, seeds=seeds)
-        for arm in ("sft", "orpo"):
-            make_search(runs, recipe, arm)
-            for seed in seeds:
-                make_run(runs, recipe, arm, seed)
-        make_run(runs, recipe, "base", 0)
-    return runs
-
-
-def make_claims(runs, recipe, *, seeds=(1, 2, 3)):
-    """Register the claims of one recipe and write all runs that decide them."""
-    register(runs, recipe, seeds=seeds)
-    for setting in load_claims().scale_of(recipe)[1].settings:
-        for seed in seeds:
-            make_run(runs, recipe, "orpo", seed, setting=setting, tuned=False)
+import made_records
 
 
 @pytest.fixture(scope="session")
 def claim_study(tmp_path_factory) -> Path:
     """A finished study of two recipes with the runs of claims; read only."""
-    runs = make_study(tmp_path_factory.mktemp("claims") / "runs")
-    for name in RECIPES:
-        make_claims(runs, load_recipe(name))
-        make_search(runs, load_recipe(name), "orpo", trials=20)
-    return runs
+    return made_records.make_whole_study(tmp_path_factory.mktemp("claims") / "runs")
 
 
 @pytest.fixture(scope="session")
 def study_runs(tmp_path_factory) -> Path:
     """A finished study of two recipes; read only."""
-    return make_study(tmp_path_factory.mktemp("study") / "runs")
+    return made_records.make_study(tmp_path_factory.mktemp("study") / "runs")
 
 
 @pytest.fixture
 def small_runs(tmp_path) -> Path:
     """A finished study of one recipe, to be damaged."""
-    return make_study(tmp_path / "runs", recipes=("tiny-llama",))
+    return made_records.make_study(tmp_path / "runs", recipes=("tiny-llama",))
 
 
 @pytest.fixture
 def builders():
     """The functions that write records, for tests that need other ones."""
     return {
-        "run": make_run,
-        "plan": make_plan,
-        "claims": make_claims,
-        "search": make_search,
-        "study": make_study,
-        "examples": make_examples,
-        "scores": scores_of,
-        "recipe": load_recipe,
+        "run": made_records.make_run,
+        "plan": made_records.make_plan,
+        "claims": made_records.make_claims,
+        "search": made_records.make_search,
+        "study": made_records.make_study,
+        "examples": made_records.make_examples,
+        "scores": made_records.scores_of,
+        "recipe": made_records.load_recipe,
         "remove": shutil.rmtree,
     }

@@ -1,10 +1,14 @@
 """Hand-written prose and references."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from analysis.findings import Findings
+from paper.blocks import Document, Fold, Prose
+from paper.document import build_document
 from paper.prose import FOLDER, prose_html, prose_tex, read_references, read_text
 
 TEXTS = sorted(path.stem for path in (FOLDER / "text").glob("*.md"))
@@ -39,11 +43,20 @@ def test_every_reference_is_cited_and_every_citation_has_one() -> None:
     assert cited == {entry.key for entry in read_references()}
 
 
-def test_every_text_is_used_by_both_templates() -> None:
-    for template in ("report.html", "report.tex"):
-        source = (FOLDER / "templates" / template).read_text(encoding="utf-8")
+def test_every_text_is_used_by_the_report(findings: Findings) -> None:
+    used = {block.text for block in everything(build_document(findings, ()))}
 
-        assert sorted(set(re.findall(r'prose\("(\w+)"\)', source))) == TEXTS
+    assert used == {read_text(name) for name in TEXTS}
+
+
+def everything(document: Document) -> Iterator[Prose]:
+    """Yield the prose of a document, also what is folded away."""
+    blocks = [block for section in document.all for block in section.blocks]
+    for block in blocks:
+        if isinstance(block, Fold):
+            blocks.extend(block.blocks)
+        elif isinstance(block, Prose):
+            yield block
 
 
 def test_references_are_read_with_authors_and_venue() -> None:

@@ -1,0 +1,67 @@
+"""Tables of what runs cost."""
+
+from analysis.findings import Bench, Findings
+from analysis.printing import arm_name, count, duration, memory, quantity, times
+from paper.cells import Column, Table, one_group, row
+
+
+def cost(findings: Findings) -> Table:
+    """Print what one run of every arm cost."""
+    return Table(
+        name="cost",
+        columns=(
+            Column(head="Runs", width=0.2, unbroken=True),
+            Column(head="Training", width=0.13, number=True),
+            Column(head="Evaluation", width=0.13, number=True),
+            Column(head="Tokens\ntrained on", width=0.13, number=True),
+            Column(head="Tokens\nper second", width=0.13, number=True),
+            Column(head="Peak\nmemory", width=0.13, number=True),
+            Column(head="Device", width=0.15),
+        ),
+        groups=one_group(
+            [
+                row(
+                    f"{found.recipe}, {arm_name(found.arm)}",
+                    duration(found.train_s),
+                    duration(found.evaluate_s),
+                    count(found.train_tokens),
+                    count(found.tokens_per_s),
+                    memory(found.peak_memory_bytes),
+                    found.device,
+                )
+                for found in findings.costs
+            ]
+        ),
+        caption="Cost of one run, mean over seeds.",
+        note=findings.table_notes["cost"],
+        signature=findings.signature,
+    )
+
+
+def bench(measured: Bench, note: str = "") -> Table:
+    """Print costs beside what they are compared with."""
+    return Table(
+        name="bench",
+        columns=(
+            Column(head="Cost", width=0.39),
+            Column(head="Compared with", width=0.25),
+            Column(head="This study", width=0.13, number=True),
+            Column(head="There", width=0.13, number=True),
+            Column(head="Ratio", width=0.1, number=True),
+        ),
+        groups=one_group(
+            [
+                row(
+                    found.subject,
+                    found.reference,
+                    quantity(found.ours, found.unit),
+                    quantity(found.theirs, found.unit),
+                    times(found.ratio),
+                )
+                for found in measured.rows
+            ]
+        ),
+        caption="Costs beside TRL's, and how many times cheaper this study is.",
+        note=note,
+        signature=measured.signature,
+    )

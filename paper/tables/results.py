@@ -1,0 +1,135 @@
+"""Tables of settings and scores."""
+
+from collections.abc import Sequence
+
+from analysis.findings import ArmRow, Findings, Metric
+from analysis.printing import (
+    MISSING,
+    arm_name,
+    arrow,
+    count,
+    mean_sd,
+    number,
+    setting,
+    setting_name,
+    settings,
+    with_unit,
+)
+from paper.cells import Column, Group, Table, one_group, row, slug
+
+
+def arms(findings: Findings, recipe: str) -> Table:
+    """Print the settings and scores of every arm of one recipe."""
+    found = [arm for arm in findings.arms if arm.recipe == recipe]
+    names = dict.fromkeys(name for arm in found for name in arm.settings)
+    of_settings = [
+        row(setting_name(name), *(setting(arm.settings.get(name)) for arm in found))
+        for name in names
+    ]
+    of_settings.append(row("settings come from", *(_came_from(arm) for arm in found)))
+    of_settings.append(
+        row("seeds (diverged)", *(f"{arm.n_seeds} ({arm.n_diverged})" for arm in found))
+    )
+    of_scores = [
+        row(
+            with_unit(metric.label, metric.unit) + arrow(metric),
+            *(_score(arm, metric) for arm in found),
+            primary=metric.name == findings.primary_metric,
+        )
+        for metric in findings.metrics.values()
+    ]
+    width = 0.66 / max(1, len(found))
+    return Table(
+        name=f"arms-{slug(recipe)}",
+        columns=(
+            Column(head="Setting or score", width=0.34),
+            *(Column(head=arm_name(arm.arm), width=width, number=True) for arm in found),
+        ),
+        groups=(Group(rows=tuple(of_settings)), Group(rows=tuple(of_scores))),
+        caption=f"{recipe}: settings and scores on the test pairs, mean ± standard deviation "
+        "over seeds.",
+        note=findings.table_notes[f"arms:{recipe}"],
+        signature=findings.signature,
+    )
+
+
+def overview(findings: Findings, metrics: Sequence[str]) -> Table:
+    """Print one row per arm with a few scores, for the README."""
+    chosen = [findings.metrics[name] for name in metrics]
+    return Table(
+        name="overview",
+        columns=(
+            Column(head="model", width=0.15),
+            Column(head="arm", width=0.1),
+            Column(head="settings", width=0.25),
+            *(Column(head=metric.label, width=0.1) for metric in chosen),
+            Column(head="seeds", width=0.1),
+        ),
+        groups=one_group(
+            [
+                row(
+                    arm.recipe,
+                    arm_name(arm.arm),
+                    (settings(arm.settings) or MISSING)
+                    + ("" if arm.tuned or arm.arm == "base" else " (untuned)"),
+                    *(_score(arm, metric) for metric in chosen),
+                    str(arm.n_seeds),
+                )
+                for arm in findings.arms
+            ]
+        ),
+        caption="Mean ± standard deviation over seeds, on held-out pairs of the embedded study.",
+        note="",
+        signature=findings.signature,
+    )
+
+
+def rouge(findings: Findings) -> Table | None:
+    """Print ROUGE as this study scores it beside ROUGE as it was published."""
+    if not findings.rouge:
+        return None
+    scores = [
+        Column(head=head, width=0.1, number=True, over=over)
+        for over in ("Corrected", "As published")
+        for head in ("ROUGE-1", "ROUGE-2", "ROUGE-L")
+    ]
+    return Table(
+        name="rouge",
+        columns=(
+            Column(head="Recipe", width=0.17, unbroken=True),
+            Column(head="Arm", width=0.08),
+            Column(head="Seeds", width=0.07, number=True),
+            Column(head="Answers", width=0.08, number=True),
+            *scores,
+        ),
+        groups=one_group(
+            [
+                row(
+                    found.recipe,
+                    arm_name(found.arm),
+                    str(found.n_seeds),
+                    count(found.n_answers),
+                    *(number(value, 3) for value in found.corrected.values()),
+                    *(number(value, 3) for value in found.published.values()),
+                )
+                for found in findings.rouge
+            ]
+        ),
+        caption="ROUGE of the answers alone, and as the article on Llama-3.2-1B scored them; "
+        "means over answers and seeds.",
+        note=findings.table_notes["rouge"],
+        signature=findings.signature,
+    )
+
+
+def _came_from(arm: ArmRow) -> str:
+    if not arm.settings:
+        return "no training"
+    return "the search" if arm.tuned else "the recipe (untuned)"
+
+
+def _score(arm: ArmRow, metric: Metric) -> str:
+    if metric.name not in arm.scores:
+        return MISSING
+    score = arm.scores[metric.name]
+    return mean_sd(score.mean, score.sd, metric.digits)

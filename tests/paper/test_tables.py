@@ -1,0 +1,222 @@
+"""A table's cells are the same in every skin, and are what the findings say."""
+
+import dataclasses
+import html.parser
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from analysis.findings import Findings
+from analysis.printing import interval, mean_sd, p_value, quantity, signed, times
+from paper import escape
+from paper.blocks import Document, Fold, TableBlock
+from paper.cells import Cell, Column, Group, Row, Table, cell, row
+from paper.document import build_document
+from paper.render import render_html, render_tex
+from paper.tables import claims, contrasts, costs, provenance, results, search
+
+Cells = list[list[str]]
+
+TEX_NAMES = {
+    **{printed: character for character, printed in escape._TEX.items()},
+    r"\allowbreak{}": "",
+    r"\linebreak ": " ",
+    r"\bfseries ": "",
+    r"\ttfamily ": "",
+    r"\textbf": "",
+    r"\cellnote": " ",
+    "~": " ",
+}
+
+
+class Tables(html.parser.HTMLParser):
+    """Collects the cells of every row in the bodies of a page's tables."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tables: list[Cells] = []
+        self.body = self.inside = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tbody":
+            self.body = True
+        elif self.body and tag == "tr":
+            self.tables[-1].append([])
+        elif self.body and tag in {"td", "th"}:
+            self.tables[-1][-1].append("")
+            self.inside = True
+        elif self.inside and (tag == "br" or ("class", "note") in attrs):
+            self.tables[-1][-1][-1] += " "
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "tbody":
+            self.body = False
+        elif tag in {"td", "th"}:
+            self.inside = False
+
+    def handle_data(self, data: str) -> None:
+        if self.inside and self.body:
+            self.tables[-1][-1][-1] += data
+
+
+def tex_tables(source: str) -> list[Cells]:
+    """Read the cells of every row in the bodies of a document's tables."""
+    bodies = re.findall(r"\\endlastfoot\n(.*?)\\end\{longtable\}", source, re.DOTALL)
+    return [[tex_row(line) for line in body.splitlines() if r"\\" in line] for body in bodies]
+
+
+def tex_row(line: str) -> list[str]:
+    spanned = re.match(r"\\multicolumn\{\d+\}\{L\{1\}\}(.*)", line)
+    content = (spanned.group(1) if spanned else line).split(r"\\*")[0]
+    content = re.sub(r"\\\\(\\addlinespace\[.*\])?$", "", content)
+    return [untex(part) for part in re.split(r"(?<!\\)&", content)]
+
+
+def untex(text: str) -> str:
+    """Undo the escapes of one cell."""
+    names = sorted(TEX_NAMES, key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, names)) + r"|[{}]")
+    return pattern.sub(lambda found: TEX_NAMES.get(found.group(), ""), text)
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def flattened(tables: list[Cells]) -> list[Cells]:
+    return [[[flat(text) for text in cells] for cells in rows] for rows in tables]
+
+
+def printed(table: Table) -> Cells:
+    """List the text of a table's rows, headings of groups among them."""
+    rows: Cells = []
+    for group in table.groups:
+        if group.heading:
+            spans = "".join(span.text for span in group.heading.spans)
+            rows.append([flat(f"{spans} {group.heading.note}")])
+        rows += [
+            [flat(" ".join((*made.lines, made.note))) for made in found.cells]
+            for found in group.rows
+        ]
+    return rows
+
+
+def tables_of(document: Document, *, paper: bool) -> Iterator[Table]:
+    sections = [section.early if paper else section.blocks for section in document.sections]
+    last = document.printed_appendix if paper else document.appendix.blocks
+    blocks = [block for section in (*sections, last) for block in section]
+    for block in blocks:
+        for inner in block.blocks if isinstance(block, Fold) else (block,):
+            if isinstance(inner, TableBlock):
+                yield inner.table
+
+
+def test_every_cell_is_the_same_in_both_skins(findings: Findings) -> None:
+    document = build_document(findings, ())
+    on_screen = [printed(table) for table in tables_of(document, paper=False)]
+    in_print = [printed(table) for table in tables_of(document, paper=True)]
+
+    assert len(on_screen) > 20
+    assert flattened(Tables(render_html(findings, (), {})).tables) == on_screen
+    assert flattened(tex_tables(render_tex(findings, ()))) == in_print
+    assert sorted(map(str, on_screen)) == sorted(map(str, in_print))
+
+
+def test_every_row_has_a_cell_for_every_column(findings: Findings) -> None:
+    tables = list(tables_of(build_document(findings, ()), paper=False))
+
+    assert len({table.name for table in tables}) == len(tables)
+    for table in tables:
+        assert sum(column.width for column in table.columns) == pytest.approx(1, abs=0.011)
+        for group in table.groups:
+            assert {len(found.cells) for found in group.rows} <= {len(table.columns)}
+
+
+def test_arms_show_settings_then_scores_with_the_primary_one_set_apart(
+    findings: Findings,
+) -> None:
+    table = results.arms(findings, "tiny-llama")
+    rows = [made for group in table.groups for made in group.rows]
+    arm = next(a for a in findings.arms if (a.recipe, a.arm) == ("tiny-llama", "orpo"))
+    score = arm.scores["accuracy"]
+    [primary] = [made for made in rows if made.primary]
+
+    assert [column.head for column in table.columns[1:]] == ["Base", "SFT", "ORPO"]
+    assert texts(rows[0]) == ["learning rate", "–", "2.5e-3", "3.2e-3"]
+    assert texts(primary)[0] == "preference accuracy\N{NO-BREAK SPACE}↑"
+    assert texts(primary)[3] == mean_sd(score.mean, score.sd, 3)
+
+
+def test_tests_show_effect_interval_failures_and_remark(findings: Findings) -> None:
+    found = findings.pooled[0]
+    table = contrasts.tests(findings, findings.pooled)
+    made = table.groups[0].rows[0]
+
+    assert texts(made)[1] == signed(found.estimate, 3)
+    assert made.cells[2] == cell(
+        interval(found.low, found.high, 3),
+        note=f"with failures {interval(found.bound_low, found.bound_high, 3)}",
+    )
+    assert texts(made)[3] == p_value(found.p_value)
+    assert made.cells[8] == cell("inconclusive", note="runs diverged", tone="inconclusive")
+    assert table.groups[0].heading is not None
+    assert f" {found.null_hypothesis}. " in [span.text for span in table.groups[0].heading.spans]
+
+
+def test_claims_show_verdict_source_scale_and_every_prediction(findings: Findings) -> None:
+    table = claims.claims(findings)
+    for group, rows in zip(table.groups, claims.by_claim(findings.claims), strict=True):
+        assert group.heading is not None
+        assert rows[0].verdict.capitalize() in [span.text for span in group.heading.spans]
+        assert f"made on {rows[0].made_at}. Here: {rows[0].here}." in group.heading.note
+        assert (f"Not testable: {rows[0].remark}." in group.heading.note) == bool(rows[0].remark)
+        assert [made.cells[0].note for made in group.rows] == [p.test for p in rows[0].parts]
+    by_model = claims.claims_by_model(findings)
+    assert by_model is not None
+    assert len(by_model.groups) == 2 * len(table.groups)
+
+
+def test_costs_stand_beside_what_they_are_compared_with(findings: Findings) -> None:
+    assert findings.bench is not None
+    made = costs.bench(findings.bench).groups[0].rows
+    for shown, found in zip(made, findings.bench.rows, strict=True):
+        assert texts(shown)[2:] == [
+            quantity(found.ours, found.unit), quantity(found.theirs, found.unit),
+            times(found.ratio),
+        ]  # fmt: skip
+
+
+def test_a_missed_promise_is_said(findings: Findings) -> None:
+    missed = dataclasses.replace(findings.calibration[0], low=0.77, high=0.83, passed=False)
+    table = provenance.calibration(dataclasses.replace(findings, calibration=(missed,)))
+
+    assert table is not None
+    assert texts(table.groups[0].rows[0])[4].endswith("83.0\N{NO-BREAK SPACE}%, missed")
+
+
+@pytest.mark.parametrize(
+    ("make", "without"),
+    [(results.rouge, {"rouge": ()}), (search.published, {"searches": ()}),
+     (search.weights, {"tuning": ()}), (search.early, {"tuning": ()}),
+     (claims.claims_by_model, {"claims": ()}), (provenance.calibration, {"calibration": ()})],
+)  # fmt: skip
+def test_a_table_with_nothing_to_show_is_none(make, without, findings: Findings) -> None:
+    assert make(findings) is not None
+    assert make(dataclasses.replace(findings, **without)) is None
+
+
+def test_shared_heads_span_their_columns() -> None:
+    columns = tuple(Column(head="x", width=0.2, over=over) for over in ("", "a", "a", "b", ""))
+    table = Table(name="t", columns=columns, groups=(Group(rows=(row(*"12345"),)),), caption="",
+                  note="", signature="")  # fmt: skip
+
+    assert table.overheads == (("", 1, 1), ("a", 2, 3), ("b", 4, 4), ("", 5, 5))
+    assert dataclasses.replace(table, columns=columns[:1]).overheads == ()
+
+
+def texts(made: Row) -> list[str]:
+    return [" ".join(each.lines) if isinstance(each, Cell) else each for each in made.cells]
