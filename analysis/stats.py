@@ -68,7 +68,7 @@ class Contrast:
     """What each group of runs adds to the variance of the estimate."""
     v_prompt: float
     """Variance that comes from the choice of prompts; 0 in scope ``test_set``."""
-    df_prompt: int
+    df_prompt: float
     n_seeds: tuple[int, int]
     """Runs of the baseline and of the treatment; of each model, when pooled."""
     n_examples: int

@@ -1,0 +1,1 @@
+"""Estimators, tests and verdicts as pure functions of scores."""
