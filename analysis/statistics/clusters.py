@@ -32,7 +32,7 @@ class Clusters:
     @property
     def shares(self) -> Array:
         """``(C,)`` share of the examples that every cluster holds."""
-        return self.sizes / self.sizes.sum()
+        return np.asarray(self.sizes / self.sizes.sum())
 
     @property
     def effective(self) -> float:
@@ -46,9 +46,21 @@ class Clusters:
         mean that it has made itself, so the squares are divided by 1 - n_c / N.
         """
         rest = scores - scores.mean(axis=-1, keepdims=True)
-        sums = np.zeros((*rest.shape[:-1], len(self.names)))
-        np.add.at(sums, (..., self.index), rest)
-        return np.asarray(sums / rest.shape[-1] / np.sqrt(1 - self.shares))
+        sums = np.zeros((len(self.names), *rest.shape[:-1]))
+        np.add.at(sums, self.index, np.moveaxis(rest, -1, 0))
+        scale = rest.shape[-1] * np.sqrt(1 - self.shares)
+        return np.asarray(np.moveaxis(sums, 0, -1) / scale)
+
+    def as_differences(self, differences: Array) -> dict[str, float]:
+        """Return one difference per cluster, whose plain variance is the clusters'.
+
+        With clusters of equal size they are the clusters' mean differences; so
+        ``pool_models`` finds the right variance from them for any sizes.
+        """
+        n = len(self.names)
+        shares = self.influences(differences) * np.sqrt(n * (n - 1))
+        values = differences.mean() + shares
+        return dict(zip(self.names, values.tolist(), strict=True))
 
 
 def clusters_of(labels: Sequence[str] | None, n_examples: int) -> Clusters:
@@ -124,7 +136,6 @@ def compare_clustered(
     differences = b.mean(axis=0) - a.mean(axis=0)
     residual = [float(residual_variance(x, groups)) for x in ((b - a,) if paired else (a, b))]
     prompt = max(0.0, float(cluster_variance(differences, groups)) - sum(residual))
-    shares = groups.influences(differences) * np.sqrt(1 - groups.shares)
     return replace(
         whole,
         seed_parts=tuple(
@@ -135,8 +146,5 @@ def compare_clustered(
         df_prompt=groups.effective - 1,
         n_clusters=len(groups.names),
         scope="population",
-        differences={
-            name: whole.estimate + len(groups.names) * float(share)
-            for name, share in zip(groups.names, shares, strict=True)
-        },
+        differences=groups.as_differences(differences),
     )
