@@ -130,7 +130,7 @@ def compare_clustered(
         NotTestableError: fewer than two seeds or clusters, or no variance at all.
         ValueError: scores are not finite, or shapes do not fit.
     """
-    whole = compare_arms(baseline, treatment, paired=paired, scope="test_set")
+    whole = compare_arms(baseline, treatment, paired=paired, scope="population")
     a, b = np.asarray(baseline, dtype=np.float64), np.asarray(treatment, dtype=np.float64)
     groups = clusters_of(clusters, a.shape[1])
     differences = b.mean(axis=0) - a.mean(axis=0)
@@ -145,6 +145,5 @@ def compare_clustered(
         v_prompt=prompt,
         df_prompt=groups.effective - 1,
         n_clusters=len(groups.names),
-        scope="population",
         differences=groups.as_differences(differences),
     )
