@@ -55,7 +55,7 @@ def against_baseline(
     mean, averaged over exactly these models, is the baseline's. Holm over the K - 1
     contrasts keeps the chance of any false rejection at the level. Smallest n:
     two seeds per arm; three on one model find +.03 in a fifth of studies, so ask
-    for five, or for three with two models. Source: VERDICT in METHODS.md.
+    for five, or for three with two models. Source: METHODS.md, 10.
 
     Raises:
         NotTestableError: an arm has fewer than two seeds, or nothing varies.

@@ -118,7 +118,7 @@ def compare_clustered(
     Null hypothesis, two-sided: over seeds and prompts like these both arms have
     the same mean score. Smallest n: two seeds per arm and two clusters; below five
     effective clusters the interval is so wide that it decides little.
-    Source: VERDICT in METHODS.md; Carter, Schnepel and Steigerwald (2017) for G*.
+    Source: METHODS.md, 10; Carter, Schnepel and Steigerwald (2017) for G*.
 
     Args:
         baseline: ``(S_a, N)`` scores.

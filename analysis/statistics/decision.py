@@ -110,8 +110,8 @@ def decide(metrics: Sequence[CoPrimary], *, level: float = 0.05) -> Outcome:
       between models, or is claimed to have a direction where signs conflict;
     - inconclusive: else.
 
-    Smallest n: that of the contrasts, two seeds per arm. Source: VERDICT in
-    METHODS.md; Bloch, Lai and Tubert-Bitter (2001) for superiority in one and
+    Smallest n: that of the contrasts, two seeds per arm. Source: METHODS.md, 10;
+    Bloch, Lai and Tubert-Bitter (2001) for superiority in one and
     non-inferiority in all.
 
     Raises:

@@ -51,7 +51,7 @@ def compare_macro(tasks: Sequence[Task], *, paired: bool) -> Contrast:
     Null hypothesis, two-sided: over seeds, and over items like these within exactly
     these tasks, both arms have the same macro average. Smallest n: two seeds per
     arm and two passages per task. One macro test enters the family; tasks stand
-    behind it with Holm. Source: VERDICT in METHODS.md; Satterthwaite (1946).
+    behind it with Holm. Source: METHODS.md, 10; Satterthwaite (1946).
 
     Raises:
         NotTestableError: there is no task, fewer than two seeds, or no variance.

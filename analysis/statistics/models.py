@@ -65,7 +65,7 @@ def average_models(
     ``pool``. Where models share a seed, its runs are averaged over the
     models before their variance is taken, with S - 1 degrees of freedom per arm,
     S the runs of the model that has fewest. Smallest n: two models with two seeds
-    per arm. Source: VERDICT in METHODS.md.
+    per arm. Source: METHODS.md, 10.
 
     Args:
         contrasts: one per model, of the same arms, scope and pairing.
