@@ -70,7 +70,7 @@ class Contrast:
     """What each group of runs adds to the variance of the estimate."""
     v_prompt: float
     """Variance that comes from the choice of prompts; 0 in scope ``test_set``."""
-    df_prompt: int
+    df_prompt: float
     n_seeds: tuple[int, int]
     """Runs of the baseline and of the treatment; of each model, when pooled."""
     n_examples: int
@@ -184,9 +184,12 @@ class Contrast:
         """Return the p whose critical value is ``t``; it lies between both parts' p."""
         parts = ((self.v_seed, self.df_seed), (self.v_prompt, self.df_prompt))
         bounds = [2 * float(special.stdtr(df, -t)) for v, df in parts if v > 0]
-        low, high = max(min(bounds), SMALLEST_P), max(bounds)
+        low, high = (max(bound, SMALLEST_P) for bound in (min(bounds), max(bounds)))
         if high <= low * (1 + 1e-12):
             return high
+        # Only where ``low`` was raised to the smallest p: there is no root above it.
+        if self._critical(low / 2) <= t:
+            return low
         root = optimize.brentq(
             lambda log_p: self._critical(np.exp(log_p) / 2) - t,
             np.log(low),

@@ -70,6 +70,18 @@ def test_identical_seeds_leave_the_paired_t_over_prompts(arms):
     assert ours.interval() == pytest.approx(tuple(theirs.confidence_interval()), abs=1e-10)
 
 
+@pytest.mark.parametrize("effect", [0.6, -0.6, 50.0])
+@pytest.mark.parametrize("seed_sd", [0.0, 0.001])
+def test_a_p_value_too_small_for_a_float_is_the_smallest_one(effect, seed_sd):
+    rng = np.random.default_rng(3)
+    prompts, runs = rng.normal(0, 0.01, 2000), rng.normal(0, seed_sd, (2, 60, 1))
+    a, b = runs[0] + np.zeros(2000), runs[1] + effect + prompts
+    found = compare_arms(a, b, paired=False, scope="population")
+
+    assert found.p_value == 1e-300
+    assert found.tost_p(0.01) == pytest.approx(1.0)
+
+
 def test_the_residual_is_that_of_a_two_way_analysis_of_variance(arms):
     import pandas as pd
     from statsmodels.formula.api import ols
