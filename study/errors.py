@@ -16,6 +16,15 @@ class DataError(StudyError):
     """Preference data cannot be read, recognised or trusted."""
 
 
+class RowError(DataError):
+    """One pair cannot be used; the others can."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        """A few words under which such pairs are counted."""
+
+
 class ModelError(StudyError):
     """A model, tokenizer or adapter cannot be used as asked."""
 

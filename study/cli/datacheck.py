@@ -1,22 +1,19 @@
 """What ``study data check`` tells of a source before anything is trained on it."""
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from statistics import quantiles
 from typing import Any
 
 from study.config.recipe import Recipe
 from study.data.load import dropped_lines, load_pairs
-from study.data.pairs import fingerprint
+from study.data.pairs import Pair, fingerprint
 from study.data.splits import split_pairs
-from study.data.tokens import (
-    encode,
-    prepare_tokenizer,
-    spells_special_token,
-    truncation_counts,
-)
+from study.data.templates import mark_of_template
+from study.data.tokens import encode, spells_special_token, truncation_counts
 from study.engine.encoded import Encoded
-from study.errors import StudyError
-from study.model.base import TOY, load_tokenizer
+from study.errors import DataError, RowError, StudyError
+from study.model.base import TOY, load_tokenizer, prepare_as_asked
 from study.model.toy import train_tokenizer
 
 QUANTILES = {"min": 0.0, "median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
@@ -35,14 +32,15 @@ def check(recipe: Recipe) -> dict[str, Any]:
         "max_prompt_tokens": recipe.data.max_prompt_tokens,
         "max_length_tokens": recipe.data.max_length_tokens,
     }
-    wide = {"max_prompt_tokens": 2**30, "max_length_tokens": 2**31}
-    encoded = [encode(pair, tokenizer, **wide) for pair in loaded.pairs]
+    encoded, refused = _encode_whole(loaded.pairs, tokenizer)
     return {
         "source": recipe.data.name,
         "form": loaded.form,
         "n_rows": loaded.n_rows,
         "n_pairs": len(loaded.pairs),
         "dropped": dropped_lines(loaded.dropped),
+        "refused": refused,
+        "rendered": _rendered(loaded.pairs),
         "recipe": recipe.name,
         "tokenizer": recipe.model.name,
         "tokens": {
@@ -72,6 +70,8 @@ def as_text(report: dict[str, Any]) -> str:
         f"form       {report['form']}",
         f"rows       {report['n_rows']}, of which {report['n_pairs']} are usable pairs",
         *(f"dropped    {line}" for line in report["dropped"]),
+        *(f"template   {line}" for line in report["refused"]),
+        *(f"rendered   {line}" for line in report["rendered"]),
         f"tokens     {'':9}" + "".join(f"{name:>8}" for name in QUANTILES),
     ]
     for side, found in report["tokens"].items():
@@ -91,9 +91,51 @@ def _tokenizer(recipe: Recipe) -> Any:
     """Load the recipe's tokenizer; a tiny base need not be trained for it."""
     if recipe.model.name.startswith(TOY):
         tokenizer = train_tokenizer()
-        prepare_tokenizer(tokenizer)
+        prepare_as_asked(tokenizer, recipe.model)
         return tokenizer
     return load_tokenizer(recipe.model)[0]
+
+
+def _encode_whole(pairs: Sequence[Pair], tokenizer: Any) -> tuple[list[Encoded], list[str]]:
+    """Encode pairs without a limit; describe those that cannot be, a line per reason.
+
+    Raises:
+        DataError: no pair can be encoded.
+    """
+    encoded: list[Encoded] = []
+    refused: defaultdict[str, list[str]] = defaultdict(list)
+    for pair in pairs:
+        try:
+            encoded.append(
+                encode(pair, tokenizer, max_prompt_tokens=2**30, max_length_tokens=2**31)
+            )
+        except RowError as error:
+            refused[error.reason].append(str(error))
+    lines = [f"{reason}: {len(them)}, e.g. {them[0]}" for reason, them in refused.items()]
+    if not encoded:
+        raise DataError(
+            f"none of {len(pairs)} pairs can be written as tokens: {'; '.join(lines)}; "
+            "mend them, or name another template with model.chat_template"
+        )
+    return encoded, lines
+
+
+def _rendered(pairs: Sequence[Pair]) -> list[str]:
+    """Say that prompts were rendered with a chat template already, where they were."""
+    marks = Counter(
+        mark
+        for pair in pairs
+        if (mark := mark_of_template("\n".join(message.content for message in pair.prompt)))
+    )
+    if not marks:
+        return []
+    named = ", ".join(mark for mark, _ in marks.most_common(3))
+    line = (
+        f"{marks.total()} of {len(pairs)} prompts carry marks of a chat template ({named}); the "
+        "model's own template will be put around them, and the marks read as text: give the "
+        "turns themselves, as messages or as the user's words alone"
+    )
+    return [line]
 
 
 def _is_useless(pair: Encoded, *, max_prompt_tokens: int, max_length_tokens: int) -> bool:

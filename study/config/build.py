@@ -1,12 +1,18 @@
 """Frozen dataclasses from plain data, with errors that name the field."""
 
 import dataclasses
+import datetime as dt
 import tomllib
+import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from study.config.canonical import default_of
 from study.errors import nearest, require
+
+FREE_TABLES = ("model.template_kwargs",)
+"""Tables whose keys are the user's own."""
 
 
 def build(kind: Any, tree: Mapping[str, Any]) -> Any:
@@ -33,7 +39,10 @@ def assign(tree: dict[str, Any], assignment: str) -> None:
             f"--set {path}: there is no section {section!r}{nearest(section, tree)}",
         )
         tree = tree[section]
-    require(field in tree, f"--set {path}: there is no field {field!r}{nearest(field, tree)}")
+    require(
+        field in tree or ".".join(sections) in FREE_TABLES,
+        f"--set {path}: there is no field {field!r}{nearest(field, tree)}",
+    )
     try:
         tree[field] = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -50,11 +59,17 @@ def _build(kind: Any, value: Any, path: str) -> Any:
         return value
     if origin is tuple:
         return _build_tuple(arguments, value, path)
+    if origin is types.UnionType:
+        allowed = ", ".join(one.__name__ for one in arguments)
+        require(type(value) in arguments, f"{path} is {value!r}; it must be one of {allowed}")
+        return value
     if origin is not None:  # a Mapping
         require(isinstance(value, dict), f"{path} is {value!r}; it must be a table")
         return {key: _build(arguments[1], item, f"{path}.{key}") for key, item in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
+    if kind is str and type(value) is dt.date:  # TOML reads a bare date as one
+        value = value.isoformat()
     require(type(value) is kind, f"{path} is {value!r}; it must be of type {kind.__name__}")
     return value
 
@@ -64,12 +79,16 @@ def _build_dataclass(kind: Any, value: Any, path: str) -> Any:
     hints = typing.get_type_hints(kind)
     for key in value:
         require(key in hints, f"unknown key {f'{path}.{key}'.lstrip('.')!r}{nearest(key, hints)}")
-    missing = [f"{path}.{key}".lstrip(".") for key in hints if key not in value]
+    required = [
+        field.name for field in dataclasses.fields(kind) if default_of(field) is dataclasses.MISSING
+    ]
+    missing = [f"{path}.{key}".lstrip(".") for key in required if key not in value]
     require(not missing, f"missing {', '.join(missing)}; a recipe is complete")
     return kind(
         **{
             key: _build(hint, value[key], f"{path}.{key}".lstrip("."))
             for key, hint in hints.items()
+            if key in value
         }
     )
 

@@ -4,12 +4,17 @@ import dataclasses
 import hashlib
 import json
 import typing
+from collections.abc import Mapping
 from typing import Any
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Turn a recipe or a part of it into plain, JSON-ready data."""
-    return typing.cast(dict[str, Any], json.loads(canonical_json(dataclasses.asdict(config))))
+    """Turn a recipe or a part of it into plain, JSON-ready data.
+
+    Fields that have their default are left out: they are younger than the first
+    records, whose digests must not change.
+    """
+    return typing.cast(dict[str, Any], json.loads(canonical_json(plain(config, neutral=False))))
 
 
 def canonical_json(value: Any) -> str:
@@ -39,3 +44,25 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
             )
         ]
     return [] if old == new else [f"{path}: {old!r} in the records, {new!r} asked for"]
+
+
+def plain(value: Any, *, neutral: bool) -> Any:
+    """Turn dataclasses into dicts, with or without the fields that have their default."""
+    if dataclasses.is_dataclass(value):
+        return {
+            field.name: plain(item, neutral=neutral)
+            for field in dataclasses.fields(value)
+            if (item := getattr(value, field.name)) != default_of(field) or neutral
+        }
+    if isinstance(value, Mapping):
+        return {key: plain(item, neutral=neutral) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [plain(item, neutral=neutral) for item in value]
+    return value
+
+
+def default_of(field: "dataclasses.Field[Any]") -> Any:
+    """Return a field's default, or ``MISSING``."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default

@@ -1,10 +1,15 @@
 """Recipes: frozen descriptions of a study, read from complete TOML files.
 
-A recipe has no defaults and inherits nothing: every field stands in its file.
-Only overrides (``--set section.field=value``) change it, and they become part
-of the digest that names its runs.
+A recipe inherits nothing: every field stands in its file. Only overrides
+(``--set section.field=value``) change it, and they become part of the digest
+that names its runs. A field that was added after the first records were made
+has a neutral default in its dataclass: a recipe may leave it out, and while it
+has that value it is left out of records and digests, so that they stay as
+they were.
 """
 
+import dataclasses
+import datetime as dt
 import math
 import tomllib
 import typing
@@ -16,8 +21,15 @@ from typing import Any, Literal, Self
 
 from study.arms import Settings, check_settings
 from study.config.build import assign, build
-from study.config.canonical import to_dict
+from study.config.canonical import plain
 from study.errors import ConfigError, nearest, require
+
+TEMPLATE_DATE = "2024-07-26"
+"""What Llama 3's templates print where they are given no clock."""
+
+
+TEMPLATE_INPUTS = ("messages", "tools", "documents", "add_generation_prompt", "strftime_now")
+"""What a chat template is given by the study itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +51,30 @@ class ModelConfig:
     pads whole batches and is slow."""
     trust_remote_code: bool
     """Run Python code shipped with the model; off unless asked for by name."""
+    chat_template: str = ""
+    """File with a Jinja template, or ``chatml``; empty is the model's own, and
+    ChatML where it has none."""
+    template_kwargs: Mapping[str, bool | int | float | str] = dataclasses.field(
+        default_factory=dict
+    )
+    """Variables that the chat template reads, e.g. ``{ enable_thinking = false }``."""
+    template_date: str = TEMPLATE_DATE
+    """The date that templates which print today's print instead, as YYYY-MM-DD."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no template can be given."""
+        for name in self.template_kwargs:
+            require(
+                name.isidentifier() and name not in TEMPLATE_INPUTS,
+                f"model.template_kwargs.{name} cannot be set; it must be the name of a variable "
+                f"of the template, and none of {', '.join(TEMPLATE_INPUTS)}",
+            )
+        try:
+            dt.date.fromisoformat(self.template_date)
+        except ValueError:
+            raise ConfigError(
+                f"model.template_date is {self.template_date!r}; write a date as YYYY-MM-DD"
+            ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,7 +319,7 @@ class Recipe:
         Raises:
             ConfigError: an assignment has no ``=``, or names an unknown field.
         """
-        tree = to_dict(self)
+        tree = plain(self, neutral=True)
         for assignment in assignments:
             assign(tree, assignment)
         return typing.cast(Self, from_dict(tree))

@@ -7,27 +7,32 @@ Chat tokens come from the template alone: where a message spells one, such as
 ``<|im_end|>``, it is tokenised as any other text, so that no row forges a turn.
 """
 
-import functools
+import hashlib
 import re
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from study.config.recipe import TEMPLATE_DATE
 from study.data.pairs import Message, Pair
+from study.data.templates import (
+    BREAK,
+    CHATML,
+    CUT,
+    REASONING,
+    render_answer,
+    render_prompt,
+    settle,
+    split_reasoning,
+    turn_of,
+)
 from study.engine.encoded import Encoded
-from study.errors import DataError, ModelError
+from study.errors import ModelError, RowError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
 else:  # annotations are evaluated, transformers is heavy
     Tokenizer = Any
-
-CHATML = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-
 
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 
@@ -35,24 +40,47 @@ CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 PAD_TOKEN = "<|pad|>"
 
 
-BREAK = "\ufdd0\ufdd1"
-"""Noncharacters put into special tokens that a message spells, until its text is tokenised."""
+USELESS = "useless after truncation"
 
 
-def prepare_tokenizer(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Give a base model's tokenizer what chat needs; return ids to be trained.
+def prepare_tokenizer(
+    tokenizer: Tokenizer,
+    *,
+    template: str | None = None,
+    variables: Mapping[str, Any] | None = None,
+    day: str = TEMPLATE_DATE,
+) -> tuple[int, ...]:
+    """Give a tokenizer what chat needs; return ids to be trained.
 
     Without a chat template it gets ChatML, whose two tokens are trained whether
     they are new or were only reserved. Padding gets a token of its own, never
     EOS, which would be hidden from the loss.
+
+    Args:
+        tokenizer: changed in place.
+        template: Jinja, in place of the tokenizer's own.
+        variables: written into the template.
+        day: the date that the template prints for today's, YYYY-MM-DD.
+
+    Raises:
+        ModelError: the tokenizer has several templates and none by default.
     """
     trained: tuple[int, ...] = ()
-    if not tokenizer.chat_template:
-        tokenizer.chat_template = CHATML
+    own = tokenizer.chat_template
+    if isinstance(own, dict) and template is None:
+        if "default" not in own:
+            raise ModelError(
+                f"the tokenizer has the chat templates {', '.join(own)} and none by default; "
+                "write one of them to a file and name it with model.chat_template"
+            )
+        own = own["default"]
+    chosen = template or own or CHATML
+    if chosen != own and chosen == CHATML:
         tokenizer.add_special_tokens(
             {"additional_special_tokens": list(CHATML_TOKENS)}, replace_extra_special_tokens=False
         )
         trained = tuple(tokenizer.get_vocab()[token] for token in CHATML_TOKENS)
+    tokenizer.chat_template = settle(chosen, variables or {}, day)
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
     tokenizer.padding_side = "left"
@@ -65,19 +93,32 @@ def encode(
     """Tokenise one pair; each side is cut by itself, the prompt from the left.
 
     Raises:
-        DataError: an answer holds no token, or the two sides become equal.
+        RowError: the template cannot write the pair, an answer holds no token,
+            or truncation makes the two sides equal.
     """
-    prompt_ids = _cut_prompt(encode_prompt(pair.prompt, tokenizer), tokenizer, max_prompt_tokens)
-    room, end = max_length_tokens - len(prompt_ids), end_of_turn(tokenizer)
-    chosen_ids, rejected_ids = (
-        _encode_answer(pair.prompt, answer, tokenizer, end)[:room]
-        for answer in (pair.chosen, pair.rejected)
-    )
+    try:
+        prompt = render_prompt(tokenizer, pair.prompt)
+        answers = [
+            _answer_ids(tokenizer, render_answer(tokenizer, pair.prompt, prompt, answer))
+            for answer in (pair.chosen, pair.rejected)
+        ]
+    except RowError as error:
+        raise RowError(error.reason, f"pair {pair.example_id}: {error}") from error
+    prompt_ids = _cut_prompt(_prompt_ids(tokenizer, prompt), tokenizer, max_prompt_tokens)
+    room = max_length_tokens - len(prompt_ids)
+    chosen_ids, rejected_ids = (ids[:room] for ids in answers)
     if not chosen_ids or not rejected_ids:
-        raise DataError(f"pair {pair.example_id}: an answer holds no tokens")
+        raise RowError(USELESS, f"pair {pair.example_id}: an answer holds no tokens")
+    if answers[0] == answers[1]:
+        raise RowError(
+            "equal once tokenised",
+            f"pair {pair.example_id}: both answers are the same {len(chosen_ids)} tokens",
+        )
     if chosen_ids == rejected_ids:
-        raise DataError(
-            f"pair {pair.example_id}: both answers are the same {room} tokens after truncation"
+        raise RowError(
+            USELESS,
+            f"pair {pair.example_id}: both answers are the same {len(chosen_ids)} tokens after "
+            "truncation",
         )
     return Encoded(
         pair.example_id, pair.cluster_id, pair.source, prompt_ids, chosen_ids, rejected_ids
@@ -85,34 +126,54 @@ def encode(
 
 
 def encode_prompt(prompt: Iterable[Message], tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Return the ids after which the model is to answer; BOS stands once at most."""
-    ids = _ids(tokenizer, _render(tokenizer, prompt, generation=True))
-    bos = tokenizer.bos_token_id
-    starts_with_bos = tokenizer("").get("input_ids", [])[:1] == [bos]
-    if bos is not None and starts_with_bos and ids[:1] != (bos,):
-        return (bos, *ids)
-    return ids
+    """Return the ids after which the model is to answer; BOS stands once at most.
+
+    Raises:
+        RowError: the template cannot write these turns.
+    """
+    return _prompt_ids(tokenizer, render_prompt(tokenizer, prompt))
 
 
-@functools.lru_cache(maxsize=8)
 def end_of_turn(tokenizer: Tokenizer) -> int:
     """Return the id of the token that ends an answer under the chat template.
 
     Raises:
-        ModelError: the template ends answers with no special token, and the
-            tokenizer has no EOS token either.
+        ModelError: the template cannot be used, or nothing ends its answers.
     """
-    question, answer = Message("user", "a"), Message("assistant", "b")
-    suffix = _suffix(tokenizer, [question], [answer])
-    special = [token for token in _ids(tokenizer, suffix) if token in tokenizer.all_special_ids]
-    if special:
-        return special[0]
-    if tokenizer.eos_token_id is None:
-        raise ModelError(
-            "the chat template ends an answer with no special token and the tokenizer has no "
-            "EOS token; give the tokenizer one of the two"
-        )
-    return int(tokenizer.eos_token_id)
+    return turn_of(tokenizer).end_id
+
+
+def answer_text(tokenizer: Tokenizer, ids: Sequence[int]) -> tuple[str, str]:
+    """Split a generated answer's text into its reasoning and what is scored.
+
+    Reasoning is what stands in tags of it, and what precedes the channel in
+    which the template writes answers. An answer that ended before its reasoning
+    did says nothing.
+    """
+    turn = turn_of(tokenizer)
+    plain = str(tokenizer.decode(list(ids), skip_special_tokens=True))
+    whole = str(tokenizer.decode(list(ids)))
+    reasoning, answer = split_reasoning(whole, is_open=turn.is_open)
+    channel = turn.opening.strip()
+    if channel and not any(tag in channel for pair in REASONING for tag in pair):
+        marks = turn.special.findall(channel)
+        before, found, after = answer.rpartition(channel)
+        if found or any(mark in answer for mark in marks):
+            reasoning, answer = reasoning + (before if found else answer), after * bool(found)
+    if not reasoning and answer == whole:
+        return "", plain
+    return reasoning.strip(), turn.special.sub("", answer)
+
+
+def fingerprint_tokens(encoded: Iterable[Encoded]) -> str:
+    """Return a SHA-256 of what is trained and scored: ids, and where answers begin and end."""
+    found = hashlib.sha256()
+    for pair in encoded:
+        found.update(pair.example_id.encode())
+        for ids in (pair.prompt_ids, pair.chosen_ids, pair.rejected_ids):
+            found.update(len(ids).to_bytes(8, "little"))
+            found.update(array("q", ids).tobytes())
+    return found.hexdigest()
 
 
 def truncation_counts(
@@ -131,7 +192,7 @@ def truncation_counts(
 
 def spells_special_token(pair: Pair, tokenizer: Tokenizer) -> bool:
     """Tell whether a message spells a special token, which is then read as text."""
-    spelled = _special_tokens(tokenizer, len(tokenizer))
+    spelled = turn_of(tokenizer).special
     messages = (*pair.prompt, *pair.chosen, *pair.rejected)
     return any(spelled.search(message.content) for message in messages)
 
@@ -144,77 +205,36 @@ def _cut_prompt(ids: tuple[int, ...], tokenizer: Tokenizer, limit: int) -> tuple
     return (*ids[:kept], *ids[len(ids) - limit + kept :])
 
 
-def _encode_answer(
-    prompt: tuple[Message, ...], answer: tuple[Message, ...], tokenizer: Tokenizer, end: int
-) -> tuple[int, ...]:
+def _prompt_ids(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+    ids = _ids(tokenizer, text)
+    bos = tokenizer.bos_token_id
+    starts_with_bos = tokenizer("").get("input_ids", [])[:1] == [bos]
+    if bos is not None and starts_with_bos and ids[:1] != (bos,):
+        return (bos, *ids)
+    return ids
+
+
+def _answer_ids(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
     """Return the answer's ids up to its last end-of-turn token, which is kept."""
-    ids = _ids(tokenizer, _suffix(tokenizer, prompt, answer))
-    if end in ids:
-        return ids[: len(ids) - ids[::-1].index(end)]
-    return (*ids, end)
-
-
-def _suffix(tokenizer: Tokenizer, prompt: Iterable[Message], answer: Iterable[Message]) -> str:
-    """Return what the template appends to a rendered prompt for an answer."""
-    before = _render(tokenizer, prompt, generation=True)
-    whole = _render(tokenizer, [*prompt, *answer], generation=False)
-    if not whole.startswith(before):
-        raise ModelError(
-            "the chat template renders a prompt differently once an answer follows it; "
-            "prompt and answer cannot be told apart. Use a template whose generation prompt "
-            "is a prefix of the whole conversation"
-        )
-    return whole[len(before) :]
-
-
-def _render(tokenizer: Tokenizer, messages: Iterable[Message], *, generation: bool) -> str:
-    """Render turns as text; special tokens that a message spells get a `BREAK`.
-
-    Raises:
-        DataError: the template does not take these turns.
-    """
-    from jinja2 import TemplateError
-
-    spelled = _special_tokens(tokenizer, len(tokenizer))
-    turns = [
-        {
-            "role": message.role,
-            "content": spelled.sub(lambda m: m[0][0] + BREAK + m[0][1:], message.content),
-        }
-        for message in messages
-    ]
-    try:
-        text = tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=generation
-        )
-    except TemplateError as error:
-        roles = ", ".join(turn["role"] for turn in turns)
-        raise DataError(f"the chat template refuses the turns {roles}: {error}") from error
-    return str(text)
-
-
-@functools.lru_cache(maxsize=8)
-def _special_tokens(tokenizer: Tokenizer, n_tokens: int) -> re.Pattern[str]:  # noqa: ARG001
-    """Return what matches any special token as text; asked anew when tokens are added."""
-    tokens = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    tokens |= set(tokenizer.all_special_tokens)
-    longest_first = sorted((token for token in tokens if len(token) > 1), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+    turn, ids = turn_of(tokenizer), _ids(tokenizer, text)
+    if turn.is_closed and turn.end_id in ids:
+        return ids[: len(ids) - ids[::-1].index(turn.end_id)]
+    return (*ids, turn.end_id)
 
 
 def _ids(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
     """Tokenise rendered text; the stretches between special tokens apart where one was spelled."""
-    if BREAK not in text:
+    if BREAK not in text and CUT not in text:
         return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
     ids: list[int] = []
     vocabulary = tokenizer.get_vocab()
-    special = _special_tokens(tokenizer, len(tokenizer))
+    special = turn_of(tokenizer).special
     for stretch in re.split(f"({special.pattern})", text):
         if special.fullmatch(stretch):
             ids.append(vocabulary[stretch])
-        elif stretch:
-            plain = stretch.replace(BREAK, "")
-            ids += tokenizer(plain, add_special_tokens=False, split_special_tokens=True)[
+            continue
+        for piece in stretch.replace(BREAK, "").split(CUT):
+            ids += tokenizer(piece, add_special_tokens=False, split_special_tokens=True)[
                 "input_ids"
             ]
     return tuple(ids)

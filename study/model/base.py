@@ -15,6 +15,8 @@ from torch import nn
 
 from study.config.canonical import digest
 from study.config.recipe import ModelConfig
+from study.data.rehearsal import rehearse
+from study.data.templates import CHATML, read_template
 from study.data.tokens import end_of_turn, prepare_tokenizer
 from study.engine.forward import install
 from study.errors import ModelError, first_line
@@ -109,7 +111,8 @@ def load_tokenizer(
     """Load a tokenizer, prepared for chat, and the ids of tokens to be trained.
 
     Raises:
-        ModelError: there is no such model, or its tokenizer cannot be read.
+        ModelError: there is no such model, its tokenizer cannot be read, or its
+            chat template cannot be used.
     """
     from transformers import AutoTokenizer
 
@@ -120,7 +123,29 @@ def load_tokenizer(
         raise ModelError(
             f"cannot load the tokenizer of {config.name!r}: {_hub_hint(error)}"
         ) from error
-    return tokenizer, prepare_tokenizer(tokenizer)
+    return tokenizer, prepare_as_asked(tokenizer, config)
+
+
+def prepare_as_asked(tokenizer: Any, config: ModelConfig) -> tuple[int, ...]:
+    """Give a tokenizer the chat template that the recipe asks for; return ids to be trained.
+
+    Raises:
+        ModelError: the chat template cannot be read or used.
+    """
+    trained = prepare_tokenizer(
+        tokenizer,
+        template=read_template(config.chat_template),
+        variables=config.template_kwargs,
+        day=config.template_date,
+    )
+    if tokenizer.chat_template != CHATML:
+        rehearse(
+            tokenizer.chat_template,
+            special_tokens=tokenizer.special_tokens_map,
+            model=config.chat_template or config.name,
+        )
+    end_of_turn(tokenizer)  # a template that cannot be used is refused before weights are loaded
+    return trained
 
 
 def pick_device(device: str) -> str:

@@ -1,19 +1,21 @@
 """What every run of one recipe shares in a process: base model and encoded pairs."""
 
 import gc
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from study.config.canonical import digest
 from study.config.recipe import Recipe
 from study.data.load import load_pairs
 from study.data.pairs import Pair, fingerprint
 from study.data.splits import split_pairs
-from study.data.tokens import encode
+from study.data.tokens import USELESS, encode, fingerprint_tokens
 from study.engine.encoded import Encoded
-from study.errors import DataError
+from study.errors import DataError, RowError
 from study.model.base import Base, load_base
 from study.records.folders import facts_of
 
@@ -33,7 +35,7 @@ class Workbench:
     pairs: dict[str, Pair]
     """Validation and test pairs by example id, for prompts and references."""
     data_summary: dict[str, Any]
-    """The record's ``data`` field: sizes, fingerprints, dropped rows."""
+    """The record's ``data`` field: sizes, fingerprints of messages and tokens, dropped rows."""
     start: dict[str, float] = field(default_factory=dict)
     """Validation scores of the untrained base, once they are known."""
 
@@ -55,10 +57,11 @@ def open_workbench(recipe: Recipe, *, device: str, progress: "Progress | None" =
     loaded = load_pairs(recipe.data)
     splits = split_pairs(loaded.pairs, recipe.data)
     base = load_base(recipe.model, device=device, progress=progress)
-    encoded = {
-        name: encode_split(getattr(splits, name), base, recipe)
-        for name in ("train", "validation", "test")
-    }
+    encoded: dict[str, list[Encoded]] = {}
+    left_out: dict[str, int] = {}
+    for name in ("train", "validation", "test"):
+        encoded[name], reasons = encode_split(getattr(splits, name), base, recipe)
+        left_out |= {f"{reason}, {name}": n for reason, n in reasons.items()}
     gc.collect()
     gc.freeze()  # the base and the pairs stay: spare every later collection the walk over them
     held_out = [*splits.validation, *splits.test]
@@ -71,10 +74,11 @@ def open_workbench(recipe: Recipe, *, device: str, progress: "Progress | None" =
     }
     summary["source"] = recipe.data.name
     summary["form"] = loaded.form
-    summary["dropped"] = {reason: len(rows) for reason, rows in loaded.dropped.items()} | {
-        f"useless after truncation, {name}": n_lost
-        for name in encoded
-        if (n_lost := len(getattr(splits, name)) - len(encoded[name]))
+    summary["dropped"] = {reason: len(rows) for reason, rows in loaded.dropped.items()} | left_out
+    summary["tokens"] = {
+        **{name: fingerprint_tokens(part) for name, part in encoded.items()},
+        "template": digest(base.tokenizer.chat_template),
+        "template_date": recipe.model.template_date,
     }
     return Workbench(
         recipe=recipe,
@@ -92,15 +96,15 @@ def _kept(pairs: Sequence[Pair], encoded: Sequence[Encoded]) -> list[Pair]:
     return [pair for pair in pairs if pair.example_id in ids]
 
 
-def encode_split(pairs: Sequence[Pair], base: Base, recipe: Recipe) -> list[Encoded]:
-    """Encode one split; pairs that the length limits make useless are left out.
-
-    The record's ``data.dropped`` counts them.
+def encode_split(
+    pairs: Sequence[Pair], base: Base, recipe: Recipe
+) -> tuple[list[Encoded], dict[str, int]]:
+    """Encode one split; pairs that cannot be used are left out and counted by reason.
 
     Raises:
         DataError: more than the recipe's share of pairs would be left out.
     """
-    encoded, useless = [], []
+    encoded, refused = [], []
     for pair in pairs:
         try:
             encoded.append(
@@ -111,15 +115,28 @@ def encode_split(pairs: Sequence[Pair], base: Base, recipe: Recipe) -> list[Enco
                     max_length_tokens=recipe.data.max_length_tokens,
                 )
             )
-        except DataError as error:
-            useless.append(str(error))
-    if len(useless) > recipe.data.max_dropped_share * len(pairs) or not encoded:
-        raise DataError(
-            f"{len(useless)} of {len(pairs)} pairs are useless after truncation to "
-            f"{recipe.data.max_length_tokens} tokens, e.g. {(useless or ['none is left'])[0]}; "
-            "raise data.max_length_tokens or data.max_dropped_share"
+        except RowError as error:
+            refused.append(error)
+    if len(refused) > recipe.data.max_dropped_share * len(pairs) or not encoded:
+        raise DataError(_too_many(refused, len(pairs), recipe.data.max_length_tokens))
+    return encoded, dict(Counter(error.reason for error in refused))
+
+
+def _too_many(refused: Sequence[RowError], n_pairs: int, max_length_tokens: int) -> str:
+    """Say why a split cannot be used: each reason with its number, an example and its remedy."""
+    lines = []
+    for reason, n in Counter(error.reason for error in refused).most_common():
+        first = next(error for error in refused if error.reason == reason)
+        remedy = (
+            f"raise data.max_length_tokens, now {max_length_tokens}"
+            if reason == USELESS
+            else "mend these rows, or name another template with model.chat_template"
         )
-    return encoded
+        lines.append(f"\n  {reason}: {n}, e.g. {first}; {remedy}")
+    return (
+        f"{len(refused)} of {n_pairs} pairs cannot be used:{''.join(lines)}\n"
+        "or raise data.max_dropped_share"
+    )
 
 
 def resolved_facts(workbench: Workbench) -> dict[str, Any]:

@@ -20,7 +20,8 @@ def facts_of(model: Any, data: Mapping[str, Any], device: str) -> dict[str, Any]
         if isinstance(part, Mapping) and "fingerprint" in part
     }
     kind = "cpu" if device.casefold().startswith("cpu") else "gpu"
-    return {"model": dict(model), "data": fingerprints, "device": kind}
+    tokens = {"tokens": dict(data["tokens"])} if "tokens" in data else {}
+    return {"model": dict(model), "data": fingerprints, "device": kind, **tokens}
 
 
 RESTORE = "restore it, or set the old records aside with --fresh"
@@ -103,6 +104,7 @@ def claim_resolved(
         folder: of one comparison or one search.
         facts: what configuration alone does not say: resolved dtype, commit
             and quantisation of the model, fingerprints of the data, kind of device.
+            A kind of fact that older records lack decides nothing about them.
         earlier: the facts of runs that are finished in it.
 
     Raises:
@@ -116,15 +118,16 @@ def claim_resolved(
         except RecordError as error:
             raise RecordError(f"{error}; {RESTORE}") from error
         for found in (*earlier, *([written] if written else [])):
-            lines = "\n  ".join(differences(found, dict(facts)))
+            known = {name: value for name, value in facts.items() if name in found}
+            lines = "\n  ".join(differences(found, known))
             if lines:
                 raise RecordError(
                     f"{folder} holds records that were made with something else:\n  {lines}\n"
                     "nothing was changed; go on with what they were made with, name another folder "
                     "with --runs, or set the old records aside with --fresh"
                 )
-        if written is None:
-            write_sealed(folder / RESOLVED, facts)
+        if written is None or written.keys() < facts.keys():
+            write_sealed(folder / RESOLVED, {**facts, **(written or {})})
 
 
 def _bare(config: Mapping[str, Any]) -> dict[str, Any]:

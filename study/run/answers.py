@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from study.data.pairs import Pair
-from study.data.tokens import end_of_turn
+from study.data.templates import split_reasoning
+from study.data.tokens import answer_text, end_of_turn
 from study.engine.encoded import Encoded
 from study.model.workbench import Workbench
 from study.run.scores import chunks
@@ -25,8 +26,9 @@ def generate(workbench: Workbench, pairs: Sequence[Encoded]) -> list[dict[str, A
     """Answer the pairs' prompts greedily, in length-sorted batches.
 
     Returns:
-        In the order of ``pairs``: example id, text, tokens of the answer (its
-        end of turn included), whether it ended by itself, ROUGE and exact match.
+        In the order of ``pairs``: example id, text, the reasoning before it,
+        tokens of the answer (its end of turn included), whether it ended by
+        itself, ROUGE and exact match of the text alone.
     """
     base = workbench.base
     end = end_of_turn(base.tokenizer)
@@ -34,11 +36,12 @@ def generate(workbench: Workbench, pairs: Sequence[Encoded]) -> list[dict[str, A
     for pair, new in zip(pairs, continue_prompts(workbench, pairs), strict=True):
         ended = end in new
         ids = new[: new.index(end)] if ended else new
-        text = base.tokenizer.decode(ids, skip_special_tokens=True)
+        reasoning, text = answer_text(base.tokenizer, ids)
         answers.append(
             {
                 "example_id": pair.example_id,
                 "text": text.strip(),
+                "reasoning": reasoning,
                 "response_tokens": len(ids) + ended,
                 "ended": ended,
                 **_compare(text, workbench.pairs[pair.example_id]),
@@ -113,8 +116,8 @@ def _compare(text: str, pair: Pair) -> dict[str, float | None]:
 
 
 def reference(pair: Pair) -> str:
-    """Return the chosen answer as text."""
-    return "\n".join(message.content for message in pair.chosen)
+    """Return the chosen answer as text, without reasoning."""
+    return "\n".join(split_reasoning(message.content)[1] for message in pair.chosen)
 
 
 def _plain(text: str) -> str:
@@ -124,11 +127,13 @@ def _plain(text: str) -> str:
 def generation_row(workbench: Workbench, answer: dict[str, Any]) -> dict[str, str]:
     """Return the row of ``generations.jsonl``: an answer, its prompt and its reference."""
     pair = workbench.pairs[answer["example_id"]]
+    reasoning = {"reasoning": answer["reasoning"]} if answer["reasoning"] else {}
     return {
         "example_id": answer["example_id"],
         "prompt": "\n\n".join(f"{m.role}: {m.content}" for m in pair.prompt),
         "reference": reference(pair),
         "text": answer["text"],
+        **reasoning,
     }
 
 

@@ -150,6 +150,18 @@ def test_other_data_are_refused(small_runs):
         load_study(small_runs)
 
 
+def test_other_tokens_are_refused_where_both_records_know_theirs(small_runs):
+    def tokens(value):
+        return lambda record: record["data"].update(tokens={"test": value})
+
+    change_record(small_runs, "orpo", 1, tokens("0" * 64))
+    load_study(small_runs)  # older records beside it have no fingerprints of tokens
+    change_record(small_runs, "base", 0, tokens("1" * 64))
+
+    with pytest.raises(RecordError, match=r"other data .* tokens\.test"):
+        load_study(small_runs)
+
+
 def test_another_recipe_is_refused(small_runs, builders):
     builders["remove"](run_folder(small_runs, "tiny-llama", "sft", 2).path)
     other = builders["recipe"]("tiny-llama").override(["training.max_steps=80"])

@@ -68,6 +68,14 @@ def test_unknown_keys_are_refused_with_the_nearest_name(
         ("adapter", {"dropout": 1.0}, "adapter.dropout is 1.0"),
         ("adapter", {"target_modules": "q_proj"}, "adapter.target_modules is 'q_proj'"),
         ("adapter", {"target_modules": ["q_proj", 1]}, "adapter.target_modules[1] is 1"),
+        (
+            "model",
+            {"template_kwargs": {"a": []}},
+            "template_kwargs.a is []; it must be",
+        ),
+        ("model", {"template_kwargs": {"tools": "x"}}, "template_kwargs.tools cannot be set"),
+        ("model", {"template_kwargs": {"a b": 1}}, "template_kwargs.a b cannot be set"),
+        ("model", {"template_date": "26 Jul 2024"}, "write a date as YYYY-MM-DD"),
         ("data", {"test_pairs": 0}, "data.test_pairs must be at least 1"),
         ("data", {"max_prompt_tokens": 160}, "data.max_prompt_tokens (160)"),
         ("data", {"max_dropped_share": 1.5}, "data.max_dropped_share"),
@@ -99,6 +107,49 @@ def test_every_field_must_be_there(recipe: Recipe, section: str) -> None:
 
         with pytest.raises(ConfigError, match=f"missing {section}.?{key}; a recipe is complete"):
             from_dict(tree)
+
+
+DIGESTS = {
+    "llama-3.2-1b": ("1f831f09d95d49d1", "0f7a69d42b93fe23"),
+    "smollm2-1.7b": ("e0a10e853b88fdf9", "a1d5544919549582"),
+    "tiny-llama": ("34abe9ecb1ef9a31", "2f538e9cfa3b1b7b"),
+    "tiny-smollm2": ("0bdbc2a73b21e305", "c012d3aef18c2e6e"),
+}
+"""Of a run of ORPO with seed 1 and of its search, as the first records have them."""
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_a_field_added_later_changes_no_digest_while_it_is_neutral(name: str) -> None:
+    shipped = load_recipe(name)
+    spelled = shipped.override(["model.chat_template=", "model.template_kwargs={}"])
+    for recipe in (shipped, spelled):
+        settings = recipe.arms["orpo"]
+        run = digest(run_config(recipe, arm="orpo", settings=settings, seed=1))
+        search = digest(search_config(recipe, arm="orpo", seed=0))
+
+        assert (run[:16], search[:16]) == DIGESTS[name]
+
+
+@pytest.mark.parametrize(
+    ("assignment", "field", "value"),
+    [
+        ("model.chat_template=chatml", "chat_template", "chatml"),
+        ("model.template_kwargs.thinking=false", "template_kwargs", {"thinking": False}),
+        ("model.template_kwargs={ a = 1, b = 'x' }", "template_kwargs", {"a": 1, "b": "x"}),
+        ("model.template_date=2026-01-31", "template_date", "2026-01-31"),
+    ],
+)
+def test_a_field_added_later_is_in_the_digest_once_it_is_set(
+    recipe: Recipe, assignment: str, field: str, value: Any
+) -> None:
+    new = recipe.override([assignment])
+
+    def run(recipe: Recipe) -> dict[str, Any]:
+        return run_config(recipe, arm="base", settings={}, seed=1)
+
+    assert run(new)["recipe"]["model"] == run(recipe)["recipe"]["model"] | {field: value}
+    assert from_dict(to_dict(new)) == new
+    assert digest(run(new)) != digest(run(recipe))
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest_name() -> None:

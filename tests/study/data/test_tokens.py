@@ -114,8 +114,10 @@ def test_answers_that_truncation_makes_equal_are_refused(tokenizer) -> None:
 
 def test_a_template_that_rewrites_the_prompt_is_refused() -> None:
     tokenizer = train_tokenizer()
-    tokenizer.chat_template = "{{ messages | length }}{% if add_generation_prompt %}>{% endif %}"
-
+    tokenizer.chat_template = (
+        "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}>{% endif %}"
+    )
     prepare_tokenizer(tokenizer)
 
     with pytest.raises(ModelError, match="renders a prompt differently"):
