@@ -4,7 +4,8 @@ import dataclasses
 import json
 
 from analysis.judge.claims import claim_remarks, claim_rows
-from analysis.judge.contrasts import comparisons, contrast_rows, pooled_comparisons
+from analysis.judge.comparisons import comparisons, pooled_comparisons
+from analysis.judge.contrasts import contrast_rows
 from analysis.records.load import StudyRecords
 from analysis.records.metrics import METRICS
 from analysis.rows import (

@@ -10,14 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from analysis import statistics as stats
 from analysis.judge import evidence
-from analysis.judge.contrasts import LEVEL, POOLED
+from analysis.judge.comparisons import POOLED
+from analysis.judge.contrasts import LEVEL
 from analysis.judge.evidence import Evidence, Part
 from analysis.printing import percent
 from analysis.records.metrics import METRICS
 from analysis.records.study import StudyRecords
 from analysis.rows import ClaimPart, ClaimRow
-from analysis.statistics import contrast as stats
 from analysis.statistics.verdicts import ClaimVerdict, claim_verdict
 
 Key = tuple[str, str, str, str]

@@ -7,16 +7,16 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats as scipy_stats
 
+from analysis import statistics as stats
 from analysis.judge import contrasts
 from analysis.printing import arm_name, settings
 from analysis.records.load import scores_of
 from analysis.records.metrics import METRICS
 from analysis.records.published_rouge import as_published
 from analysis.records.study import RunRecord, Scores, StudyRecords, in_order
-from analysis.statistics import contrast as stats
+from analysis.statistics import Contrast
 from analysis.statistics import trials as tuning
 from analysis.statistics.components import SeedPart
-from analysis.statistics.contrast import Contrast
 from study.arms import ARM_SETTINGS
 
 Part = Mapping[str, Any]

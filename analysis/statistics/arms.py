@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from analysis.statistics.closed import holm
 from analysis.statistics.clusters import compare_clustered
-from analysis.statistics.contrast import Contrast, holm
+from analysis.statistics.contrast import Contrast
 from analysis.statistics.models import pool
 
 Arms = Mapping[str, Sequence[Any]]

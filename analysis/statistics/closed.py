@@ -8,6 +8,9 @@ in the strong sense: whichever of the hypotheses are true.
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
+import numpy as np
+from statsmodels.stats.multitest import multipletests
+
 Test = Callable[[tuple[str, ...]], float]
 """The p of an intersection: all of the named hypotheses are true."""
 
@@ -58,3 +61,18 @@ def behind_gate(gate: float, singles: Mapping[str, float | None]) -> dict[str, f
         return min(1.0, len(subset) * min(known[name] for name in subset))
 
     return closed(tuple(known), test)
+
+
+def holm(p_values: Sequence[float | None]) -> tuple[float, ...]:
+    """Adjust the p-values of one family by Holm (1979), through statsmodels.
+
+    Keeps the chance of any false rejection in the family below the level,
+    whatever the dependence. A test that could not run stays in the family with
+    p = 1. Smallest n: one p-value, which stays as it is.
+    """
+    if not p_values:
+        return ()
+    known = [1.0 if p is None else p for p in p_values]
+    if not np.isfinite(known).all():
+        raise ValueError(f"p-values must be finite, not {known}")
+    return tuple(float(p) for p in multipletests(known, method="holm")[1])

@@ -112,3 +112,17 @@ def by_cluster(x: Array, clusters: Sequence[str] | None) -> tuple[Array, tuple[s
     members = np.eye(len(names))[index]  # (N, C)
     scaled = mean + (x - mean) @ members * len(names) / x.shape[1]
     return scaled, tuple(str(name) for name in names)
+
+
+def checked_scores(scores: Any) -> Array:
+    """Return scores as an array of shape (seeds, examples).
+
+    Raises:
+        ValueError: they have another shape, hold nothing, or are not finite.
+    """
+    x = np.asarray(scores, dtype=np.float64)
+    if x.ndim != 2 or x.size == 0:
+        raise ValueError(f"scores must be (seeds, examples), not of shape {x.shape}")
+    if not np.isfinite(x).all():
+        raise ValueError("scores hold values that are not finite")
+    return x

@@ -16,39 +16,16 @@ from typing import Any, Literal
 
 import numpy as np
 from scipy import optimize, special, stats
-from statsmodels.stats.multitest import multipletests
 
 from analysis.statistics import power as design
 from analysis.statistics.components import (
-    Array,
     SeedPart,
     by_cluster,
+    checked_scores,
     components,
     critical_value,
-    mean_square_residual,
     welch_df,
 )
-from analysis.statistics.power import planned_detectable_effect, seeds_needed
-from analysis.statistics.verdicts import Verdict, verdict
-
-__all__ = [
-    "Contrast",
-    "NotTestableError",
-    "Scope",
-    "Verdict",
-    "clopper_pearson",
-    "compare_arms",
-    "compare_pooled",
-    "compare_with_fixed",
-    "holm",
-    "mean_square_residual",
-    "planned_detectable_effect",
-    "pool_models",
-    "seeds_needed",
-    "verdict",
-    "win_rate",
-]
-
 
 Scope = Literal["population", "test_set"]
 
@@ -230,7 +207,7 @@ def compare_arms(
         NotTestableError: fewer than two seeds, or no variance at all.
         ValueError: scores are not finite, or shapes do not fit.
     """
-    a, b = _checked(baseline), _checked(treatment)
+    a, b = checked_scores(baseline), checked_scores(treatment)
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"arms are scored on {a.shape[1]} and {b.shape[1]} examples")
     if paired and len(a) != len(b):
@@ -285,8 +262,8 @@ def compare_with_fixed(
         NotTestableError: fewer than two seeds, or no variance at all.
         ValueError: scores are not finite, or shapes do not fit.
     """
-    b = _checked(treatment)
-    a = np.broadcast_to(_checked(np.atleast_2d(baseline)), b.shape)
+    b = checked_scores(treatment)
+    a = np.broadcast_to(checked_scores(np.atleast_2d(baseline)), b.shape)
     contrast = compare_arms(a, b, paired=True, scope=scope, clusters=clusters)
     return replace(contrast, n_seeds=(1, len(b)))
 
@@ -365,68 +342,6 @@ def pool_models(contrasts: Sequence[Contrast]) -> Contrast:
     )
 
 
-def win_rate(
-    baseline: Any,
-    treatment: Any,
-    *,
-    paired: bool,
-    higher_is_better: bool = True,
-    clusters: Sequence[str] | None = None,
-) -> Contrast:
-    """Compare the share of prompts on which the treatment wins with one half.
-
-    Ties count half; the share is averaged over pairs of seeds: matched ones when
-    paired, else all of them, whose variance is that of a two-sample U-statistic
-    (Hoeffding 1948). The estimate is the share minus 0.5. Null hypothesis,
-    two-sided: over seeds and prompts like these the treatment wins half. Smallest
-    n: two seeds per arm. A baseline of one run is taken as fixed.
-
-    Raises:
-        NotTestableError: fewer than two seeds, or no variance at all.
-        ValueError: scores are not finite, or shapes do not fit.
-    """
-    sign = 1.0 if higher_is_better else -1.0
-    a, b = sign * _checked(baseline), sign * _checked(treatment)
-    if paired or len(a) == 1:
-        half = np.full(b.shape[1], 0.5)
-        fixed = compare_with_fixed(half, _wins(b, a), scope="population", clusters=clusters)
-        return replace(fixed, n_seeds=(len(a), len(b)))
-    wins = _wins(b[:, None], a[None, :])  # (S_b, S_a, N)
-    share = wins.mean(axis=(0, 1))
-    return compare_arms(
-        share - wins.mean(axis=0),
-        wins.mean(axis=1) - 0.5,
-        paired=False,
-        scope="population",
-        clusters=clusters,
-    )
-
-
-def holm(p_values: Sequence[float | None]) -> tuple[float, ...]:
-    """Adjust the p-values of one family by Holm (1979), through statsmodels.
-
-    Keeps the chance of any false rejection in the family below the level,
-    whatever the dependence. A test that could not run stays in the family with
-    p = 1. Smallest n: one p-value, which stays as it is.
-    """
-    if not p_values:
-        return ()
-    known = [1.0 if p is None else p for p in p_values]
-    if not np.isfinite(known).all():
-        raise ValueError(f"p-values must be finite, not {known}")
-    return tuple(float(p) for p in multipletests(known, method="holm")[1])
-
-
-def clopper_pearson(n_events: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
-    """Return the exact interval of a rate (Clopper and Pearson 1934).
-
-    Two-sided; it covers at least at its level for every n from 1: 0 of 3 runs
-    still allows 71 %.
-    """
-    bounds = stats.binomtest(n_events, n).proportion_ci(level, method="exact")
-    return float(bounds.low), float(bounds.high)
-
-
 def _shared_prompts(contrasts: Sequence[Contrast]) -> dict[str, float]:
     """Return what every prompt adds to the mean over models, in all of them."""
     shares: dict[str, float] = {}
@@ -446,16 +361,3 @@ def _rescaled(part: SeedPart, seeds: float, prompts: float) -> SeedPart:
         df=max(1.0, (part.df + 1) * seeds - 1),
         residual=residual / seeds,
     )
-
-
-def _wins(b: Array, a: Array) -> Array:
-    return np.asarray((b > a) + 0.5 * (b == a))
-
-
-def _checked(scores: Any) -> Array:
-    x = np.asarray(scores, dtype=np.float64)
-    if x.ndim != 2 or x.size == 0:
-        raise ValueError(f"scores must be (seeds, examples), not of shape {x.shape}")
-    if not np.isfinite(x).all():
-        raise ValueError("scores hold values that are not finite")
-    return x

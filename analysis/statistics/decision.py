@@ -12,8 +12,9 @@ from typing import Protocol
 
 from scipy import stats as scipy_stats
 
-from analysis.statistics.contrast import clopper_pearson, holm
+from analysis.statistics.closed import holm
 from analysis.statistics.models import Heterogeneity
+from analysis.statistics.verdicts import clopper_pearson
 
 
 class Outcome(StrEnum):

@@ -4,6 +4,18 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Protocol
 
+from scipy import stats
+
+
+def clopper_pearson(n_events: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Return the exact interval of a rate (Clopper and Pearson 1934).
+
+    Two-sided; it covers at least at its level for every n from 1: 0 of 3 runs
+    still allows 71 %.
+    """
+    bounds = stats.binomtest(n_events, n).proportion_ci(level, method="exact")
+    return float(bounds.low), float(bounds.high)
+
 
 class Interval(Protocol):
     """Anything with an estimate that gives confidence intervals."""

@@ -4,14 +4,13 @@ from collections.abc import Iterator, Sequence
 
 from scipy import stats as scipy_stats
 
-from analysis.judge.contrasts import POOLED, QUESTION, Comparison
+from analysis import statistics as stats
+from analysis.judge.comparisons import POOLED, QUESTION, Comparison
 from analysis.printing import arm_name, in_unit, percent
 from analysis.records.metrics import METRICS
 from analysis.records.study import StudyRecords
 from analysis.rows import ContrastRow
-from analysis.statistics import contrast as stats
-from analysis.statistics import power
-from analysis.statistics.contrast import Contrast
+from analysis.statistics import Contrast, power
 
 
 def test_remarks(

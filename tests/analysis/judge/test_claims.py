@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
+from analysis import statistics as stats
 from analysis.figures.claims import beta_info, draw_betas
 from analysis.judge.claims import Corrected, _judged, claim_remarks, claim_rows
 from analysis.judge.evidence import Evidence, gather, pool, share_of_change
 from analysis.records.load import load_study, scores_of
-from analysis.statistics import contrast as stats
 from analysis.statistics.verdicts import ClaimVerdict, claim_verdict
 from analysis.tables.provenance import commands
 from analysis.tables.rouge import rouge_rows

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from analysis.statistics import compare_arms, pool_models
 from analysis.statistics.arms import against_baseline, all_pairs, best_set, pairs_by_seed
-from analysis.statistics.contrast import compare_arms, holm, pool_models
+from analysis.statistics.closed import holm
 
 EFFECTS = {"sft": 0.0, "orpo": 0.02, "dpo": 0.3, "simpo": 0.3}
 

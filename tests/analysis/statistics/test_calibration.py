@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from analysis.statistics import calibration
+from analysis.statistics import calibration, compare_arms
 from analysis.statistics.components import components
-from analysis.statistics.contrast import compare_arms
 
 
 def test_a_short_run_stays_near_the_promises():

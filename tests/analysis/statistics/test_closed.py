@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.statistics.closed import behind_gate, closed
-from analysis.statistics.contrast import holm
+from analysis.statistics.closed import behind_gate, closed, holm
 
 P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=5)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
+from analysis.statistics import NotTestableError, compare_arms
 from analysis.statistics.clusters import cluster_variance, clusters_of, compare_clustered
-from analysis.statistics.contrast import NotTestableError, compare_arms
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from analysis.statistics.contrast import holm
+from analysis.statistics.closed import holm
 from analysis.statistics.decision import (
     CoPrimary,
     Outcome,

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 
+from analysis.statistics import compare_arms
 from analysis.statistics.clusters import compare_clustered
 from analysis.statistics.components import seed_variance
-from analysis.statistics.contrast import compare_arms
 from analysis.statistics.macro import Task, compare_macro, judge_verdicts, length_controlled
 
 

@@ -5,8 +5,8 @@ import pytest
 from scipy import stats as scipy_stats
 from statsmodels.stats.oneway import anova_oneway
 
+from analysis.statistics import NotTestableError, compare_arms, pool_models
 from analysis.statistics.clusters import compare_clustered
-from analysis.statistics.contrast import NotTestableError, compare_arms, pool_models
 from analysis.statistics.models import average_models, heterogeneity, pool
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
+from analysis.statistics import compare_arms, seeds_needed
 from analysis.statistics.components import SeedPart
-from analysis.statistics.contrast import compare_arms, seeds_needed
 from analysis.statistics.power import detectable_effect, examples_needed, planned_detectable_effect
 
 ROUGE_LIKE = {"prompt_sd": 0.04, "residual_sd": 0.08}

@@ -6,19 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from analysis.statistics.contrast import (
+from analysis.statistics import (
     NotTestableError,
     Verdict,
-    clopper_pearson,
     compare_arms,
     compare_pooled,
     compare_with_fixed,
-    holm,
     mean_square_residual,
     pool_models,
     verdict,
-    win_rate,
 )
+from analysis.statistics.closed import holm
+from analysis.statistics.verdicts import clopper_pearson
+from analysis.statistics.wins import win_rate
 
 
 @pytest.fixture
