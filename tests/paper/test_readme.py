@@ -58,8 +58,7 @@ def test_the_costs_are_a_table_or_a_hint(findings) -> None:
 
     assert "| training step, HH-RLHF, float32 | TRL | 6.00\N{NO-BREAK SPACE}pairs/s |" in table
     assert "| 3.00× |" in table
-    assert len([line for line in table.splitlines() if line.startswith("| ")]) == 1 + len(
-        findings.bench.rows
-    )
+    assert f"all {len(findings.bench.rows)} measurements" in table
+    assert len([line for line in table.splitlines() if line.startswith("| ")]) <= 1 + 3
     assert table.endswith(f"`{findings.bench.signature}`")
     assert "`study bench`" in nothing
