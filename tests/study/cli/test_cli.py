@@ -265,7 +265,7 @@ def test_two_recipes_of_one_name_are_refused(study, tmp_path):
 
     assert "tiny-llama" in recipe_names()
     (tmp_path / "copy.toml").write_text(
-        (read_recipe("tiny-llama")).replace("max_steps = 160", "max_steps = 10")
+        read_recipe("tiny-llama").replace("max_steps = 96", "max_steps = 10")
     )
     result = study("compare", "--recipe", "tiny-llama", "--recipe", "copy.toml")
 
