@@ -23,7 +23,7 @@ class Font:
     file: str
     package: str = "fonts-noto-core"
     options: str = "Renderer=HarfBuzz"
-    """Options of fontspec; HarfBuzz joins letters and places marks."""
+    """Options of fontspec; HarfBuzz joins letters and places marks where it knows the script."""
 
 
 def _cjk(index: int) -> Font:
@@ -44,7 +44,12 @@ _LATIN: Final = "latin"
 FONTS: Final = {
     **_CJK,
     "european": Font(file="NotoSans-Regular.ttf"),
-    **{name.casefold(): Font(file=f"NotoSans{name}-Regular.ttf") for name in _OF_THEIR_OWN},
+    **{
+        name.casefold(): Font(
+            file=f"NotoSans{name}-Regular.ttf", options=f"Renderer=HarfBuzz,Script={name}"
+        )
+        for name in _OF_THEIR_OWN
+    },
 }
 """Script -> font."""
 
