@@ -18,7 +18,8 @@ from study.config.recipe import ModelConfig
 from study.data.rehearsal import rehearse
 from study.data.templates import CHATML, read_template
 from study.data.tokens import end_of_turn, prepare_tokenizer
-from study.engine.forward import install
+from study.engine.forward import Layout, install
+from study.engine.greedy import Generation
 from study.errors import ModelError, first_line
 from study.records.files import checksum
 
@@ -26,6 +27,19 @@ if TYPE_CHECKING:
     from study.model.toy import Progress
 
 TOY = "toy:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfCheck:
+    """What serves a model, and how far each way that was tried is from its own."""
+
+    layout: Layout
+    generation: Generation
+    tolerance_nats: float
+    layout_off_nats: dict[str, float | None]
+    """Layout -> largest difference of a token's log-probability; None where it failed."""
+    generation_off_nats: dict[str, float | None]
+    """Way -> how far below the model's preferred token a chosen one was at most."""
 
 
 @dataclass
@@ -42,6 +56,8 @@ class Base:
     """Of the weights that are not quantised; mixed precision where it is bfloat16."""
     resolved: dict[str, str] = field(default_factory=dict)
     """What ``auto`` and ``main`` meant here: dtype, quantisation, commit of the weights."""
+    checked: SelfCheck | None = None
+    """What the check of the model against itself found, once it is made."""
     initial: dict[str, torch.Tensor] | None = None
     """Trainable parameters of a freshly attached adapter, by name."""
 
@@ -89,20 +105,44 @@ def load_base(config: ModelConfig, *, device: str, progress: "Progress | None" =
         )
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot load model {config.name!r}: {_hub_hint(error)}") from error
-    _grow_embeddings(model, len(tokenizer))
+    commit = getattr(model.config, "_commit_hash", None) or _fingerprint(Path(name))
+    return prepare_base(model, tokenizer, trained_token_ids, config, device=where, commit=commit)
+
+
+def prepare_base(
+    model: Any,
+    tokenizer: Any,
+    trained_token_ids: tuple[int, ...],
+    config: ModelConfig,
+    *,
+    device: torch.device,
+    commit: str,
+) -> Base:
+    """Make a model that transformers has loaded ready for the engine and for adapters.
+
+    Raises:
+        ModelError: its embeddings cannot be found or enlarged.
+    """
+    try:
+        _grow_embeddings(model, len(tokenizer))
+    except Exception as error:  # any architecture's own code may run here
+        raise ModelError(
+            f"{type(model).__name__} has no embeddings that can take the tokens of a chat: "
+            f"{first_line(error)}; choose another base model"
+        ) from error
     model.generation_config.eos_token_id = end_of_turn(tokenizer)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     _keep_nf4_exact(model)
     install(model, attention=config.attention)
     model.requires_grad_(False)
     model.eval()
-    dtype = pick_dtype(config, where)
+    dtype = pick_dtype(config, device)
     resolved = {
         "dtype": str(dtype).removeprefix("torch."),
         "quantization": config.quantization,
-        "commit": str(getattr(model.config, "_commit_hash", None) or _fingerprint(Path(name))),
+        "commit": commit,
     }
-    return Base(model, tokenizer, where, trained_token_ids, dtype, resolved)
+    return Base(model, tokenizer, device, trained_token_ids, dtype, resolved)
 
 
 def load_tokenizer(

@@ -4,7 +4,7 @@ import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -232,6 +232,7 @@ def _record(
         "cost": dict(cost),
         "parameters": outcome.parameters,
         "model": workbench.base.resolved,
+        "self_check": None if workbench.base.checked is None else asdict(workbench.base.checked),
         "out_of_memory": outcome.out_of_memory,
         **environment(str(workbench.device)),
     }

@@ -1,0 +1,368 @@
+"""A model is checked against itself before its first use in a study.
+
+A short batch of made-up pairs goes through the engine, and through the model's own
+forward pass, one whole sequence at a time, as transformers and PEFT have it. The
+adapter is one of noise, with its trained token rows. Greedy answers in a batch are
+held against what the model itself prefers. The fastest way that is right serves; a
+model that no way gets right is refused, with the figures and the likely cause.
+
+Shapes: L tokens of a sequence, N labels, V vocabulary.
+"""
+
+import contextlib
+import functools
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+import study
+from study.config.canonical import digest
+from study.config.environment import cache_folder, device_name, versions
+from study.config.recipe import AdapterConfig
+from study.engine.encoded import Encoded
+from study.engine.forward import Layout, use_layout
+from study.engine.greedy import Generation, answer_greedily
+from study.engine.packing import pack, to_device
+from study.errors import ModelError, RecordError, first_line
+from study.model.alone import LENGTHS, kept_to, made_up_pairs, noisy_adapter, own_ways
+from study.model.base import Base, SelfCheck
+from study.records.files import checksum, read_json, write_sealed
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+LONGEST = max(prompt + max(answers) for prompt, *answers in LENGTHS)
+
+NEW_TOKENS = 6
+"""Tokens of each greedy answer at most."""
+
+TOLERANCE = 1e-4
+"""Nats of a token's log-probability that rounding explains in float32."""
+
+COARSE_TOLERANCE = 0.5
+"""The same for 16-bit numbers: logits between 8 and 16 are multiples of 1/16 in bfloat16."""
+
+WAYS: tuple[Generation, ...] = ("batched", "one at a time", "without a cache")
+
+CAUSES = (
+    ("per-layer embeddings", ("hidden_size_per_layer_input", "vocab_size_per_layer_input")),
+    ("capped logits", ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")),
+    (
+        "scaled logits",
+        ("logit_scale", "logits_scaling", "lm_head_multiplier", "logits_mup_width_multiplier"),
+    ),
+    ("logits of fewer tokens than the embedding has", ("unpadded_vocab_size",)),
+    ("an encoder", ("is_encoder_decoder",)),
+)
+"""What an engine may miss, with the fields of a configuration that tell it."""
+
+STATES = ("mamba", "mamba2", "linear_attention", "recurrent", "conv", "hybrid", "hybrid_sliding")
+"""Types of layers that keep a state."""
+
+POSITION_TABLES = ("wpe", "embed_positions", "position_embeddings", "positions_embed", "pos_emb")
+"""What architectures call a table of learned positions."""
+
+
+def check_base(base: Base, adapter: AdapterConfig, *, longest_row: int) -> SelfCheck:
+    """Return what serves a base, measured or remembered, and keep the base to it.
+
+    Args:
+        base: A loaded base; its adapter and all random state stay as they are.
+        adapter: The adapter that it is to be trained with.
+        longest_row: Tokens of the longest row that will be computed.
+
+    Raises:
+        ModelError: nothing gives the model's own results, or it takes no row so long.
+    """
+    _refuse_long_rows(base.causal, longest_row)
+    path = cache_folder() / "selfchecks" / f"{_key(base, adapter, longest_row)}.json"
+    found = _remembered(path)
+    if found is None:
+        found = measure(base, adapter, longest_row=longest_row)
+        with contextlib.suppress(OSError):  # then it is measured again, no more
+            write_sealed(path, asdict(found))
+    use_layout(base.causal, found.layout)
+    if found.layout == "plain" or found.generation != "batched":
+        log.warning("%s", _slower(base, found))
+    return found
+
+
+def measure(base: Base, adapter: AdapterConfig, *, longest_row: int = 0) -> SelfCheck:
+    """Compare layouts and ways of answering with the model's own, the fastest first.
+
+    Raises:
+        ModelError: none of them is right.
+    """
+    pairs = made_up_pairs(base)
+    tolerance = TOLERANCE if base.dtype.itemsize >= 4 else COARSE_TOLERANCE
+    with noisy_adapter(base, adapter), torch.no_grad(), base.precision():
+        with own_ways(base):
+            own = _attempt(lambda: _own_logps(base, pairs))
+            if isinstance(own, Exception):
+                raise ModelError(_refusal(base, "its own forward pass fails", own)) from own
+            _refuse_seeing_ahead(base, pairs, tolerance)
+        layout, off = _pick_layout(base, pairs, own, tolerance, longest_row)
+        with kept_to(base.causal, layout):
+            generation, regrets = _pick_generation(base, pairs, tolerance)
+    return SelfCheck(
+        layout=layout,
+        generation=generation,
+        tolerance_nats=tolerance,
+        layout_off_nats=off,
+        generation_off_nats=regrets,
+    )
+
+
+def _pick_layout(
+    base: Base, pairs: Sequence[Encoded], own: Tensor, tolerance: float, longest_row: int
+) -> tuple[Layout, dict[str, float | None]]:
+    """Return the fastest layout whose log-probabilities are the model's own, and the figures.
+
+    Where some rows are too long to be packed, the padded layout must be right too.
+    """
+    longest = base.causal.longest_packed_row
+    plans: dict[Layout, tuple[Layout, ...]] = {"padded": ("padded",), "plain": ("plain",)}
+    if longest >= LONGEST:
+        beyond = longest_row > longest
+        plans = {"packed": ("packed", "padded") if beyond else ("packed",), **plans}
+    off: dict[str, float | None] = {}
+    errors: list[Exception] = []
+    for layout, needed in plans.items():
+        for name in needed:
+            if name not in off:
+                with kept_to(base.causal, name):
+                    found = _attempt(lambda: _engine_logps(base, pairs))
+                off[name] = _note(errors, found, lambda logps: _largest(logps - own))
+        if all(_is_within(off[name], tolerance) for name in needed):
+            return layout, off
+    raise ModelError(_refusal(base, _figures("log-probabilities", off, tolerance), *errors))
+
+
+def _pick_generation(
+    base: Base, pairs: Sequence[Encoded], tolerance: float
+) -> tuple[Generation, dict[str, float | None]]:
+    """Return the fastest way of answering whose tokens the model itself prefers."""
+    prompts = [pair.prompt_ids for pair in pairs]
+    off: dict[str, float | None] = {}
+    errors: list[Exception] = []
+    for way in WAYS:
+        answers = _attempt(functools.partial(_answers, base, prompts, way))
+        with own_ways(base):
+            off[way] = _note(errors, answers, lambda found: _regret(base, prompts, found))
+        if _is_within(off[way], tolerance):
+            return way, off
+    raise ModelError(_refusal(base, _figures("greedy answers", off, tolerance), *errors))
+
+
+def _engine_logps(base: Base, pairs: Sequence[Encoded]) -> Tensor:
+    """Return the labels' log-probabilities (N,) as training and scoring take them."""
+    logps: Tensor = base.model(
+        packed=to_device(pack(pairs, rejected=True, prompt_nll=True), base.device)
+    )
+    return logps
+
+
+def _own_logps(base: Base, pairs: Sequence[Encoded]) -> Tensor:
+    """Return the same (N,), in the order of `pack`, one whole sequence at a time."""
+    found = []
+    for pair in pairs:
+        start = len(pair.prompt_ids) - 1
+        chosen, rejected = _answer_logps(base, pair)
+        found += [chosen, rejected[start:]]
+    return torch.cat(found)
+
+
+def _answer_logps(base: Base, pair: Encoded) -> list[Tensor]:
+    """Return log-probabilities of each token but the first, for both answers' sequences."""
+    found = []
+    for answer in (pair.chosen_ids, pair.rejected_ids):
+        ids = [*pair.prompt_ids, *answer]
+        logps = _own_logits(base, ids)[:-1].log_softmax(-1)
+        found.append(_at(logps, ids[1:]))
+    return found
+
+
+def _own_logits(base: Base, ids: Sequence[int]) -> Tensor:
+    """Return one sequence's logits (L, V) from the model's own forward pass."""
+    row = torch.tensor([list(ids)], device=base.device)
+    given = {"input_ids": row, "attention_mask": torch.ones_like(row), "use_cache": False}
+    logits: Tensor = base.model(**given).logits[0]
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _answers(base: Base, prompts: Sequence[Sequence[int]], way: Generation) -> list[list[int]]:
+    """Answer without an end, then with one that an answer meets before the others."""
+    answer = functools.partial(
+        answer_greedily,
+        base.model,
+        prompts,
+        limit=NEW_TOKENS,
+        pad=base.tokenizer.pad_token_id,
+        way=way,
+    )
+    whole = answer(end=base.causal.get_input_embeddings().weight.shape[0])  # never generated
+    ended = answer(end=whole[0][NEW_TOKENS // 2])
+    agree = all(some == every[: len(some)] for some, every in zip(ended, whole, strict=True))
+    return whole if agree else ended
+
+
+def _regret(
+    base: Base, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+) -> float:
+    """Return how far below the model's preferred token an answer's token is at most."""
+    regrets = []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        logits = _own_logits(base, [*prompt, *answer])[len(prompt) - 1 : -1]
+        regrets.append(_largest(logits.amax(-1) - _at(logits, answer)))
+    return max(regrets)
+
+
+def _at(values: Tensor, ids: Sequence[int]) -> Tensor:
+    """Return the entry of each row (L, V) that a token names, (L,)."""
+    return values.gather(1, torch.tensor(list(ids), device=values.device)[:, None])[:, 0]
+
+
+def _largest(differences: Tensor) -> float:
+    """Return the largest difference; what is not a number differs without bound."""
+    return differences.abs().nan_to_num(nan=math.inf).amax().item()
+
+
+def _is_within(off: float | None, tolerance: float) -> bool:
+    return off is not None and off <= tolerance
+
+
+def _attempt(work: Callable[[], T]) -> T | Exception:
+    """Return what an architecture makes of some work: a result, or whatever it raises."""
+    try:
+        return work()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - any architecture's code may run here
+        return error
+
+
+def _note(
+    errors: list[Exception], found: T | Exception, measure_it: Callable[[T], float]
+) -> float | None:
+    """Measure a result, or keep the error that stands in its place."""
+    if isinstance(found, Exception):
+        errors.append(found)
+        return None
+    return measure_it(found)
+
+
+def _refuse_seeing_ahead(base: Base, pairs: Sequence[Encoded], tolerance: float) -> None:
+    """Refuse a model whose prompt's log-probabilities depend on the answer behind it."""
+    off = 0.0
+    for pair in pairs:
+        start = len(pair.prompt_ids) - 1
+        chosen, rejected = _answer_logps(base, pair)
+        off = max(off, _largest(chosen[:start] - rejected[:start]))
+    if off > tolerance:
+        raise ModelError(
+            f"{_name(base)} sees ahead: the log-probabilities of a prompt change by {off:.2g} nats "
+            "with the answer behind it, so it is no causal language model as it is configured (an "
+            "encoder needs is_decoder=true in its config.json); choose another base model"
+        )
+
+
+def _refuse_long_rows(causal: Any, longest_row: int) -> None:
+    """Refuse rows beyond a table of learned positions."""
+    tables = [
+        module.num_embeddings
+        for name, module in causal.named_modules()
+        if isinstance(module, nn.Embedding)
+        and any(word in name.rpartition(".")[2] for word in POSITION_TABLES)
+    ]
+    stated = getattr(causal.config.get_text_config(), "max_position_embeddings", None)
+    limit = min([*tables, *([stated] if stated and tables else [])], default=math.inf)
+    if longest_row > limit:
+        raise ModelError(
+            f"the model has positions for {limit} tokens and is to take rows of {longest_row}; set "
+            f"data.max_length_tokens, and data.max_prompt_tokens with evaluation.max_new_tokens, "
+            f"to {limit} at most"
+        )
+
+
+def _refusal(base: Base, what: str, *errors: Exception) -> str:
+    cause = f", likely because of {why}" if (why := _likely_cause(base.causal)) else ""
+    raised = f" ({type(errors[-1]).__name__}: {first_line(errors[-1])[:120]})" if errors else ""
+    return (
+        f"{_name(base)} fails the check of a model against itself: {what}{raised}{cause}; "
+        "choose another base model or other adapter.target_modules"
+    )
+
+
+def _slower(base: Base, found: SelfCheck) -> str:
+    parts = []
+    if found.layout == "plain":
+        parts.append("its own forward pass, one row per answer with all logits")
+    if found.generation != "batched":
+        parts.append(f"answers {found.generation}")
+    cause = f" (likely because of {why})" if (why := _likely_cause(base.causal)) else ""
+    return f"{_name(base)} is served by {' and '.join(parts)}{cause}: exact but slower"
+
+
+def _figures(what: str, off: dict[str, float | None], tolerance: float) -> str:
+    listed = ", ".join(
+        f"{name} {'failed' if value is None else f'{value:.2g}'}" for name, value in off.items()
+    )
+    return f"{what} are off by at most {tolerance:g} nats in no way ({listed})"
+
+
+def _likely_cause(causal: Any) -> str:
+    """Name what in a model's configuration an engine may miss."""
+    config = causal.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+    found = [
+        cause
+        for cause, fields in CAUSES
+        if any(getattr(config, name, None) not in (None, False, 0, 1.0) for name in fields)
+    ]
+    if causal._is_stateful or kinds & set(STATES):  # noqa: SLF001 - there is no public word
+        found.append("a recurrent state")
+    return " and ".join(found)
+
+
+def _name(base: Base) -> str:
+    config = base.causal.config
+    return f"model {config.name_or_path or config.model_type!r} ({type(base.causal).__name__})"
+
+
+def _key(base: Base, adapter: AdapterConfig, longest_row: int) -> str:
+    """Name everything that a check's result depends on."""
+    return digest(
+        {
+            "model": [base.causal.config.name_or_path, type(base.causal).__name__, base.resolved],
+            "attention": base.causal.config._attn_implementation,  # noqa: SLF001
+            "adapter": asdict(adapter),
+            "trained": list(base.trained_token_ids),
+            "padded": longest_row > base.causal.longest_packed_row,
+            "device": device_name(str(base.device)),
+            "versions": versions(),
+            "code": _code(),
+        }
+    )[:32]
+
+
+@functools.cache
+def _code() -> str:
+    """Return a checksum of this package's source, which the engine is a part of."""
+    folder = Path(study.__file__).parent
+    files = sorted(folder.rglob("*.py"))
+    return digest([[path.relative_to(folder).as_posix(), checksum(path)] for path in files])
+
+
+def _remembered(path: Path) -> SelfCheck | None:
+    try:
+        content = read_json(path)
+    except RecordError:  # damaged: it is measured again
+        return None
+    return None if content is None else SelfCheck(**content)
