@@ -6,6 +6,7 @@ was trained before it.
 """
 
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from study.config.canonical import digest
 from study.config.recipe import ModelConfig
 from study.data.rehearsal import rehearse
 from study.data.templates import CHATML, read_template
-from study.data.tokens import end_of_turn, prepare_tokenizer
+from study.data.tokens import CHATML_TOKENS, PAD_TOKEN, end_of_turn, prepare_tokenizer
 from study.engine.forward import Layout, install
 from study.engine.greedy import Generation
 from study.errors import ModelError, first_line
-from study.records.files import checksum
+from study.model.folder import check_folder, fingerprint
 
 if TYPE_CHECKING:
     from study.model.toy import Progress
@@ -93,19 +93,30 @@ def load_base(config: ModelConfig, *, device: str, progress: "Progress | None" =
     where = torch.device(device)
     name = _locate(config.name, progress)
     tokenizer, trained_token_ids = load_tokenizer(config, progress=progress)
+    model: Any
+    loading: dict[str, Any]
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, loading = AutoModelForCausalLM.from_pretrained(
             name,
             dtype=pick_dtype(config, where),
             use_safetensors=True,
             quantization_config=quantization_config(config, where),
             device_map={"": where},
             attn_implementation=_attention(config, where),
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            output_loading_info=True,
             **_hub_options(config),
         )
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot load model {config.name!r}: {_hub_hint(error)}") from error
-    commit = getattr(model.config, "_commit_hash", None) or _fingerprint(Path(name))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a configuration may name anything
+        raise ModelError(
+            f"cannot load model {config.name!r}: {_hub_hint(error)}{_as_described(error)}"
+        ) from error
+    _refuse_other_weights(config.name, loading)
+    commit = getattr(model.config, "_commit_hash", None) or fingerprint(
+        Path(name), weights_only=config.name.startswith(TOY)
+    )
     return prepare_base(model, tokenizer, trained_token_ids, config, device=where, commit=commit)
 
 
@@ -123,6 +134,7 @@ def prepare_base(
     Raises:
         ModelError: its embeddings cannot be found or enlarged.
     """
+    _refuse_larger_tokenizer(model, tokenizer)
     try:
         _grow_embeddings(model, len(tokenizer))
     except Exception as error:  # any architecture's own code may run here
@@ -159,9 +171,10 @@ def load_tokenizer(
     name = _locate(config.name, progress)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(config))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # its files may hold anything
         raise ModelError(
             f"cannot load the tokenizer of {config.name!r}: {_hub_hint(error)}"
+            f"{_as_described(error)}"
         ) from error
     return tokenizer, prepare_as_asked(tokenizer, config)
 
@@ -222,14 +235,40 @@ def _locate(name: str, progress: "Progress | None") -> str:
         folder = Path(name).expanduser()
         if not (folder / "config.json").is_file():
             raise ModelError(f"model folder {name} has no config.json; name a folder as on the Hub")
+        check_folder(folder)
         return str(folder)
     return name
 
 
-def _fingerprint(folder: Path) -> str:
-    """Stand in for the commit of a local folder: a SHA-256 of its weights."""
-    files = sorted(folder.glob("*.safetensors"))
-    return f"sha256:{digest([[path.name, checksum(path)] for path in files])[:16]}"
+def _refuse_other_weights(name: str, loading: Mapping[str, Any]) -> None:
+    """Refuse weights that do not fill the model: transformers draws the rest at random."""
+    missing = sorted(loading["missing_keys"])
+    mismatched = sorted(str(key[0]) for key in loading["mismatched_keys"])
+    for keys, fault in ((missing, "lack"), (mismatched, "have another shape of")):
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            raise ModelError(
+                f"cannot load model {name!r}: its weights {fault} {', '.join(keys[:3])}{more}, "
+                "which its config.json asks for; the two do not belong together"
+            )
+
+
+def _refuse_larger_tokenizer(model: Any, tokenizer: Any) -> None:
+    """Refuse tokens without a row in the embedding, but for those of a chat."""
+    n_rows = model.get_input_embeddings().weight.shape[0]
+    beyond = tokenizer.convert_ids_to_tokens(list(range(n_rows, len(tokenizer))))
+    of_chat = (*CHATML_TOKENS, PAD_TOKEN)
+    unknown = [
+        str(token)
+        for token in beyond
+        if token not in of_chat and str(token) not in tokenizer.chat_template
+    ]
+    if unknown:
+        raise ModelError(
+            f"the tokenizer has {len(tokenizer)} tokens and the model {n_rows} embeddings: "
+            f"{len(unknown)} tokens such as {unknown[0]!r} were never trained; take the tokenizer "
+            "that the model was trained with"
+        )
 
 
 def _hub_options(config: ModelConfig) -> dict[str, Any]:
@@ -287,6 +326,14 @@ def _grow_embeddings(model: Any, n_tokens: int) -> None:
     with torch.no_grad():
         for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
             layer.weight[n_old:] = layer.weight[:n_old].mean(dim=0)
+
+
+def _as_described(error: Exception) -> str:
+    """Say where to look where transformers' own code failed over what a file asks for."""
+    if type(error) in (OSError, ValueError):
+        return ""
+    why = " ".join(str(error).split()[:40])
+    return f" ({type(error).__name__}: {why}; its config.json or tokenizer files ask for it)"
 
 
 def _hub_hint(error: BaseException) -> str:

@@ -84,7 +84,7 @@ def open_workbench(recipe, device, report):
     import study.compare
 
     study.run.make._untrained = lambda workbench, run: outcome({})
-    base = SimpleNamespace(resolved={})
+    base = SimpleNamespace(resolved={}, checked=None)
     return SimpleNamespace(recipe=recipe, device="cpu", data_summary={}, base=base)
 '''
 
