@@ -59,6 +59,7 @@ def _attach(base: Base, config: AdapterConfig) -> Any:
         lora_dropout=config.dropout,
         use_dora=config.kind == "dora",
         use_rslora=config.kind == "rslora",
+        fan_in_fan_out=any(type(layer).__name__ == "Conv1D" for layer in base.model.modules()),
         target_modules=_targets(base.model, config.target_modules),
         trainable_token_indices=_trained_tokens(base),
     )

@@ -93,10 +93,8 @@ def load_base(config: ModelConfig, *, device: str, progress: "Progress | None" =
     where = torch.device(device)
     name = _locate(config.name, progress)
     tokenizer, trained_token_ids = load_tokenizer(config, progress=progress)
-    model: Any
-    loading: dict[str, Any]
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             name,
             dtype=pick_dtype(config, where),
             use_safetensors=True,
@@ -110,9 +108,8 @@ def load_base(config: ModelConfig, *, device: str, progress: "Progress | None" =
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # a configuration may name anything
-        raise ModelError(
-            f"cannot load model {config.name!r}: {_hub_hint(error)}{_as_described(error)}"
-        ) from error
+        raise ModelError(f"cannot load model {config.name!r}: {_why(error)}") from error
+    model, loading = loaded
     _refuse_other_weights(config.name, loading)
     commit = getattr(model.config, "_commit_hash", None) or fingerprint(
         Path(name), weights_only=config.name.startswith(TOY)
@@ -172,10 +169,7 @@ def load_tokenizer(
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(config))
     except Exception as error:  # its files may hold anything
-        raise ModelError(
-            f"cannot load the tokenizer of {config.name!r}: {_hub_hint(error)}"
-            f"{_as_described(error)}"
-        ) from error
+        raise ModelError(f"cannot load the tokenizer of {config.name!r}: {_why(error)}") from error
     return tokenizer, prepare_as_asked(tokenizer, config)
 
 
@@ -328,12 +322,12 @@ def _grow_embeddings(model: Any, n_tokens: int) -> None:
             layer.weight[n_old:] = layer.weight[:n_old].mean(dim=0)
 
 
-def _as_described(error: Exception) -> str:
-    """Say where to look where transformers' own code failed over what a file asks for."""
-    if type(error) in (OSError, ValueError):
-        return ""
-    why = " ".join(str(error).split()[:40])
-    return f" ({type(error).__name__}: {why}; its config.json or tokenizer files ask for it)"
+def _why(error: Exception) -> str:
+    """Say why transformers could not load something, and where to look."""
+    if isinstance(error, OSError) or type(error) is ValueError:
+        return _hub_hint(error)
+    told = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {told}; its config.json or tokenizer files ask for it"
 
 
 def _hub_hint(error: BaseException) -> str:

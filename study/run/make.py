@@ -101,10 +101,16 @@ def make_missing(
 
 def make_run(workbench: "Workbench", report: Report, *, run: PlannedRun) -> None:
     """Train, score and record one run; nothing where another process makes it."""
+    from study.run.trained import forget_trained, keep_trained, recall_trained
+
     with hold(lock_path(run.folder)) if is_main() else nullcontext(True) as free:
         if not agree(free and (not is_main() or _begin(workbench, run))):
             return
-        outcome = _train(workbench, report, run)
+        outcome = recall_trained(workbench, run.folder.path, seed=run.seed)
+        if outcome is None:
+            outcome = _train(workbench, report, run)
+            if is_main() and run.arm != "base" and outcome.status == "ok":
+                keep_trained(run.folder.path, outcome)  # scoring may fail
         if not is_main():
             return
         report(1, 1, "scoring held-out pairs")
@@ -112,6 +118,7 @@ def make_run(workbench: "Workbench", report: Report, *, run: PlannedRun) -> None
         scores = {} if outcome.status == "diverged" else _evaluate(workbench, run)
         cost = {**outcome.cost, "evaluate_s": round(time.perf_counter() - began, 3)}
         _discard_checkpoints(run)
+        forget_trained(run.folder.path)
         run.folder.finish(_record(workbench, run, outcome, scores, cost))
 
 
