@@ -104,24 +104,38 @@ def use_layout(causal: Any, layout: Layout) -> None:
 
 def _packed_hidden(causal: Any, batch: dict[str, Any]) -> Tensor:
     """Return the hidden state of each token, (T, H), computing each once."""
-    hidden = causal.get_decoder()(
+    decoder = causal.get_decoder()
+    hidden = decoder(
         inputs_embeds=_embed(causal.get_input_embeddings(), batch["input_ids"]),
         position_ids=batch["position_ids"],
         attention_mask=batch["input_ids"].new_zeros(1, 1, 1, 1),  # 4-D masks are left alone
         use_cache=False,
         sequences=Sequences(*(batch[name] for name in Sequences._fields)),
+        **_per_layer(decoder, batch["input_ids"]),
     ).last_hidden_state[0]
     return cast(Tensor, hidden)
 
 
 def _padded_hidden(causal: Any, batch: dict[str, Any]) -> Tensor:
     """Return the same from right-padded rows through the model's own attention."""
-    ids, hidden = batch["input_ids"][0], []
+    ids, hidden, decoder = batch["input_ids"][0], [], causal.get_decoder()
     for index, n_rows in zip(batch["row_index"], batch["n_rows"], strict=True):
-        embeds = _embed(causal.get_input_embeddings(), ids[index].view(n_rows, -1))
-        rows = causal.get_decoder()(inputs_embeds=embeds, use_cache=False).last_hidden_state
-        hidden.append(rows.flatten(0, 1))
+        rows = ids[index].view(n_rows, -1)
+        embeds = _embed(causal.get_input_embeddings(), rows)
+        given = {"inputs_embeds": embeds, "use_cache": False, **_per_layer(decoder, rows)}
+        hidden.append(decoder(**given).last_hidden_state.flatten(0, 1))
     return torch.cat(hidden).index_select(0, batch["row_place"])
+
+
+def _per_layer(decoder: Any, input_ids: Tensor) -> dict[str, Tensor]:
+    """Return a second embedding that every layer of Gemma 3n or 4 takes, by its name.
+
+    From embeddings alone Gemma 3n leaves it out, and Gemma 4 searches its first
+    embedding for the tokens, in memory of tokens x vocabulary x hidden size.
+    """
+    if not getattr(decoder, "hidden_size_per_layer_input", None):
+        return {}
+    return {"per_layer_inputs": decoder.get_per_layer_inputs(input_ids)}
 
 
 def _plain_logps(forward: Callable[..., Any], batch: dict[str, Any]) -> Tensor:

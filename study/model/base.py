@@ -251,7 +251,7 @@ def _refuse_larger_tokenizer(model: Any, tokenizer: Any) -> None:
     """Refuse tokens without a row in the embedding, but for those of a chat."""
     n_rows = model.get_input_embeddings().weight.shape[0]
     beyond = tokenizer.convert_ids_to_tokens(list(range(n_rows, len(tokenizer))))
-    of_chat = (*CHATML_TOKENS, PAD_TOKEN)
+    of_chat = {*CHATML_TOKENS, PAD_TOKEN, *tokenizer.all_special_tokens}
     unknown = [
         str(token)
         for token in beyond

@@ -212,7 +212,11 @@ REFUSED = {
 """What transformers, PEFT or the architecture itself does not allow, each in one sentence."""
 
 SILENT = {  # went wrong without a word, or crashed, before this check
+    "doge": ("padded", "batched"),
     "falcon_h1": ("padded", "one at a time"),
+    "gemma3n_text": ("packed", "batched"),
+    "gemma4_text": ("packed", "batched"),
+    "llama4_text": ("plain", "batched"),
     "hyperclovax": ("packed", "batched"),
     "recurrent_gemma": ("padded", "without a cache"),
     "gptj": ("padded", "batched"),
@@ -251,8 +255,7 @@ def tiny_base(name: str, toy_tokenizer, **changes):
         model = getattr(transformers, CLASSES[name])(tiny_config(name, **changes))
         with torch.no_grad():
             for parameter in model.parameters():
-                if parameter.dim() > 1 or parameter.shape[0] == 640:  # matrices, output biases
-                    parameter.add_(0.1 * torch.randn(parameter.shape))
+                parameter.add_(0.1 * torch.randn(parameter.shape))  # some begin as zeros
     return prepare_base(
         model,
         copy.deepcopy(toy_tokenizer.tokenizer),

@@ -43,6 +43,7 @@ def test_a_run_whose_scoring_failed_is_scored_and_not_trained_again(
     run = make(recipe, tmp_path / "cut")
     record = run.folder.record()
 
+    assert record["self_check"]["layout"] == "packed"
     assert record["scores"] == undisturbed["scores"]
     assert record["cost"]["train_tokens"] == undisturbed["cost"]["train_tokens"]
     assert record["files"].keys() == undisturbed["files"].keys()
