@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,6 +16,14 @@ from study.model.base import Base
 
 LENGTHS = ((5, 7, 4), (9, 3, 8), (3, 6, 2))
 """Tokens of prompt, chosen and rejected answer of the made-up pairs."""
+
+LONGEST = max(prompt + max(answers) for prompt, *answers in LENGTHS)
+
+LONG_ANSWER = 7
+"""Tokens of the answer that ends the longest row."""
+
+LOGITS = 2**28
+"""Elements of the longest row's logits at most: 1 GiB in float32."""
 
 NOISE = 0.02
 """Standard deviation of what is added to a fresh adapter."""
@@ -92,24 +100,43 @@ def kept_to(causal: Any, layout: Layout) -> Iterator[None]:
         causal.set_attn_implementation(attention)
 
 
-def made_up_pairs(base: Base) -> list[Encoded]:
-    """Return pairs of ordinary tokens, drawn at random, with the trained ones among them."""
-    n_tokens = min(len(base.tokenizer), base.causal.get_input_embeddings().weight.shape[0])
+def made_up_batches(base: Base, longest_row: int) -> list[list[Encoded]]:
+    """Return batches of ordinary tokens, drawn at random, with the trained ones among them.
+
+    The first is short. Where a study's rows are longer, a second one holds a row as
+    long beside a short one: there windows close, states are cut into chunks, rotary
+    embeddings change, and attention takes its other form.
+    """
+    n_rows = base.causal.get_input_embeddings().weight.shape[0]
     special = set(base.tokenizer.all_special_ids)
-    ordinary = [token for token in range(n_tokens) if token not in special]
+    ordinary = [token for token in range(min(len(base.tokenizer), n_rows)) if token not in special]
     generator = torch.Generator().manual_seed(SEED)
 
-    def draw(n: int, trained: Sequence[int]) -> tuple[int, ...]:
+    def draw(n: int) -> tuple[int, ...]:
         places = torch.randint(len(ordinary), (n,), generator=generator).tolist()
         ids = [ordinary[place] for place in places]
-        ids[1 : 1 + len(trained)] = trained
+        ids[1 : 1 + len(base.trained_token_ids)] = base.trained_token_ids
         return tuple(ids[:n])
 
-    trained = base.trained_token_ids
+    batches = [LENGTHS]
+    if (longest := longest_made_up(base, longest_row)) > LONGEST:
+        batches.append(((longest - LONG_ANSWER, LONG_ANSWER, 4), LENGTHS[-1]))
     return [
-        Encoded(str(number), "", "", *(draw(n, trained) for n in lengths))
-        for number, lengths in enumerate(LENGTHS)
+        [Encoded(str(place), "", "", *map(draw, lengths)) for place, lengths in enumerate(batch)]
+        for batch in batches
     ]
+
+
+def longest_made_up(base: Base, longest_row: int) -> int:
+    """Return the tokens of the longest row that is tried.
+
+    All its logits are held, so it is shorter than a study's where they would fill
+    the memory, but long enough for the padded layout where packing ends before.
+    """
+    n_rows = base.causal.get_input_embeddings().weight.shape[0]
+    packed = base.causal.longest_packed_row
+    at_least = packed + 1 if LONGEST <= packed < longest_row else LONGEST
+    return max(LONGEST, min(longest_row, max(LOGITS // n_rows, int(at_least))))
 
 
 def _trained(base: Base) -> list[tuple[str, nn.Parameter]]:

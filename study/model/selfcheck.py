@@ -15,6 +15,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,15 +31,22 @@ from study.engine.forward import Layout, use_layout
 from study.engine.greedy import Generation, answer_greedily
 from study.engine.packing import pack, to_device
 from study.errors import ModelError, RecordError, first_line
-from study.model.alone import LENGTHS, kept_to, made_up_pairs, noisy_adapter, own_ways
+from study.model.alone import (
+    LONGEST,
+    kept_to,
+    longest_made_up,
+    made_up_batches,
+    noisy_adapter,
+    own_ways,
+)
 from study.model.base import Base, SelfCheck
 from study.records.files import checksum, read_json, write_sealed
 
 T = TypeVar("T")
 
-log = logging.getLogger(__name__)
+Batches = Sequence[Sequence[Encoded]]
 
-LONGEST = max(prompt + max(answers) for prompt, *answers in LENGTHS)
+log = logging.getLogger(__name__)
 
 NEW_TOKENS = 6
 """Tokens of each greedy answer at most."""
@@ -48,6 +56,9 @@ TOLERANCE = 1e-4
 
 COARSE_TOLERANCE = 0.5
 """The same for 16-bit numbers: logits between 8 and 16 are multiples of 1/16 in bfloat16."""
+
+ROWS = 64
+"""Rows of logits in float32 at a time."""
 
 WAYS: tuple[Generation, ...] = ("batched", "one at a time", "without a cache")
 
@@ -100,17 +111,17 @@ def measure(base: Base, adapter: AdapterConfig, *, longest_row: int = 0) -> Self
     Raises:
         ModelError: none of them is right.
     """
-    pairs = made_up_pairs(base)
+    batches = made_up_batches(base, longest_row)
     tolerance = TOLERANCE if base.dtype.itemsize >= 4 else COARSE_TOLERANCE
     with noisy_adapter(base, adapter), torch.no_grad(), base.precision():
         with own_ways(base):
-            own = _attempt(lambda: _own_logps(base, pairs))
-            if isinstance(own, Exception):
-                raise ModelError(_refusal(base, "its own forward pass fails", own)) from own
-            _refuse_seeing_ahead(base, pairs, tolerance)
-        layout, off = _pick_layout(base, pairs, own, tolerance, longest_row)
+            own = _attempt(lambda: [[_own_logps(base, p) for p in pairs] for pairs in batches])
+        if isinstance(own, Exception):
+            raise ModelError(_refusal(base, "its own forward pass fails", own)) from own
+        _refuse_seeing_ahead(base, batches, own, tolerance)
+        layout, off = _pick_layout(base, batches, own, tolerance)
         with kept_to(base.causal, layout):
-            generation, regrets = _pick_generation(base, pairs, tolerance)
+            generation, regrets = _pick_generation(base, batches, tolerance)
     return SelfCheck(
         layout=layout,
         generation=generation,
@@ -120,36 +131,91 @@ def measure(base: Base, adapter: AdapterConfig, *, longest_row: int = 0) -> Self
     )
 
 
+def _own_logps(base: Base, pair: Encoded) -> list[Tensor]:
+    """Return log-probabilities of each token but the first, for both answers' sequences."""
+    found = []
+    for answer in (pair.chosen_ids, pair.rejected_ids):
+        ids = [*pair.prompt_ids, *answer]
+        found.append(_label_logps(_own_logits(base, ids)[:-1], ids[1:]))
+    return found
+
+
+def _own_logits(base: Base, ids: Sequence[int]) -> Tensor:
+    """Return one sequence's logits (L, V) from the model's own forward pass."""
+    row = torch.tensor([list(ids)], device=base.device)
+    given = {"input_ids": row, "attention_mask": torch.ones_like(row), "use_cache": False}
+    logits: Tensor = base.model(**given).logits[0]
+    return logits
+
+
+def _label_logps(logits: Tensor, labels: Sequence[int]) -> Tensor:
+    """Return log-probabilities (L,) of labels, a few rows of logits (L, V) at a time."""
+    parts = zip(logits.split(ROWS), torch.tensor(labels).split(ROWS), strict=True)
+    return torch.cat([_at(_wide(rows).log_softmax(-1), some.tolist()) for rows, some in parts])
+
+
+def _refuse_seeing_ahead(
+    base: Base, batches: Batches, own: Sequence[Sequence[Sequence[Tensor]]], tolerance: float
+) -> None:
+    """Refuse a model whose prompt's log-probabilities depend on the answer behind it."""
+    off = 0.0
+    for pair, (chosen, rejected) in zip(chain(*batches), chain(*own), strict=True):
+        start = len(pair.prompt_ids) - 1
+        off = max(off, _largest(chosen[:start] - rejected[:start]))
+    if off > tolerance:
+        raise ModelError(
+            f"{_name(base)} sees ahead: the log-probabilities of a prompt change by {off:.2g} nats "
+            "with the answer behind it, so it is no causal language model as it is configured (an "
+            "encoder needs is_decoder=true in its config.json); choose another base model"
+        )
+
+
 def _pick_layout(
-    base: Base, pairs: Sequence[Encoded], own: Tensor, tolerance: float, longest_row: int
+    base: Base, batches: Batches, own: Sequence[Sequence[Sequence[Tensor]]], tolerance: float
 ) -> tuple[Layout, dict[str, float | None]]:
     """Return the fastest layout whose log-probabilities are the model's own, and the figures.
 
-    Where some rows are too long to be packed, the padded layout must be right too.
+    Where the long row is too long to be packed, ``packed`` takes the padded layout for
+    it, as training does.
     """
-    longest = base.causal.longest_packed_row
-    plans: dict[Layout, tuple[Layout, ...]] = {"padded": ("padded",), "plain": ("plain",)}
-    if longest >= LONGEST:
-        beyond = longest_row > longest
-        plans = {"packed": ("packed", "padded") if beyond else ("packed",), **plans}
+    can_pack = base.causal.longest_packed_row >= LONGEST
+    layouts: tuple[Layout, ...] = ("packed", "padded", "plain")
     off: dict[str, float | None] = {}
     errors: list[Exception] = []
-    for layout, needed in plans.items():
-        for name in needed:
-            if name not in off:
-                with kept_to(base.causal, name):
-                    found = _attempt(lambda: _engine_logps(base, pairs))
-                off[name] = _note(errors, found, lambda logps: _largest(logps - own))
-        if all(_is_within(off[name], tolerance) for name in needed):
+    for layout in layouts[not can_pack :]:
+        with kept_to(base.causal, layout):
+            found = _attempt(lambda: [_engine_logps(base, pairs) for pairs in batches])
+        off[layout] = _note(errors, found, lambda logps: _difference(logps, batches, own))
+        if _is_within(off[layout], tolerance):
             return layout, off
     raise ModelError(_refusal(base, _figures("log-probabilities", off, tolerance), *errors))
 
 
+def _engine_logps(base: Base, pairs: Sequence[Encoded]) -> Tensor:
+    """Return the labels' log-probabilities (N,) as training and scoring take them."""
+    logps: Tensor = base.model(
+        packed=to_device(pack(pairs, rejected=True, prompt_nll=True), base.device)
+    )
+    return logps
+
+
+def _difference(
+    logps: Sequence[Tensor], batches: Batches, own: Sequence[Sequence[Sequence[Tensor]]]
+) -> float:
+    """Return the largest difference of any label's log-probability, in the order of `pack`."""
+    expected = [
+        part
+        for pair, (chosen, rejected) in zip(chain(*batches), chain(*own), strict=True)
+        for part in (chosen, rejected[len(pair.prompt_ids) - 1 :])
+    ]
+    return _largest(torch.cat(list(logps)) - torch.cat(expected))
+
+
 def _pick_generation(
-    base: Base, pairs: Sequence[Encoded], tolerance: float
+    base: Base, batches: Batches, tolerance: float
 ) -> tuple[Generation, dict[str, float | None]]:
     """Return the fastest way of answering whose tokens the model itself prefers."""
-    prompts = [pair.prompt_ids for pair in pairs]
+    prompts = [[pair.prompt_ids for pair in pairs] for pairs in batches]
     off: dict[str, float | None] = {}
     errors: list[Exception] = []
     for way in WAYS:
@@ -161,67 +227,39 @@ def _pick_generation(
     raise ModelError(_refusal(base, _figures("greedy answers", off, tolerance), *errors))
 
 
-def _engine_logps(base: Base, pairs: Sequence[Encoded]) -> Tensor:
-    """Return the labels' log-probabilities (N,) as training and scoring take them."""
-    logps: Tensor = base.model(
-        packed=to_device(pack(pairs, rejected=True, prompt_nll=True), base.device)
-    )
-    return logps
-
-
-def _own_logps(base: Base, pairs: Sequence[Encoded]) -> Tensor:
-    """Return the same (N,), in the order of `pack`, one whole sequence at a time."""
-    found = []
-    for pair in pairs:
-        start = len(pair.prompt_ids) - 1
-        chosen, rejected = _answer_logps(base, pair)
-        found += [chosen, rejected[start:]]
-    return torch.cat(found)
-
-
-def _answer_logps(base: Base, pair: Encoded) -> list[Tensor]:
-    """Return log-probabilities of each token but the first, for both answers' sequences."""
-    found = []
-    for answer in (pair.chosen_ids, pair.rejected_ids):
-        ids = [*pair.prompt_ids, *answer]
-        logps = _own_logits(base, ids)[:-1].log_softmax(-1)
-        found.append(_at(logps, ids[1:]))
-    return found
-
-
-def _own_logits(base: Base, ids: Sequence[int]) -> Tensor:
-    """Return one sequence's logits (L, V) from the model's own forward pass."""
-    row = torch.tensor([list(ids)], device=base.device)
-    given = {"input_ids": row, "attention_mask": torch.ones_like(row), "use_cache": False}
-    logits: Tensor = base.model(**given).logits[0]
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def _answers(base: Base, prompts: Sequence[Sequence[int]], way: Generation) -> list[list[int]]:
-    """Answer without an end, then with one that an answer meets before the others."""
+def _answers(
+    base: Base, prompts: Sequence[Sequence[Sequence[int]]], way: Generation
+) -> list[list[list[int]]]:
+    """Answer without an end; the short batch also with one that an answer meets early."""
     answer = functools.partial(
         answer_greedily,
         base.model,
-        prompts,
         limit=NEW_TOKENS,
         pad=base.tokenizer.pad_token_id,
         way=way,
     )
-    whole = answer(end=base.causal.get_input_embeddings().weight.shape[0])  # never generated
-    ended = answer(end=whole[0][NEW_TOKENS // 2])
-    agree = all(some == every[: len(some)] for some, every in zip(ended, whole, strict=True))
-    return whole if agree else ended
+    never = base.causal.get_input_embeddings().weight.shape[0]
+    short, *long = [answer(batch, end=never) for batch in prompts]
+    ended = answer(prompts[0], end=short[0][NEW_TOKENS // 2])
+    agree = all(some == every[: len(some)] for some, every in zip(ended, short, strict=True))
+    return [short if agree else ended, *long]
 
 
 def _regret(
-    base: Base, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+    base: Base,
+    prompts: Sequence[Sequence[Sequence[int]]],
+    answers: Sequence[Sequence[Sequence[int]]],
 ) -> float:
     """Return how far below the model's preferred token an answer's token is at most."""
     regrets = []
-    for prompt, answer in zip(prompts, answers, strict=True):
-        logits = _own_logits(base, [*prompt, *answer])[len(prompt) - 1 : -1]
+    for prompt, answer in zip(chain(*prompts), chain(*answers), strict=True):
+        logits = _wide(_own_logits(base, [*prompt, *answer])[len(prompt) - 1 : -1])
         regrets.append(_largest(logits.amax(-1) - _at(logits, answer)))
     return max(regrets)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _at(values: Tensor, ids: Sequence[int]) -> Tensor:
@@ -256,21 +294,6 @@ def _note(
         errors.append(found)
         return None
     return measure_it(found)
-
-
-def _refuse_seeing_ahead(base: Base, pairs: Sequence[Encoded], tolerance: float) -> None:
-    """Refuse a model whose prompt's log-probabilities depend on the answer behind it."""
-    off = 0.0
-    for pair in pairs:
-        start = len(pair.prompt_ids) - 1
-        chosen, rejected = _answer_logps(base, pair)
-        off = max(off, _largest(chosen[:start] - rejected[:start]))
-    if off > tolerance:
-        raise ModelError(
-            f"{_name(base)} sees ahead: the log-probabilities of a prompt change by {off:.2g} nats "
-            "with the answer behind it, so it is no causal language model as it is configured (an "
-            "encoder needs is_decoder=true in its config.json); choose another base model"
-        )
 
 
 def _refuse_long_rows(causal: Any, longest_row: int) -> None:
@@ -344,7 +367,8 @@ def _key(base: Base, adapter: AdapterConfig, longest_row: int) -> str:
             "attention": base.causal.config._attn_implementation,  # noqa: SLF001
             "adapter": asdict(adapter),
             "trained": list(base.trained_token_ids),
-            "padded": longest_row > base.causal.longest_packed_row,
+            "longest": longest_made_up(base, longest_row),
+            "packed": str(base.causal.longest_packed_row),
             "device": device_name(str(base.device)),
             "versions": versions(),
             "code": _code(),
