@@ -49,7 +49,8 @@ def own_ways(base: Base) -> Iterator[None]:
     attention = causal.config._attn_implementation  # noqa: SLF001
     for layer in rows:
         (name,) = layer.active_adapters
-        layer.base_layer.weight[layer.token_indices[name]] = layer.trainable_tokens_delta[name]
+        weight, rows_of = layer.base_layer.weight, layer.trainable_tokens_delta[name]
+        weight[layer.token_indices[name]] = rows_of.to(weight.dtype)
         layer.merged_adapters.append(name)
     causal.set_attn_implementation(causal.own_attention)
     try:

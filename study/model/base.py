@@ -37,9 +37,10 @@ class SelfCheck:
     generation: Generation
     tolerance_nats: float
     layout_off_nats: dict[str, float | None]
-    """Layout -> largest difference of a token's log-probability; None where it failed."""
+    """Layout -> largest difference of a token's log-probability, or in 16 bits their root
+    mean square; None where it failed."""
     generation_off_nats: dict[str, float | None]
-    """Way -> how far below the model's preferred token a chosen one was at most."""
+    """Way -> the same of how far chosen tokens are below those that the model prefers."""
 
 
 @dataclass

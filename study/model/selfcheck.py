@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import study
 from study.config.canonical import digest
@@ -40,6 +40,7 @@ from study.model.alone import (
     own_ways,
 )
 from study.model.base import Base, SelfCheck
+from study.model.causes import likely_cause, refuse_long_rows
 from study.records.files import checksum, read_json, write_sealed
 
 T = TypeVar("T")
@@ -51,34 +52,21 @@ log = logging.getLogger(__name__)
 NEW_TOKENS = 6
 """Tokens of each greedy answer at most."""
 
-TOLERANCE = 1e-4
-"""Nats of a token's log-probability that rounding explains in float32."""
+TOLERANCE, MOST = 1e-4, 1e-3
+"""Nats by which any token's log-probability may be off in float32; the second where a model's
+own results differ that much between rows of other lengths, as of many wide layers they do."""
 
-COARSE_TOLERANCE = 0.5
-"""The same for 16-bit numbers: logits between 8 and 16 are multiples of 1/16 in bfloat16."""
+COARSE_TOLERANCE, COARSE_MOST = 0.25, 0.5
+"""The same for 16-bit numbers, as a root mean square over tokens: logits between 8 and 16 are
+multiples of 1/16 in bfloat16, and single ones are off by several of them."""
+
+NOISE_RATIO = 8
+"""How far from a model's own results the engine's may be, in units of their own noise."""
 
 ROWS = 64
 """Rows of logits in float32 at a time."""
 
 WAYS: tuple[Generation, ...] = ("batched", "one at a time", "without a cache")
-
-CAUSES = (
-    ("per-layer embeddings", ("hidden_size_per_layer_input", "vocab_size_per_layer_input")),
-    ("capped logits", ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")),
-    (
-        "scaled logits",
-        ("logit_scale", "logits_scaling", "lm_head_multiplier", "logits_mup_width_multiplier"),
-    ),
-    ("logits of fewer tokens than the embedding has", ("unpadded_vocab_size",)),
-    ("an encoder", ("is_encoder_decoder",)),
-)
-"""What an engine may miss, with the fields of a configuration that tell it."""
-
-STATES = ("mamba", "mamba2", "linear_attention", "recurrent", "conv", "hybrid", "hybrid_sliding")
-"""Types of layers that keep a state."""
-
-POSITION_TABLES = ("wpe", "embed_positions", "position_embeddings", "positions_embed", "pos_emb")
-"""What architectures call a table of learned positions."""
 
 
 def check_base(base: Base, adapter: AdapterConfig, *, longest_row: int) -> SelfCheck:
@@ -92,7 +80,7 @@ def check_base(base: Base, adapter: AdapterConfig, *, longest_row: int) -> SelfC
     Raises:
         ModelError: nothing gives the model's own results, or it takes no row so long.
     """
-    _refuse_long_rows(base.causal, longest_row)
+    refuse_long_rows(base.causal, longest_row)
     path = cache_folder() / "selfchecks" / f"{_key(base, adapter, longest_row)}.json"
     found = _remembered(path)
     if found is None:
@@ -112,13 +100,12 @@ def measure(base: Base, adapter: AdapterConfig, *, longest_row: int = 0) -> Self
         ModelError: none of them is right.
     """
     batches = made_up_batches(base, longest_row)
-    tolerance = TOLERANCE if base.dtype.itemsize >= 4 else COARSE_TOLERANCE
     with noisy_adapter(base, adapter), torch.no_grad(), base.precision():
         with own_ways(base):
             own = _attempt(lambda: [[_own_logps(base, p) for p in pairs] for pairs in batches])
         if isinstance(own, Exception):
             raise ModelError(_refusal(base, "its own forward pass fails", own)) from own
-        _refuse_seeing_ahead(base, batches, own, tolerance)
+        tolerance = _tolerance(base, batches, own)
         layout, off = _pick_layout(base, batches, own, tolerance)
         with kept_to(base.causal, layout):
             generation, regrets = _pick_generation(base, batches, tolerance)
@@ -154,20 +141,24 @@ def _label_logps(logits: Tensor, labels: Sequence[int]) -> Tensor:
     return torch.cat([_at(_wide(rows).log_softmax(-1), some.tolist()) for rows, some in parts])
 
 
-def _refuse_seeing_ahead(
-    base: Base, batches: Batches, own: Sequence[Sequence[Sequence[Tensor]]], tolerance: float
-) -> None:
-    """Refuse a model whose prompt's log-probabilities depend on the answer behind it."""
+def _tolerance(base: Base, batches: Batches, own: Sequence[Sequence[Sequence[Tensor]]]) -> float:
+    """Return what rounding explains, told by a prompt before answers of other lengths.
+
+    Raises:
+        ModelError: its log-probabilities depend on the answer behind it.
+    """
+    least, most = (TOLERANCE, MOST) if _is_fine(base) else (COARSE_TOLERANCE, COARSE_MOST)
     off = 0.0
     for pair, (chosen, rejected) in zip(chain(*batches), chain(*own), strict=True):
         start = len(pair.prompt_ids) - 1
-        off = max(off, _largest(chosen[:start] - rejected[:start]))
-    if off > tolerance:
+        off = max(off, _size(base, chosen[:start] - rejected[:start]))
+    if off > most:
         raise ModelError(
             f"{_name(base)} sees ahead: the log-probabilities of a prompt change by {off:.2g} nats "
             "with the answer behind it, so it is no causal language model as it is configured (an "
             "encoder needs is_decoder=true in its config.json); choose another base model"
         )
+    return min(max(least, NOISE_RATIO * off), most)
 
 
 def _pick_layout(
@@ -185,7 +176,7 @@ def _pick_layout(
     for layout in layouts[not can_pack :]:
         with kept_to(base.causal, layout):
             found = _attempt(lambda: [_engine_logps(base, pairs) for pairs in batches])
-        off[layout] = _note(errors, found, lambda logps: _difference(logps, batches, own))
+        off[layout] = _note(errors, found, lambda logps: _difference(base, logps, batches, own))
         if _is_within(off[layout], tolerance):
             return layout, off
     raise ModelError(_refusal(base, _figures("log-probabilities", off, tolerance), *errors))
@@ -200,15 +191,18 @@ def _engine_logps(base: Base, pairs: Sequence[Encoded]) -> Tensor:
 
 
 def _difference(
-    logps: Sequence[Tensor], batches: Batches, own: Sequence[Sequence[Sequence[Tensor]]]
+    base: Base,
+    logps: Sequence[Tensor],
+    batches: Batches,
+    own: Sequence[Sequence[Sequence[Tensor]]],
 ) -> float:
-    """Return the largest difference of any label's log-probability, in the order of `pack`."""
+    """Return how far the labels' log-probabilities are off, in the order of `pack`."""
     expected = [
         part
         for pair, (chosen, rejected) in zip(chain(*batches), chain(*own), strict=True)
         for part in (chosen, rejected[len(pair.prompt_ids) - 1 :])
     ]
-    return _largest(torch.cat(list(logps)) - torch.cat(expected))
+    return _size(base, torch.cat(list(logps)) - torch.cat(expected))
 
 
 def _pick_generation(
@@ -250,12 +244,12 @@ def _regret(
     prompts: Sequence[Sequence[Sequence[int]]],
     answers: Sequence[Sequence[Sequence[int]]],
 ) -> float:
-    """Return how far below the model's preferred token an answer's token is at most."""
+    """Return how far answers' tokens are below those that the model prefers."""
     regrets = []
     for prompt, answer in zip(chain(*prompts), chain(*answers), strict=True):
         logits = _wide(_own_logits(base, [*prompt, *answer])[len(prompt) - 1 : -1])
-        regrets.append(_largest(logits.amax(-1) - _at(logits, answer)))
-    return max(regrets)
+        regrets.append(logits.amax(-1) - _at(logits, answer))
+    return _size(base, torch.cat(regrets))
 
 
 def _wide(logits: Tensor) -> Tensor:
@@ -267,9 +261,17 @@ def _at(values: Tensor, ids: Sequence[int]) -> Tensor:
     return values.gather(1, torch.tensor(list(ids), device=values.device)[:, None])[:, 0]
 
 
-def _largest(differences: Tensor) -> float:
-    """Return the largest difference; what is not a number differs without bound."""
-    return differences.abs().nan_to_num(nan=math.inf).amax().item()
+def _is_fine(base: Base) -> bool:
+    return base.dtype.itemsize >= 4
+
+
+def _size(base: Base, differences: Tensor) -> float:
+    """Return the largest difference in float32, their root mean square in 16 bits.
+
+    What is not a number differs without bound.
+    """
+    sizes = differences.float().abs().nan_to_num(nan=math.inf)
+    return (sizes.amax() if _is_fine(base) else sizes.square().mean().sqrt()).item()
 
 
 def _is_within(off: float | None, tolerance: float) -> bool:
@@ -296,26 +298,8 @@ def _note(
     return measure_it(found)
 
 
-def _refuse_long_rows(causal: Any, longest_row: int) -> None:
-    """Refuse rows beyond a table of learned positions."""
-    tables = [
-        module.num_embeddings
-        for name, module in causal.named_modules()
-        if isinstance(module, nn.Embedding)
-        and any(word in name.rpartition(".")[2] for word in POSITION_TABLES)
-    ]
-    stated = getattr(causal.config.get_text_config(), "max_position_embeddings", None)
-    limit = min([*tables, *([stated] if stated and tables else [])], default=math.inf)
-    if longest_row > limit:
-        raise ModelError(
-            f"the model has positions for {limit} tokens and is to take rows of {longest_row}; set "
-            f"data.max_length_tokens, and data.max_prompt_tokens with evaluation.max_new_tokens, "
-            f"to {limit} at most"
-        )
-
-
 def _refusal(base: Base, what: str, *errors: Exception) -> str:
-    cause = f", likely because of {why}" if (why := _likely_cause(base.causal)) else ""
+    cause = f", likely because of {why}" if (why := likely_cause(base.causal)) else ""
     raised = f" ({type(errors[-1]).__name__}: {first_line(errors[-1])[:120]})" if errors else ""
     return (
         f"{_name(base)} fails the check of a model against itself: {what}{raised}{cause}; "
@@ -329,7 +313,7 @@ def _slower(base: Base, found: SelfCheck) -> str:
         parts.append("its own forward pass, one row per answer with all logits")
     if found.generation != "batched":
         parts.append(f"answers {found.generation}")
-    cause = f" (likely because of {why})" if (why := _likely_cause(base.causal)) else ""
+    cause = f" (likely because of {why})" if (why := likely_cause(base.causal)) else ""
     return f"{_name(base)} is served by {' and '.join(parts)}{cause}: exact but slower"
 
 
@@ -338,20 +322,6 @@ def _figures(what: str, off: dict[str, float | None], tolerance: float) -> str:
         f"{name} {'failed' if value is None else f'{value:.2g}'}" for name, value in off.items()
     )
     return f"{what} are off by at most {tolerance:g} nats in no way ({listed})"
-
-
-def _likely_cause(causal: Any) -> str:
-    """Name what in a model's configuration an engine may miss."""
-    config = causal.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
-    found = [
-        cause
-        for cause, fields in CAUSES
-        if any(getattr(config, name, None) not in (None, False, 0, 1.0) for name in fields)
-    ]
-    if causal._is_stateful or kinds & set(STATES):  # noqa: SLF001 - there is no public word
-        found.append("a recurrent state")
-    return " and ".join(found)
 
 
 def _name(base: Base) -> str:

@@ -33,6 +33,7 @@ SIZES = (
     (32, "lru_width"),
     (48, "intermediate_size ffn_dim decoder_ffn_dim encoder_ffn_dim n_inner ffn_hidden_size d_ff"),
     (48, "moe_intermediate_size shared_expert_intermediate_size expert_ffn_hidden_size"),
+    (20, "sliding_window attention_chunk_size window_size"),
     (128, "max_position_embeddings n_positions n_ctx"),
     (640, "vocab_size"),
 )
@@ -211,6 +212,9 @@ REFUSED = {
 }
 """What transformers, PEFT or the architecture itself does not allow, each in one sentence."""
 
+ROW = 40
+"""Tokens of the longest row: beyond the windows and chunks of `SIZES`."""
+
 SILENT = {  # went wrong without a word, or crashed, before this check
     "doge": ("padded", "batched"),
     "falcon_h1": ("padded", "one at a time"),
@@ -246,7 +250,7 @@ def tiny_config(name: str, **changes):
     return kind(**(found | CHANGES.get(name, {}) | changes))
 
 
-def tiny_base(name: str, toy_tokenizer, **changes):
+def tiny_base(name: str, toy_tokenizer, *, dtype="float32", **changes):
     """A random model with weights large enough for its quirks to matter."""
     import transformers
 
@@ -257,10 +261,10 @@ def tiny_base(name: str, toy_tokenizer, **changes):
             for parameter in model.parameters():
                 parameter.add_(0.1 * torch.randn(parameter.shape))  # some begin as zeros
     return prepare_base(
-        model,
+        model.to(getattr(torch, dtype)),
         copy.deepcopy(toy_tokenizer.tokenizer),
         toy_tokenizer.trained,
-        RECIPE.model,
+        dataclasses.replace(RECIPE.model, dtype=dtype),
         device=torch.device("cpu"),
         commit="none",
     )
@@ -280,13 +284,16 @@ def quiet():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of many architectures about many things
 @pytest.mark.parametrize("name", [name for name in CLASSES if name not in LEFT_OUT])
-def test_every_architecture_is_right_or_refused_in_one_sentence(name, toy_tokenizer, quiet) -> None:
+def test_every_architecture_is_right_or_refused_in_one_sentence(
+    name, toy_tokenizer, quiet, monkeypatch
+) -> None:
+    monkeypatch.setattr("study.engine.attention.VALUES_PER_SEGMENT", 500)  # so strips serve too
     if name in REFUSED:
         with pytest.raises(ModelError, match=REFUSED[name]) as found:
-            measure(tiny_base(name, toy_tokenizer), ALL_LINEAR)
+            measure(tiny_base(name, toy_tokenizer), ALL_LINEAR, longest_row=ROW)
         assert "\n" not in str(found.value)
         return
-    result = measure(tiny_base(name, toy_tokenizer), ALL_LINEAR)
+    result = measure(tiny_base(name, toy_tokenizer), ALL_LINEAR, longest_row=ROW)
 
     assert result.layout_off_nats[result.layout] <= TOLERANCE
     assert result.generation_off_nats[result.generation] <= TOLERANCE
@@ -328,6 +335,20 @@ def test_a_model_that_nothing_gets_right_is_refused_with_the_figures(
         check_base(tiny_base("hyperclovax", toy_tokenizer), ALL_LINEAR, longest_row=20)
 
     assert not cache.exists()
+
+
+@pytest.mark.parametrize(("right", "layout"), [(True, "packed"), (False, "plain")])
+def test_a_model_of_16_bit_numbers_is_held_to_what_they_allow(
+    toy_tokenizer, monkeypatch, right, layout
+) -> None:
+    if not right:
+        with_the_wrong_scale(monkeypatch)
+    found = measure(
+        tiny_base("hyperclovax", toy_tokenizer, dtype="bfloat16"), ALL_LINEAR, longest_row=ROW
+    )
+
+    assert (found.layout, found.generation) == (layout, "batched")
+    assert found.tolerance_nats >= 0.25
 
 
 def test_an_encoder_is_refused_because_it_sees_ahead(toy_tokenizer, quiet) -> None:
