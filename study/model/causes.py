@@ -41,44 +41,62 @@ def likely_cause(causal: Any) -> str:
     ]
     if causal._is_stateful or kinds & set(STATES):  # noqa: SLF001 - there is no public word
         found.append("a recurrent state")
-    if _rope_types(config) & set(CHANGING_ROPE):
-        found.append("rotary embeddings that change with the length of a row")
     return " and ".join(found)
 
 
 def refuse_long_rows(causal: Any, longest_row: int) -> None:
-    """Refuse rows beyond a table of positions; CUDA would end the process over one.
+    """Refuse rows beyond a model's positions, or beyond those that are the same in any batch.
+
+    CUDA would end the process over a row beyond a table.
 
     Raises:
-        ModelError: the longest row has more tokens than the table.
+        ModelError: the longest row has more tokens.
     """
-    stated = getattr(causal.config.get_text_config(), "max_position_embeddings", None) or 0
-    limits = [
+    config = causal.config.get_text_config()
+    for limit, why in (
+        (_end_of_tables(causal, config), "the model has positions for {} tokens"),
+        (_end_of_rope(config), "beyond {} tokens the model turns the positions of a whole batch"),
+    ):
+        if longest_row > limit:
+            raise ModelError(
+                f"{why.format(limit)} and is to take rows of {longest_row}; set "
+                "data.max_length_tokens, and data.max_prompt_tokens with "
+                f"evaluation.max_new_tokens, to {limit} at most"
+            )
+
+
+def _end_of_tables(causal: Any, config: Any) -> float:
+    """Return how many positions a table has, learned or precomputed."""
+    stated = getattr(config, "max_position_embeddings", None) or 0
+    sizes = [
         min(module.num_embeddings, stated or math.inf)
         for name, module in causal.named_modules()
         if isinstance(module, nn.Embedding) and _is_of_positions(name)
     ]
-    limits += [
+    sizes += [
         stated
         for name, buffer in causal.named_buffers()
         if stated and _is_of_positions(name) and stated in buffer.shape
     ]
-    if longest_row > (limit := min(limits, default=math.inf)):
-        raise ModelError(
-            f"the model has positions for {limit} tokens and is to take rows of {longest_row}; set "
-            f"data.max_length_tokens, and data.max_prompt_tokens with evaluation.max_new_tokens, "
-            f"to {limit} at most"
-        )
+    return min(sizes, default=math.inf)
 
 
 def _is_of_positions(name: str) -> bool:
     return any(word in name.rpartition(".")[2] for word in POSITION_TABLES)
 
 
-def _rope_types(config: Any) -> set[str]:
-    """Return the types of rotary embeddings, of which some architectures have several."""
+def _end_of_rope(config: Any) -> float:
+    """Return from where on rotary embeddings depend on the longest row of a batch."""
     stated = getattr(config, "rope_parameters", None)
     if not isinstance(stated, dict):
-        return set()
-    parts = [stated, *(part for part in stated.values() if isinstance(part, dict))]
-    return {str(part["rope_type"]) for part in parts if "rope_type" in part}
+        return math.inf
+    by_layer = [part for part in stated.values() if isinstance(part, dict)]
+    whole = getattr(config, "max_position_embeddings", math.inf)
+    return min(
+        (
+            part.get("original_max_position_embeddings") or whole
+            for part in by_layer or [stated]
+            if part.get("rope_type") in CHANGING_ROPE
+        ),
+        default=math.inf,
+    )

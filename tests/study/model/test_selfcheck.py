@@ -233,6 +233,7 @@ SILENT = {  # went wrong without a word, or crashed, before this check
     "granitemoehybrid": ("padded", "one at a time"),
     "jamba": ("padded", "one at a time"),
     "modernbert-decoder": ("plain", "batched"),
+    "moshi": ("packed", "without a cache"),
     "nemotron": ("padded", "batched"),
 }
 
@@ -401,12 +402,37 @@ def test_a_check_is_made_once_and_again_where_its_note_is_damaged(
     assert len(n_measured) == 3
 
 
-def test_rows_beyond_a_table_of_positions_are_refused(toy_tokenizer, cache) -> None:
-    base = tiny_base("gpt2", toy_tokenizer)
-    check_base(base, ALL_LINEAR, longest_row=128)
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0] * 4,
+    "long_factor": [4.0] * 4,
+    "original_max_position_embeddings": 32,
+}
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
 
-    with pytest.raises(ModelError, match=r"positions for 128 tokens.*rows of 129"):
-        check_base(base, ALL_LINEAR, longest_row=129)
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "changes", "limit"),
+    [
+        ("gpt2", {}, 128),
+        ("opt", {}, 128),
+        ("gptj", {}, 128),
+        ("ctrl", {}, 128),
+        ("codegen", {}, 128),
+        ("phi3", {"rope_parameters": LONGROPE, "original_max_position_embeddings": 32}, 32),
+        ("llama", {"rope_parameters": DYNAMIC}, 128),
+    ],
+)
+def test_rows_beyond_a_models_positions_are_refused(
+    name, changes, limit, toy_tokenizer, cache, quiet
+) -> None:
+    base = tiny_base(name, toy_tokenizer, **changes)
+    check_base(base, ALL_LINEAR, longest_row=limit)
+
+    with pytest.raises(ModelError, match=rf"{limit} tokens.*rows of {limit + 1}; set data"):
+        check_base(base, ALL_LINEAR, longest_row=limit + 1)
 
 
 def test_rows_beyond_rotary_positions_are_not(toy_tokenizer, cache) -> None:
