@@ -109,17 +109,17 @@ def make_run(workbench: "Workbench", report: Report, *, run: PlannedRun) -> None
         outcome = recall_trained(workbench, run.folder.path, seed=run.seed)
         if outcome is None:
             outcome = _train(workbench, report, run)
-            if is_main() and run.arm != "base" and outcome.status == "ok":
+            if is_main() and run.arm != UNTRAINED and outcome.status == "ok":
                 keep_trained(run.folder.path, outcome)  # scoring may fail
         if not is_main():
             return
         report(1, 1, "scoring held-out pairs")
         began = time.perf_counter()
-        scores = {} if outcome.status == "diverged" else _evaluate(workbench, run)
+        scores = _scores(workbench, run, outcome)
         cost = {**outcome.cost, "evaluate_s": round(time.perf_counter() - began, 3)}
         _discard_checkpoints(run)
-        forget_trained(run.folder.path)
         run.folder.finish(_record(workbench, run, outcome, scores, cost))
+        forget_trained(run.folder.path)
 
 
 def _begin(workbench: "Workbench", run: PlannedRun) -> bool:
@@ -210,10 +210,18 @@ def _discard_checkpoints(run: PlannedRun) -> None:
     discard_checkpoints(run.folder.path)
 
 
-def _evaluate(workbench: "Workbench", run: PlannedRun) -> dict[str, float]:
+def _scores(workbench: "Workbench", run: PlannedRun, outcome: "Outcome") -> Mapping[str, float]:
+    """Score a run on the held-out pairs; nothing where it diverged."""
     from study.run.evaluate import evaluate_run
 
-    return evaluate_run(workbench, folder=run.folder.path)
+    if outcome.status == "diverged":
+        return {}
+    try:
+        return evaluate_run(workbench, folder=run.folder.path)
+    except Exception as error:
+        if run.arm != UNTRAINED:
+            error.add_note(f"the training of {run.name} is kept: the same command only scores it")
+        raise
 
 
 def _record(

@@ -28,8 +28,9 @@ def fail(*_, **__):
 def lose_scoring(recipe, runs, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("study.run.evaluate.evaluate_run", fail)
-        with pytest.raises(RuntimeError, match="scoring broke"):
+        with pytest.raises(RuntimeError, match="scoring broke") as found:
             make(recipe, runs)
+    assert "is kept: the same command only scores it" in found.value.__notes__[0]
 
 
 @pytest.mark.parametrize("every", [0, 4])
