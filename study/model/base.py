@@ -132,9 +132,11 @@ def prepare_base(
     Raises:
         ModelError: its embeddings cannot be found or enlarged.
     """
-    _refuse_larger_tokenizer(model, tokenizer)
     try:
-        _grow_embeddings(model, len(tokenizer))
+        new = _new_tokens_of_chat(model, tokenizer)
+        _grow_embeddings(model, 1 + max(tokenizer.get_vocab().values()))
+    except ModelError:
+        raise
     except Exception as error:  # any architecture's own code may run here
         raise ModelError(
             f"{type(model).__name__} has no embeddings that can take the tokens of a chat: "
@@ -152,7 +154,8 @@ def prepare_base(
         "quantization": config.quantization,
         "commit": commit,
     }
-    return Base(model, tokenizer, device, trained_token_ids, dtype, resolved)
+    trained = tuple(dict.fromkeys((*trained_token_ids, *new)))
+    return Base(model, tokenizer, device, trained, dtype, resolved)
 
 
 def load_tokenizer(
@@ -248,22 +251,32 @@ def _refuse_other_weights(name: str, loading: Mapping[str, Any]) -> None:
             )
 
 
-def _refuse_larger_tokenizer(model: Any, tokenizer: Any) -> None:
-    """Refuse tokens without a row in the embedding, but for those of a chat."""
+def _new_tokens_of_chat(model: Any, tokenizer: Any) -> list[int]:
+    """Return ids without a row in the embedding that the chat template writes, to be trained.
+
+    Other special tokens stand in no text.
+
+    Raises:
+        ModelError: ordinary tokens have no row either.
+    """
     n_rows = model.get_input_embeddings().weight.shape[0]
-    beyond = tokenizer.convert_ids_to_tokens(list(range(n_rows, len(tokenizer))))
-    of_chat = {*CHATML_TOKENS, PAD_TOKEN, *tokenizer.all_special_tokens}
-    unknown = [
-        str(token)
+    beyond = {token: at for token, at in tokenizer.get_vocab().items() if at >= n_rows}
+    added = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    ends = {*CHATML_TOKENS, tokenizer.bos_token, tokenizer.eos_token}
+    written = {
+        token
         for token in beyond
-        if token not in of_chat and str(token) not in tokenizer.chat_template
-    ]
+        if token in ends or (token in added and token in tokenizer.chat_template)
+    }
+    unknown = set(beyond) - written - {PAD_TOKEN, *tokenizer.all_special_tokens}
     if unknown:
+        first = min(unknown, key=beyond.__getitem__)
         raise ModelError(
             f"the tokenizer has {len(tokenizer)} tokens and the model {n_rows} embeddings: "
-            f"{len(unknown)} tokens such as {unknown[0]!r} were never trained; take the tokenizer "
+            f"{len(unknown)} tokens such as {first!r} were never trained; take the tokenizer "
             "that the model was trained with"
         )
+    return sorted(beyond[token] for token in written - {tokenizer.pad_token})
 
 
 def _hub_options(config: ModelConfig) -> dict[str, Any]:

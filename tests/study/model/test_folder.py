@@ -104,6 +104,22 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(folder) -> None:
         load(folder)
 
 
+def test_new_tokens_that_the_models_own_template_writes_are_trained(folder) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<|turn|>", "<|done|>"])
+    tokenizer.chat_template = (
+        "{% for message in messages %}<|turn|>{{ message.role }}\n{{ message.content }}<|done|>"
+        "{% endfor %}{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
+    )
+    tokenizer.save_pretrained(folder)
+    base = load(folder)
+    tokens = base.tokenizer.convert_ids_to_tokens(base.trained_token_ids)
+
+    assert tokens == ["<|turn|>", "<|done|>"]
+
+
 @pytest.mark.parametrize(
     "name", ["config.json", "tokenizer.json", "tokenizer_config.json", WEIGHTS, "chat.jinja"]
 )
