@@ -162,7 +162,7 @@ def test_an_interruption_is_status_130_and_says_how_to_go_on(study, monkeypatch)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_before_the_first_worker_is_an_interruption_too(study, monkeypatch, number):
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("study.cli.options.chosen_recipes", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr("study.cli.commands.chosen_recipes", lambda *_: os.kill(os.getpid(), number))
     result = study("compare")
 
     assert result.exit_code == 130
