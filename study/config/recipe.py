@@ -88,7 +88,7 @@ class AdapterConfig:
     dropout: float
     """Dropout probability before the adapter's first matrix."""
     target_modules: tuple[str, ...]
-    """Names of the linear layers that get an adapter."""
+    """Names of the linear layers that get an adapter; ``["all-linear"]`` is all but the output."""
 
     def __post_init__(self) -> None:
         """Refuse ranks and probabilities that mean nothing."""
