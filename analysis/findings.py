@@ -79,7 +79,7 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
     claims = claim_rows(records)
     reported = {name for arm in arms for name in arm.scores}
     return Findings(
-        answer=wording.answer((*pooled, *contrasts), arms, primary),
+        answer=wording.answer((*pooled, *contrasts), arms, primary, records.treatments),
         primary_metric=primary,
         metrics={name: metric for name, metric in METRICS.items() if name in reported},
         recipes=provenance.descriptions(records),

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 
 from analysis.rows import ContrastRow, Metric
+from study.arms import ARMS, UNTRAINED
 
 MISSING = "–"
 
@@ -48,9 +49,14 @@ def setting_name(name: str) -> str:
     return {"beta": "β"}.get(name, name.replace("_", " "))
 
 
+def is_trained(arm: str) -> bool:
+    """Tell whether an arm is trained, or only the base as it is."""
+    return arm != UNTRAINED
+
+
 def arm_name(arm: str) -> str:
     """Print the name of an arm, ``Base``, ``SFT``, ``ORPO``, or of a setting as it is."""
-    return {"base": "Base", "sft": "SFT", "orpo": "ORPO"}.get(arm, arm)
+    return ARMS[arm].label if arm in ARMS else arm
 
 
 def in_unit(text: str, metric: Metric) -> str:

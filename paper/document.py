@@ -7,7 +7,7 @@ nowhere else. A skin knows every kind of block and no content.
 from collections.abc import Iterable, Sequence
 
 from analysis.findings import FigureFile, Findings, Sample
-from analysis.printing import arm_name, with_unit
+from analysis.printing import arm_name, is_trained, with_unit
 from paper.blocks import (
     Answers,
     Block,
@@ -26,8 +26,6 @@ from paper.cells import Table
 from paper.prose import read_text
 from paper.tables import claims, contrasts, costs, provenance, results, search
 
-TITLE = "Should I train my small model with SFT or with ORPO?"
-SHORT_TITLE = "SFT or ORPO for a small model?"
 SUBTITLE = (
     "A reproduction study: arms that differ in the loss alone, several seeds, held-out pairs."
 )
@@ -44,6 +42,8 @@ def build_document(findings: Findings, figures: Sequence[FigureFile]) -> Documen
     def drawn(section: str) -> list[Figure]:
         return [Figure(file=figure) for figure in figures if figure.section == section]
 
+    trained = (arm_name(row.arm) for row in findings.arms if is_trained(row.arm))
+    arms = list(dict.fromkeys(trained))
     parts: list[tuple[str, str, list[Block]]] = [
         ("question", "Question", _question(findings)),
         ("arms", "Arms and scores", [*_arms(findings), *drawn("results")]),
@@ -73,8 +73,8 @@ def build_document(findings: Findings, figures: Sequence[FigureFile]) -> Documen
         ),
     ]
     return Document(
-        title=TITLE,
-        short_title=SHORT_TITLE,
+        title=f"Should I train my small model with {' or with '.join(arms)}?",
+        short_title=f"{' or '.join(arms)} for a small model?",
         subtitle=SUBTITLE,
         answer=findings.answer,
         origin=findings.origin,

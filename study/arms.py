@@ -1,19 +1,74 @@
-"""What an arm is."""
+"""What an arm is: one way to train, as data. Adding one is an entry in ``ARMS``.
+
+A new arm takes its entry here, a loss in ``study/losses.py``, settings and a
+space in a recipe, and a test against an oracle; nothing else names it.
+"""
 
 import math
-import types
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+from study import losses
 from study.errors import nearest, require
 
-ARM_SETTINGS: Mapping[str, tuple[str, ...]] = types.MappingProxyType(
-    {"base": (), "sft": ("learning_rate",), "orpo": ("learning_rate", "beta")}
-)
-"""Every arm with the hyperparameters that its loss takes; ``base`` never trains."""
-
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Settings = Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way to train the adapter; arms of a comparison differ in nothing else."""
+
+    name: str
+    """Key in recipes, options, folders and records."""
+    label: str
+    """Name in print."""
+    colour: str
+    """Of its marks in every figure, as ``#rrggbb``."""
+    hyperparameters: tuple[str, ...] = ()
+    """What its loss takes, the learning rate first; all are positive."""
+    loss: "Callable[..., Tensor] | None" = None
+    """See ``study.losses``; None trains nothing."""
+    reads: Literal["chosen", "pair"] = "chosen"
+    """Whether the loss reads the rejected answers as well."""
+    starts_from: str | None = None
+    """Arm whose run of the same seed it continues; None starts from the base."""
+    needs_reference: bool = False
+    """Whether the loss reads log-probabilities of the start."""
+
+
+UNTRAINED: Final = "base"
+"""The arm that is scored as it is, once: the fixed reference."""
+
+BASELINE: Final = "sft"
+"""The arm that every other trained arm is judged against."""
+
+# Colours are apart for colour-blind readers (Okabe and Ito 2008).
+ARMS: Final[dict[str, Arm]] = {
+    arm.name: arm
+    for arm in (
+        Arm(name=UNTRAINED, label="Base", colour="#6b6b6b"),
+        Arm(
+            name=BASELINE,
+            label="SFT",
+            colour="#D55E00",
+            hyperparameters=("learning_rate",),
+            loss=losses.sft,
+        ),
+        Arm(
+            name="orpo",
+            label="ORPO",
+            colour="#0072B2",
+            hyperparameters=("learning_rate", "beta"),
+            loss=losses.orpo,
+            reads="pair",
+        ),
+    )
+}
+"""Every arm by name, the cheapest to train first: the order of tables and figures."""
 
 
 def check_settings(where: str, arm: str, settings: Mapping[str, Any]) -> None:
@@ -23,16 +78,22 @@ def check_settings(where: str, arm: str, settings: Mapping[str, Any]) -> None:
         ConfigError: with what the arm takes.
     """
     require(
-        arm in ARM_SETTINGS,
-        f"{where}: there is no arm {arm!r}{nearest(arm, ARM_SETTINGS)}; "
-        f"arms are {', '.join(ARM_SETTINGS)}",
+        arm in ARMS,
+        f"{where}: there is no arm {arm!r}{nearest(arm, ARMS)}; arms are {', '.join(ARMS)}",
     )
+    taken = ARMS[arm].hyperparameters
     require(
-        set(settings) == set(ARM_SETTINGS[arm]),
-        f"{where} has {sorted(settings)}; {arm} takes {sorted(ARM_SETTINGS[arm])}",
+        set(settings) == set(taken),
+        f"{where} has {sorted(settings)}; {arm} takes {sorted(taken)}",
     )
     for name, value in settings.items():
         require(
             not isinstance(value, float | int) or (math.isfinite(value) and value > 0),
             f"{where}.{name} is {value}; it must be positive and finite",
         )
+
+
+def arms_in_order(names: Iterable[str]) -> list[str]:
+    """Put names of arms in the order of ``ARMS``, unknown ones last."""
+    known = list(ARMS)
+    return sorted(names, key=lambda name: (known.index(name) if name in ARMS else len(known), name))

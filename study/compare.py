@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from study.arms import ARM_SETTINGS, Settings
+from study.arms import ARMS, UNTRAINED, Settings
 from study.config.canonical import differences
 from study.config.digests import search_config
 from study.config.recipe import Recipe
@@ -76,9 +76,9 @@ def plan_runs(recipe: Recipe, *, runs: Path, seeds: int, seed: int) -> list[Plan
         RecordError: the settings were tuned under another configuration.
     """
     plan = []
-    for arm in [arm for arm in ARM_SETTINGS if arm == "base" or arm in recipe.arms]:
+    for arm in [arm for arm in ARMS if arm == UNTRAINED or arm in recipe.arms]:
         settings, tuned = arm_settings(recipe, arm, runs=runs)
-        for run_seed in [0] if arm == "base" else compare_seeds(seed, seeds):
+        for run_seed in [0] if arm == UNTRAINED else compare_seeds(seed, seeds):
             folder = run_folder(runs, recipe.name, arm, run_seed)
             plan.append(
                 PlannedRun(
@@ -100,10 +100,10 @@ def arm_settings(recipe: Recipe, arm: str, *, runs: Path) -> tuple[Settings, boo
         RecordError: the search was made with another model, data or budget.
     """
     folder = search_folder(runs, recipe.name, arm)
-    if arm != "base" and (faults := search_faults(folder)):
+    if arm != UNTRAINED and (faults := search_faults(folder)):
         raise RecordError(f"{faults[0]}; `study search` with the same options mends it")
     best = read_json(folder / BEST)
-    if arm == "base" or best is None:
+    if arm == UNTRAINED or best is None:
         return recipe.arms.get(arm, {}), False
     _check_same_study(recipe, arm, folder)
     return best["settings"], True
@@ -123,7 +123,7 @@ def _left_out(record: Mapping[str, Any]) -> str:
 def _untuned(plan: Sequence[PlannedRun]) -> list[str]:
     """Say which arms no search has tuned, one line each."""
     pairs = dict.fromkeys(
-        (run.recipe.name, run.arm) for run in plan if not run.tuned and run.arm != "base"
+        (run.recipe.name, run.arm) for run in plan if not run.tuned and run.arm != UNTRAINED
     )
     return [
         f"{recipe}/{arm} is untuned: no search has frozen its settings, so the recipe's own "

@@ -7,12 +7,12 @@ without *sum* is the mean per answer token, Eq. 3 of the ORPO paper.
 Thorne 2024, arXiv 2403.07691) and ``alpha`` in xfactlab/orpo.
 """
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+else:  # annotations are evaluated, and recipes need the arms without torch
+    Tensor = Any
 
 LARGEST_LOGP = -1e-7
 """Log-probabilities above this are clamped: 1 - p must not round to zero."""
@@ -65,21 +65,17 @@ def orpo(logps: PairLogps, *, n_tokens: int, n_pairs: int, beta: float) -> Tenso
     return sft(logps, n_tokens=n_tokens, n_pairs=n_pairs) + beta * or_loss.sum() / n_pairs
 
 
-LOSSES: Mapping[str, Callable[..., Tensor]] = {"sft": sft, "orpo": orpo}
-"""Arm -> loss. The arms differ here and nowhere else."""
-
-NEEDS_REJECTED = frozenset({"orpo"})
-"""Arms whose loss reads the rejected answers."""
-
-
 def odds_ratio_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
     """Return -log σ(log odds ratio) per pair, Eq. 7, in (0, ∞).
 
+    >>> import torch
     >>> c, r = torch.tensor([0.5]).log(), torch.tensor([0.25]).log()
     >>> odds_ratio_loss(c, r)  # odds 1 and 1/3: -log σ(log 3) = log(4/3)
     tensor([0.2877])
     """
-    return -F.logsigmoid(log_odds(chosen, rejected))
+    from torch.nn.functional import logsigmoid
+
+    return -logsigmoid(log_odds(chosen, rejected))
 
 
 def log_odds(chosen: Tensor, rejected: Tensor) -> Tensor:
@@ -89,6 +85,7 @@ def log_odds(chosen: Tensor, rejected: Tensor) -> Tensor:
         chosen: Mean log-probability per token of the chosen answers, (B,).
         rejected: The same of the rejected answers, (B,).
 
+    >>> import torch
     >>> log_odds(torch.tensor([0.5]).log(), torch.tensor([0.25]).log())
     tensor([1.0986])
     """
@@ -100,14 +97,15 @@ def log1mexp(x: Tensor) -> Tensor:
     """Return log(1 - exp(x)) for x < 0, with a finite gradient on both branches.
 
     Mächler (2012) gives the switch at -log 2. Each branch sees only arguments
-    that it is made for: `torch.where` sends NaN back through the branch that it
+    that it is made for: `where` sends NaN back through the branch that it
     did not take (the defect of TRL's function of this name).
     """
     near_zero = x > -0.6931471805599453
-    small = torch.where(near_zero, x, -0.5)
-    large = torch.where(near_zero, -1.0, x)
-    return torch.where(near_zero, torch.log(-torch.expm1(small)), torch.log1p(-torch.exp(large)))
+    small = x.where(near_zero, -0.5)
+    large = x.where(~near_zero, -1.0)
+    return (-small.expm1()).log().where(near_zero, (-large.exp()).log1p())
 
 
 def _clamp(logps: Tensor) -> Tensor:
-    return logps.to(torch.promote_types(logps.dtype, torch.float32)).clamp(max=LARGEST_LOGP)
+    wide = logps.float() if logps.dtype.itemsize < 4 else logps
+    return wide.clamp(max=LARGEST_LOGP)

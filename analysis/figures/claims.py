@@ -8,12 +8,13 @@ from typing import Final
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.figures.style import COLOURS, LABEL_WIDTH, Point, columns_of, grid
+from analysis.figures.style import LABEL_WIDTH, Point, colour_of, columns_of, grid
 from analysis.printing import setting
 from analysis.records.load import scores_of
 from analysis.records.metrics import METRICS
 from analysis.records.study import StudyRecords
 from analysis.rows import FigureFile
+from study.config.claims import SETTINGS_OF
 
 BETAS: Final = FigureFile(
     name="claims-beta",
@@ -81,8 +82,8 @@ def draw_betas(panels: Sequence[BetaPanel]) -> Figure:
     """Draw scores over β: dots are seeds, lines join their means."""
     figure, axes = grid(len(panels), columns=len(BETA_METRICS), height=2.5)
     for panel, axis in zip(panels, axes, strict=True):
-        axis.plot(*columns_of(panel.means), color=COLOURS["orpo"], lw=1.6)
-        axis.plot(*columns_of(panel.points), "o", color=COLOURS["orpo"], ms=4.5, alpha=0.6)
+        axis.plot(*columns_of(panel.means), color=colour_of(SETTINGS_OF), lw=1.6)
+        axis.plot(*columns_of(panel.points), "o", color=colour_of(SETTINGS_OF), ms=4.5, alpha=0.6)
         axis.set_xscale("log")
         betas = [beta for beta, _ in panel.means]
         axis.set_xticks(betas, [f"{beta:g}" for beta in betas])

@@ -8,11 +8,12 @@ from typing import Final
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.style import COLOURS, INK, LABEL_WIDTH, NEUTRAL, grid, legend, mark, padded
+from analysis.figures.style import INK, LABEL_WIDTH, NEUTRAL, colour_of, grid, legend, mark, padded
 from analysis.printing import arm_name, signed
 from analysis.records.metrics import METRICS
 from analysis.rows import ContrastRow, FigureFile
 from analysis.statistics.verdicts import Verdict
+from study.arms import BASELINE
 
 CONTRASTS: Final = FigureFile(
     name="contrasts",
@@ -28,7 +29,9 @@ CONTRASTS: Final = FigureFile(
 class Bar:
     """One contrast: estimate, interval, and which arm the interval favours."""
 
-    recipe: str
+    name: str
+    """Its recipe, and its treatment where there are several."""
+    treatment: str
     estimate: float
     low: float
     high: float
@@ -47,15 +50,9 @@ class ContrastPanel:
     x_range: tuple[float, float]
 
 
-def contrast_info(
-    contrasts: Iterable[ContrastRow], *, baseline: str, treatment: str
-) -> tuple[ContrastPanel, ...]:
-    """Collect the tested contrasts of two arms, one panel per metric."""
-    rows = [
-        row
-        for row in contrasts
-        if (row.baseline, row.treatment) == (baseline, treatment) and row.low is not None
-    ]
+def contrast_info(contrasts: Iterable[ContrastRow]) -> tuple[ContrastPanel, ...]:
+    """Collect the tested contrasts with the baseline, one panel per metric."""
+    rows = [row for row in contrasts if row.baseline == BASELINE and row.low is not None]
     return tuple(
         _contrast_panel(metric, [row for row in rows if row.metric == metric])
         for metric in METRICS
@@ -67,7 +64,8 @@ def _contrast_panel(metric: str, rows: Sequence[ContrastRow]) -> ContrastPanel:
     described = METRICS[metric]
     unit = f" ({described.unit})" if described.unit else ""
     label = "\n".join(textwrap.wrap(f"{described.label}{unit}", LABEL_WIDTH))
-    bars = tuple(_bar(row, described.digits) for row in rows)
+    several = len({row.treatment for row in rows}) > 1
+    bars = tuple(_bar(row, described.digits, several=several) for row in rows)
     reach = [value for bar in bars for value in (bar.low, bar.high)]
     return ContrastPanel(
         metric=metric,
@@ -77,12 +75,13 @@ def _contrast_panel(metric: str, rows: Sequence[ContrastRow]) -> ContrastPanel:
     )
 
 
-def _bar(row: ContrastRow, digits: int) -> Bar:
+def _bar(row: ContrastRow, digits: int, *, several: bool) -> Bar:
     assert row.low is not None
     assert row.high is not None
     favours = {1: row.treatment, -1: row.baseline}.get(Verdict(row.verdict).favours)
     return Bar(
-        recipe=row.recipe,
+        name=f"{row.recipe}, {arm_name(row.treatment)}" if several else row.recipe,
+        treatment=row.treatment,
         estimate=row.estimate,
         low=row.low,
         high=row.high,
@@ -91,13 +90,13 @@ def _bar(row: ContrastRow, digits: int) -> Bar:
     )
 
 
-def draw_contrasts(panels: Sequence[ContrastPanel], *, baseline: str, treatment: str) -> Figure:
+def draw_contrasts(panels: Sequence[ContrastPanel]) -> Figure:
     """Draw estimates with their 95 % intervals, one panel per metric."""
     rows = max(len(panel.bars) for panel in panels)
     figure, axes = grid(len(panels), columns=3, height=0.75 + 0.36 * rows)
     for place, (panel, axis) in enumerate(zip(panels, axes, strict=True)):
         for y, bar in enumerate(panel.bars):
-            colour = COLOURS[bar.favours] if bar.favours else NEUTRAL
+            colour = colour_of(bar.favours) if bar.favours else NEUTRAL
             axis.plot((bar.low, bar.high), (y, y), color=colour, lw=2.2, solid_capstyle="round")
             axis.plot(bar.estimate, y, "o", color=colour, markersize=5.5)
             axis.annotate(
@@ -111,18 +110,21 @@ def draw_contrasts(panels: Sequence[ContrastPanel], *, baseline: str, treatment:
             )
         axis.axvline(0, color=INK, lw=0.9)
         first = place % 3 == 0
-        axis.set_yticks(range(len(panel.bars)), [bar.recipe if first else "" for bar in panel.bars])
+        axis.set_yticks(range(len(panel.bars)), [bar.name if first else "" for bar in panel.bars])
         axis.set_ylim(len(panel.bars) - 0.5, -0.75)
         axis.set_xlim(panel.x_range)
         axis.set_title(panel.label, fontsize=8.2, fontweight="normal")
         axis.tick_params(labelsize=8)
         axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.grid(visible=False, axis="y")
+    treatments = dict.fromkeys(bar.treatment for panel in panels for bar in panel.bars)
     legend(
         figure,
         [
-            mark("o", COLOURS[treatment], f"in favour of {arm_name(treatment)}", line="-"),
-            mark("o", COLOURS[baseline], f"in favour of {arm_name(baseline)}", line="-"),
+            *(
+                mark("o", colour_of(arm), f"in favour of {arm_name(arm)}", line="-")
+                for arm in (*treatments, BASELINE)
+            ),
             mark("o", NEUTRAL, "inconclusive, or neither direction is better", line="-"),
         ],
     )

@@ -6,10 +6,11 @@ from typing import Any, Final
 
 from matplotlib.figure import Figure
 
-from analysis.figures.style import COLOURS, Point, grid, padded
+from analysis.figures.style import Point, colour_of, grid, padded
 from analysis.printing import arm_name
 from analysis.records.study import RunRecord, StudyRecords
 from analysis.rows import FigureFile
+from study.arms import UNTRAINED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +169,7 @@ def _curve_panel(
     lines, reference = [], []
     for arm in records.arms(recipe):
         for column, kind in columns.items():
-            if arm == "base":
+            if arm == UNTRAINED:
                 points = _points(records.of(recipe, arm)[0], split, column)
                 reference += [Label(arm=arm, kind=kind, y=points[0][1])] if points else []
             else:
@@ -227,14 +228,14 @@ def draw_curves(panels: Sequence[CurvePanel], *, y_label: str) -> Figure:
             axis.plot(
                 xs,
                 ys,
-                color=COLOURS[line.arm],
+                color=colour_of(line.arm),
                 linestyle=_dash(line.kind),
                 linewidth=2.0 if mean else 0.8,
                 alpha=1.0 if mean else 0.45,
                 zorder=3 if mean else 2,
             )
         for level in panel.reference:
-            axis.axhline(level.y, color=COLOURS[level.arm], linestyle=_dash(level.kind), lw=1.1)
+            axis.axhline(level.y, color=colour_of(level.arm), linestyle=_dash(level.kind), lw=1.1)
         axis.set_ylim(panel.y_range)
         axis.margins(x=0.01)
         for label in panel.labels:
@@ -242,7 +243,7 @@ def draw_curves(panels: Sequence[CurvePanel], *, y_label: str) -> Figure:
                 f"{arm_name(label.arm)} {label.kind}".strip(),
                 (1.01, label.y),
                 xycoords=("axes fraction", "data"),
-                color=COLOURS[label.arm],
+                color=colour_of(label.arm),
                 va="center",
                 fontsize=8.5,
                 annotation_clip=False,

@@ -62,9 +62,7 @@ def _figures(
         )
         for curve in CURVES
     ]
-    contrasts = contrast_info(
-        (*findings.contrasts, *findings.pooled), baseline="sft", treatment="orpo"
-    )
+    contrasts = contrast_info((*findings.contrasts, *findings.pooled))
     return [
         (HISTORY, draw_history, history_info(records)),
         (
@@ -86,7 +84,7 @@ def _figures(
         *curves,
         (
             CONTRASTS,
-            lambda info: draw_contrasts(info, baseline="sft", treatment="orpo"),
+            draw_contrasts,
             contrasts,
         ),
         (LENGTHS, draw_lengths, length_info(records)),

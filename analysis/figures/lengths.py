@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures.style import COLOURS, NEUTRAL, grid, legend, mark
+from analysis.figures.style import NEUTRAL, colour_of, grid, legend, mark
 from analysis.printing import arm_name
 from analysis.records.load import score_matrix
 from analysis.records.study import StudyRecords
@@ -67,15 +67,15 @@ def draw_lengths(panels: Sequence[LengthPanel]) -> Figure:
     for panel, axis in zip(panels, axes, strict=True):
         for arm, shares in panel.shares.items():
             axis.stairs(
-                shares, panel.edges, color=COLOURS[arm], lw=1.6, fill=False, label=arm_name(arm)
+                shares, panel.edges, color=colour_of(arm), lw=1.6, fill=False, label=arm_name(arm)
             )
-            axis.stairs(shares, panel.edges, color=COLOURS[arm], alpha=0.12, fill=True)
+            axis.stairs(shares, panel.edges, color=colour_of(arm), alpha=0.12, fill=True)
             axis.plot(
                 panel.means[arm],
                 1.0,
                 marker="v",
                 markersize=7,
-                color=COLOURS[arm],
+                color=colour_of(arm),
                 transform=axis.get_xaxis_transform(),
                 clip_on=False,
             )
@@ -83,7 +83,7 @@ def draw_lengths(panels: Sequence[LengthPanel]) -> Figure:
     arms = list(dict.fromkeys(arm for panel in panels for arm in panel.shares))
     legend(
         figure,
-        [Line2D([], [], color=COLOURS[arm], lw=2, label=arm_name(arm)) for arm in arms]
+        [Line2D([], [], color=colour_of(arm), lw=2, label=arm_name(arm)) for arm in arms]
         + [mark("v", NEUTRAL, "mean")],
     )
     return figure

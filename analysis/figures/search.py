@@ -15,12 +15,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.style import (
-    COLOURS,
     INK,
     KEY_WIDTH,
     LOSSES,
     NEUTRAL,
     Point,
+    colour_of,
     columns_of,
     grid,
     label_decades,
@@ -243,7 +243,7 @@ def draw_history(panels: Sequence[HistoryPanel]) -> Figure:
     """Draw the objective over trials with the best so far."""
     figure, axes = grid(len(panels), columns=2, height=2.3)
     for panel, axis in zip(panels, axes, strict=True):
-        colour = COLOURS[panel.arm]
+        colour = colour_of(panel.arm)
         axis.scatter(*columns_of(panel.complete), s=20, color=colour, alpha=0.75, zorder=3)
         axis.scatter(*columns_of(panel.pruned), s=24, color=NEUTRAL, marker="x", zorder=3)
         axis.plot(*columns_of(panel.best), drawstyle="steps-post", color=INK, lw=1.4, zorder=2)
@@ -300,14 +300,14 @@ def draw_front(panels: Sequence[FrontPanel]) -> Figure:
     figure, axes = grid(len(panels), columns=2, height=3.0)
     for panel, axis in zip(panels, axes, strict=True):
         for point in panel.points:
-            axis.scatter(point.x, point.y, s=18, color=COLOURS[point.arm], alpha=0.5, zorder=2)
+            axis.scatter(point.x, point.y, s=18, color=colour_of(point.arm), alpha=0.5, zorder=2)
         for arm, front in panel.fronts.items():
             axis.plot(
-                *columns_of(front), color=COLOURS[arm], lw=1.5, drawstyle="steps-post", zorder=3
+                *columns_of(front), color=colour_of(arm), lw=1.5, drawstyle="steps-post", zorder=3
             )
         for arm, (x, y) in panel.chosen.items():
             axis.scatter(
-                x, y, s=150, marker="*", color=COLOURS[arm], edgecolor=INK, lw=0.8, zorder=4
+                x, y, s=150, marker="*", color=colour_of(arm), edgecolor=INK, lw=0.8, zorder=4
             )
         axis.set(
             title=panel.recipe,
@@ -318,7 +318,7 @@ def draw_front(panels: Sequence[FrontPanel]) -> Figure:
     arms = list(dict.fromkeys(arm for panel in panels for arm in panel.fronts))
     legend(
         figure,
-        [mark("o", COLOURS[arm], f"{arm_name(arm)} trial", line="-") for arm in arms]
+        [mark("o", colour_of(arm), f"{arm_name(arm)} trial", line="-") for arm in arms]
         + [mark("*", "white", "chosen setting", edge=INK, size=12)],
     )
     return figure
@@ -337,7 +337,7 @@ def _draw_space(panel: SpacePanel, axis: Axes, figure: Figure) -> None:
         [point.y for point in valued],
         s=30,
         zorder=3,
-        **(colours if panel.has_beta else {"color": COLOURS[panel.arm]}),
+        **(colours if panel.has_beta else {"color": colour_of(panel.arm)}),
     )
     axis.scatter(
         [point.x for point in others],

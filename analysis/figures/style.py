@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
+from study.arms import ARMS
+
 Point = tuple[float, float]
 
 
@@ -67,10 +69,6 @@ mpl.use("Agg")
 
 
 Columns = tuple[tuple[float, ...], tuple[float, ...]]
-
-
-COLOURS: Final = {"base": "#6b6b6b", "sft": "#D55E00", "orpo": "#0072B2"}
-"""One colour per arm in every figure, apart for colour-blind readers (Okabe and Ito)."""
 
 
 NEUTRAL = "#8c8c8c"
@@ -169,3 +167,8 @@ def save(figure: Figure, stem: Path) -> None:
     for ending, metadata in FORMATS.items():
         figure.savefig(stem.with_name(f"{stem.name}.{ending}"), metadata=metadata, dpi=160)
     plt.close(figure)
+
+
+def colour_of(arm: str) -> str:
+    """Return the colour of an arm's marks; a setting has the neutral one."""
+    return ARMS[arm].colour if arm in ARMS else NEUTRAL

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.style import COLOURS, INK, NEUTRAL, grid, legend, objective_words
+from analysis.figures.style import INK, NEUTRAL, colour_of, grid, legend, objective_words
 from analysis.printing import arm_name
 from analysis.rows import FigureFile, TuningRow
 from analysis.tables.trials import SCORES, score_label
@@ -40,7 +40,7 @@ def draw_expected_best(rows: Sequence[TuningRow]) -> Figure:
     """Draw the expected best of n random trials with the band of the median."""
     figure, axes = grid(len(rows), columns=2, height=2.3)
     for row, axis in zip(rows, axes, strict=True):
-        colour, points = COLOURS[row.arm], row.expected_best
+        colour, points = colour_of(row.arm), row.expected_best
         ns = [point.n for point in points]
         axis.plot(ns, [point.expected for point in points], "o-", color=colour, markersize=4)
         axis.set(
@@ -76,7 +76,7 @@ def draw_early(rows: Sequence[TuningRow]) -> Figure:
     """Draw the rank correlation of scores at each step with their final values."""
     figure, axes = grid(len(rows), columns=2, height=2.5)
     for row, axis in zip(rows, axes, strict=True):
-        colour = COLOURS[row.arm]
+        colour = colour_of(row.arm)
         for early in row.early:
             steps = [point.step for point in early.steps]
             correlations = [point.correlation for point in early.steps]

@@ -11,14 +11,7 @@ from analysis.records.load import score_matrix
 from analysis.records.metrics import METRICS
 from analysis.records.study import Scores, StudyRecords
 from analysis.statistics import Contrast
-
-QUESTION: Final = ("sft", "orpo")
-"""(baseline, treatment) of the study's question."""
-
-
-PAIRS_OF_ARMS: Final = (QUESTION, ("base", "sft"), ("base", "orpo"))
-"""(baseline, treatment) of every comparison."""
-
+from study.arms import BASELINE, UNTRAINED
 
 POOLED: Final = "all models"
 """Stands for the recipe in contrasts pooled over models."""
@@ -50,8 +43,8 @@ class Comparison:
 
     @property
     def question(self) -> bool:
-        """Whether it compares the two trained arms."""
-        return (self.baseline, self.treatment) == QUESTION
+        """Whether it compares two trained arms."""
+        return self.baseline == BASELINE
 
 
 def comparisons(records: StudyRecords) -> tuple[Comparison, ...]:
@@ -60,7 +53,7 @@ def comparisons(records: StudyRecords) -> tuple[Comparison, ...]:
     return tuple(
         found
         for recipe in records.recipes
-        for arms in PAIRS_OF_ARMS
+        for arms in _pairs(records)
         for metric in METRICS
         if (found := _comparison(records, recipe, metric, arms, paired=paired)) is not None
     )
@@ -68,10 +61,10 @@ def comparisons(records: StudyRecords) -> tuple[Comparison, ...]:
 
 def pooled_comparisons(found: Sequence[Comparison]) -> tuple[Comparison, ...]:
     """Average the contrasts of the trained arms over recipes, where two or more have one."""
-    groups = {
-        metric: [one for one in found if one.question and one.metric == metric and one.contrast]
-        for metric in METRICS
-    }
+    groups: dict[tuple[str, str], list[Comparison]] = {}
+    for one in found:
+        if one.question and one.contrast:
+            groups.setdefault((one.treatment, one.metric), []).append(one)
     return tuple(_pooled(group) for group in groups.values() if len(group) > 1)
 
 
@@ -81,6 +74,14 @@ def is_paired(records: StudyRecords) -> bool:
     The plan says so, never the scores; beside a diverged run there is no partner.
     """
     return records.paired and all(run.ok for run in records.runs)
+
+
+def _pairs(records: StudyRecords) -> list[tuple[str, str]]:
+    """List (baseline, treatment): against SFT first, then against the untrained model."""
+    return [
+        *((BASELINE, arm) for arm in records.treatments),
+        *((UNTRAINED, arm) for arm in (BASELINE, *records.treatments)),
+    ]
 
 
 def _comparison(
@@ -104,7 +105,7 @@ def _comparison(
         n_diverged=sum(failed),
         sesoi=records.sesoi.get(metric),
     )
-    fixed = baseline == "base"
+    fixed = baseline == UNTRAINED
     paired = paired and not fixed
     if paired and a.seeds != b.seeds:
         return replace(bare, reason=_without_partner(bare, a, b))
@@ -112,7 +113,7 @@ def _comparison(
         contrast = _contrast(a, b, fixed=fixed, paired=paired, scope="population")
     except stats.NotTestableError as reason:
         return replace(bare, reason=f"{reason} ({_who(bare, a, b)})")
-    base = score_matrix(records, recipe, "base", metric)
+    base = score_matrix(records, recipe, UNTRAINED, metric)
     return replace(
         bare,
         contrast=contrast,

@@ -16,6 +16,7 @@ from analysis.records.metrics import METRICS
 from analysis.rows import ContrastRow
 from analysis.statistics import Contrast
 from analysis.statistics.verdicts import Verdict
+from study.arms import UNTRAINED
 
 LEVEL: Final = 0.05
 
@@ -48,9 +49,9 @@ def contrast_rows(
     # The secondary family holds the pooled contrasts too: they are claims as well.
     both = _adjusted([*rows, *over_all], "secondary")
     rows, over_all = both[: len(rows)], both[len(rows) :]
-    gate = next((row for row in over_all if row.metric == primary), None)
-    is_open = gate is None or (gate.p_value is not None and gate.p_value <= LEVEL)
-    rows = [_decided(row, is_open=is_open) for row in rows]
+    gates = {row.treatment: row.p_value for row in over_all if row.metric == primary}
+    shut = {arm for arm, p_value in gates.items() if p_value is None or p_value > LEVEL}
+    rows = [_decided(row, is_open=row.treatment not in shut) for row in rows]
     over_all = [_decided(row, is_open=True) for row in over_all]
     return tuple(_with_lengths(rows)), tuple(_with_lengths(over_all))
 
@@ -200,11 +201,11 @@ def _with_lengths(rows: Sequence[ContrastRow]) -> list[ContrastRow]:
 def _null_hypothesis(found: Comparison) -> str:
     if found.recipe == POOLED:
         return NULL_POOLED
-    return NULL_AGAINST_FIXED if found.baseline == "base" else NULL_HYPOTHESIS
+    return NULL_AGAINST_FIXED if found.baseline == UNTRAINED else NULL_HYPOTHESIS
 
 
 def _test_name(found: Comparison, contrast: Contrast) -> str:
-    if found.baseline == "base":
+    if found.baseline == UNTRAINED:
         name = "one-sample seeds-by-prompts t over the treatment's seeds"
     elif contrast.paired:
         name = "seeds-by-prompts t (paired by seed)"

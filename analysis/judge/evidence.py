@@ -17,7 +17,8 @@ from analysis.records.study import RunRecord, Scores, StudyRecords, in_order
 from analysis.statistics import Contrast
 from analysis.statistics import trials as tuning
 from analysis.statistics.components import SeedPart
-from study.arms import ARM_SETTINGS
+from study.arms import ARMS, UNTRAINED
+from study.config.claims import SETTINGS_OF
 
 Part = Mapping[str, Any]
 
@@ -129,21 +130,21 @@ def _comparison(part: Part, plan: Mapping[str, Any]) -> str:
     than = f"{part['direction']} than"
     if not all(name in plan["settings"] for name in sides):
         return f"{side_name(sides[0], plan)} {than} {side_name(sides[1], plan)}"
-    a, b = (in_order("orpo", plan["settings"][name]) for name in sides)
+    a, b = (in_order(SETTINGS_OF, plan["settings"][name]) for name in sides)
     shared = {name: value for name, value in a.items() if b[name] == value}
     one, other = (
         settings({name: value for name, value in side.items() if name not in shared})
         for side in (a, b)
     )
     fixed = f" ({settings(shared)})" if shared else ""
-    return f"ORPO with {one} {than} with {other}{fixed}"
+    return f"{arm_name(SETTINGS_OF)} with {one} {than} with {other}{fixed}"
 
 
 def side_name(name: str, plan: Mapping[str, Any]) -> str:
     """Name an arm, or ORPO at a setting with its values."""
     if name not in plan["settings"]:
         return arm_name(name)
-    return f"ORPO ({settings(in_order('orpo', plan['settings'][name]))})"
+    return f"{arm_name(SETTINGS_OF)} ({settings(in_order(SETTINGS_OF, plan['settings'][name]))})"
 
 
 def share_of_change(run: RunRecord, metric: str, share: float) -> float:
@@ -168,7 +169,7 @@ def _scores(records: StudyRecords, recipe: str, part: Part) -> Evidence:
     if isinstance(sides, str):
         return replace(bare, reason=sides)
     a, b = sides
-    fixed = part["baseline"] == "base"
+    fixed = part["baseline"] == UNTRAINED
     paired = not fixed and _is_paired(records, recipe, part)
     n_runs = f"{len(b.seeds)} runs" if fixed else f"{len(b.seeds)} and {len(a.seeds)} runs"
     bare = replace(
@@ -346,5 +347,5 @@ def _missing(names: Sequence[str], runs: Sequence[Sequence[RunRecord]]) -> str:
     lacking = [name for name, side in zip(names, runs, strict=True) if not side]
     if not lacking:
         return ""
-    hint = "" if set(lacking) <= set(ARM_SETTINGS) else "; `study claims` makes them"
+    hint = "" if set(lacking) <= set(ARMS) else "; `study claims` makes them"
     return f"no finished run of {' and '.join(map(arm_name, lacking))}{hint}"

@@ -17,7 +17,7 @@ from analysis.records import checks
 from analysis.records.checks import require
 from analysis.records.metrics import GENERATED, example_scores
 from analysis.records.study import RunRecord, Scores, SearchRecord, StudyRecords
-from study.arms import ARM_SETTINGS
+from study.arms import UNTRAINED
 from study.config.canonical import digest
 from study.errors import RecordError
 from study.records.files import read_json, read_jsonl
@@ -35,7 +35,7 @@ from study.records.layout import (
     search_folder,
 )
 from study.records.runs import RunFolder, claim_folders, compare_folders
-from study.records.searches import search_faults
+from study.records.searches import search_faults, searched_arms
 
 __all__ = [
     "RecordError",
@@ -98,8 +98,8 @@ def load_study(runs: Path) -> StudyRecords:
 def is_complete(runs: Path) -> bool:
     """Tell whether the comparison of at least one recipe is finished.
 
-    That is: every arm has runs, both trained arms the same seeds, and no run
-    that was begun is unfinished.
+    That is: every arm of its plan has runs, all trained arms the same seeds, and
+    no run that was begun is unfinished.
     """
     return any(_is_recipe_complete(runs, recipe) for recipe in recipes_in(runs))
 
@@ -126,10 +126,14 @@ def scores_of(runs: Sequence[RunRecord], metric: str) -> Scores | None:
 
 def _is_recipe_complete(runs: Path, recipe: str) -> bool:
     folders = compare_folders(runs, recipe)
-    seeds = {arm: {seed for name, seed, _ in folders if name == arm} for arm in ARM_SETTINGS}
+    plan = read_json(plan_path(runs, recipe))
+    arms = {UNTRAINED, *(plan["arms"] if plan else ())}
+    seeds = {arm: {seed for name, seed, _ in folders if name == arm} for arm in arms}
+    trained = [found for arm, found in seeds.items() if arm != UNTRAINED]
     return (
-        all(seeds.values())
-        and seeds["sft"] == seeds["orpo"]
+        len(trained) > 0
+        and all(seeds.values())
+        and all(found == trained[0] for found in trained)
         and all(folder.status() in ("ok", "diverged") for _, _, folder in folders)
     )
 
@@ -201,7 +205,7 @@ def _load_claims(runs: Path, recipes: Sequence[str]) -> dict[str, Mapping[str, A
 
 def _load_searches(runs: Path, recipe: str) -> list[SearchRecord]:
     found = []
-    for arm in ARM_SETTINGS:
+    for arm in searched_arms(runs, recipe):
         folder = search_folder(runs, recipe, arm)
         faults = search_faults(folder)
         require(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from study.arms import ARM_SETTINGS
+from study.arms import ARMS, BASELINE, UNTRAINED, arms_in_order
 
 LOCAL: Final = Path("runs/local")
 """Where ``study`` writes records unless it is told otherwise."""
@@ -100,7 +100,7 @@ class StudyRecords:
 
     def side(self, recipe: str, name: str) -> tuple[RunRecord, ...]:
         """Return the finished runs of an arm, or of a setting that decides claims."""
-        if name in ARM_SETTINGS:
+        if name in ARMS:
             return self.of(recipe, name)
         return tuple(run for run in self.claim_runs if (run.recipe, run.arm) == (recipe, name))
 
@@ -109,9 +109,15 @@ class StudyRecords:
         return tuple(run for run in self.of(recipe, arm) if run.ok)
 
     def arms(self, recipe: str) -> tuple[str, ...]:
-        """List a recipe's arms in the order base, sft, orpo."""
-        found = {run.arm for run in self.of(recipe)}
-        return tuple(arm for arm in ARM_SETTINGS if arm in found)
+        """List the arms of a recipe that have a finished run, in the order of ``ARMS``."""
+        return tuple(arms_in_order({run.arm for run in self.of(recipe)}))
+
+    @property
+    def treatments(self) -> tuple[str, ...]:
+        """List the arms that are judged against the baseline, planned or run."""
+        planned = (arm for recipe in self.recipes for arm in self.plans[recipe]["arms"])
+        found = {*planned, *(run.arm for run in self.runs)} - {UNTRAINED, BASELINE}
+        return tuple(arms_in_order(found))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,4 +131,4 @@ class Scores:
 
 def in_order(arm: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Put an arm's settings in the order in which the arm names them."""
-    return {name: settings[name] for name in ARM_SETTINGS[arm]}
+    return {name: settings[name] for name in ARMS[arm].hyperparameters}

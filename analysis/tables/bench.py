@@ -9,6 +9,7 @@ from typing import Any
 
 from analysis.printing import number, percent
 from analysis.rows import Bench, BenchRow
+from study.arms import BASELINE, UNTRAINED
 
 Report = Mapping[str, Any]
 
@@ -38,7 +39,7 @@ MEMORY = (
 )
 
 
-ANSWERS = {"base": "the base's rambling ones", "sft": "brief ones after SFT"}
+ANSWERS = {UNTRAINED: "the base's rambling ones", BASELINE: "brief ones after SFT"}
 
 
 GPU = (

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from analysis.records.study import LOCAL, RunRecord, StudyRecords
+from study.arms import UNTRAINED
 from study.config.canonical import digest, to_dict
 from study.config.recipe import load_recipe, recipe_names
 
@@ -91,7 +92,7 @@ def _all_runs(records: StudyRecords) -> tuple[RunRecord, ...]:
 
 
 def _n_seeds(records: StudyRecords, recipe: str) -> int:
-    return len({run.seed for run in records.of(recipe) if run.arm != "base"})
+    return len({run.seed for run in records.of(recipe) if run.arm != UNTRAINED})
 
 
 def _commands_of(records: StudyRecords, recipe: str) -> list[tuple[str, str]]:
@@ -104,7 +105,7 @@ def _commands_of(records: StudyRecords, recipe: str) -> list[tuple[str, str]]:
         spaces = {search.arm: search.config["recipe"]["search"]["space"] for search in searches}
         searched = {**searched, "search": {**searched["search"], "space": spaces}}
         found.append(("search", f" --trials {trials}{_seed(seed)}{_overrides(recipe, searched)}"))
-    seeds = sorted({run.seed for run in records.of(recipe) if run.arm != "base"})
+    seeds = sorted({run.seed for run in records.of(recipe) if run.arm != UNTRAINED})
     if seeds:
         n, seed = len(seeds), seeds[0] // SEEDS_PER_STUDY
         plan = records.plans[recipe]
@@ -114,7 +115,7 @@ def _commands_of(records: StudyRecords, recipe: str) -> list[tuple[str, str]]:
             "arms": {
                 run.arm: run.config["settings"]
                 for run in records.of(recipe)
-                if run.arm != "base" and not run.record["tuned"]
+                if run.arm != UNTRAINED and not run.record["tuned"]
             },
         }
         found.append(("compare", f" --seeds {n}{_seed(seed)}{_overrides(recipe, used)}"))

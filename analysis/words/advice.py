@@ -5,12 +5,13 @@ from collections.abc import Iterator, Sequence
 from scipy import stats as scipy_stats
 
 from analysis import statistics as stats
-from analysis.judge.comparisons import POOLED, QUESTION, Comparison
+from analysis.judge.comparisons import POOLED, Comparison
 from analysis.printing import arm_name, in_unit, percent
 from analysis.records.metrics import METRICS
 from analysis.records.study import StudyRecords
 from analysis.rows import ContrastRow
 from analysis.statistics import Contrast, power
+from study.arms import BASELINE
 
 
 def test_remarks(
@@ -42,7 +43,8 @@ def failure_rates(records: StudyRecords) -> tuple[str, ...]:
         _failure_rate(records, recipe)
         for recipe in records.recipes
         if any(not run.ok for run in records.of(recipe))
-        if all(records.of(recipe, arm) for arm in QUESTION)
+        if all(records.of(recipe, arm) for arm in (BASELINE, *records.treatments))
+        if records.treatments
     )
 
 
@@ -50,18 +52,20 @@ def _families(rows: Sequence[ContrastRow], primary: str) -> Iterator[str]:
     """Say which tests belong together and how they are corrected."""
     sizes = {row.family: row.family_size for row in rows if row.family_size}
     label = METRICS[primary].label
+    treatments = dict.fromkeys(arm_name(row.treatment) for row in rows if row.family)
+    who, baseline = " or ".join(treatments), arm_name(BASELINE)
     if any(row.recipe == POOLED for row in rows):
         yield (
-            f"The primary family asks whether ORPO and SFT differ in {label}: first over all "
-            f"models at 5 %, and only if that rejects, for each model, corrected by Holm for "
+            f"The primary family asks whether {who} and {baseline} differ in {label}: first over "
+            f"all models at 5 %, and only if that rejects, for each model, corrected by Holm for "
             f"{sizes.get('primary', 0)} tests."
         )
     elif "primary" in sizes:
-        yield f"The primary family is one test, of ORPO against SFT in {label}, at 5 %."
+        yield f"The primary family is one test, of {who} against {baseline} in {label}, at 5 %."
     if "secondary" in sizes:
         yield (
-            f"The other scores of ORPO against SFT are a secondary family of {sizes['secondary']} "
-            "tests, corrected by Holm; no claim rests on them alone."
+            f"The other scores of {who} against {baseline} are a secondary family of "
+            f"{sizes['secondary']} tests, corrected by Holm; no claim rests on them alone."
         )
 
 
@@ -109,7 +113,7 @@ def _help(contrast: Contrast, primary: str, sesoi: float | None) -> Iterator[str
 
 def _failure_rate(records: StudyRecords, recipe: str) -> str:
     parts, table = [], []
-    for arm in QUESTION:
+    for arm in (BASELINE, *records.treatments):
         runs = records.of(recipe, arm)
         failed = sum(not run.ok for run in runs)
         low, high = stats.clopper_pearson(failed, len(runs))
@@ -118,8 +122,11 @@ def _failure_rate(records: StudyRecords, recipe: str) -> str:
             f"{percent(low)} to {percent(high)})"
         )
         table.append([failed, len(runs) - failed])
-    p_value = float(scipy_stats.boschloo_exact(table).pvalue)
+    tests = [
+        f"p = {float(scipy_stats.boschloo_exact([table[0], counts]).pvalue):.2f}"
+        for counts in table[1:]
+    ]
     return (
         f"{recipe}: {' and '.join(parts)} diverged; both arms diverging at the same rate has "
-        f"p = {p_value:.2f} (Boschloo's exact test)."
+        f"{', '.join(tests)} (Boschloo's exact test)."
     )

@@ -7,6 +7,7 @@ from analysis.printing import arm_name, in_unit, settings, signed, verdict_words
 from analysis.records.metrics import METRICS
 from analysis.rows import ArmRow, ContrastRow
 from analysis.statistics.verdicts import Verdict
+from study.arms import BASELINE
 
 VERBS: Final = {
     Verdict.BETTER: "beats",
@@ -18,56 +19,66 @@ VERBS: Final = {
 }
 
 
-def answer(contrasts: Sequence[ContrastRow], arms: Sequence[ArmRow], metric: str) -> str:
-    """Answer the study's question, ORPO or SFT, in one sentence over all recipes.
+def answer(
+    contrasts: Sequence[ContrastRow],
+    arms: Sequence[ArmRow],
+    metric: str,
+    treatments: Sequence[str],
+) -> str:
+    """Answer the study's question, SFT or another arm, in one sentence per treatment.
 
     With several recipes the contrast over all of them comes first.
     """
+    if not treatments:
+        return f"No arm can be compared with {arm_name(BASELINE)}: no other was planned."
+    return " ".join(_answer(contrasts, arms, metric, treatment) for treatment in treatments)
+
+
+def _answer(
+    contrasts: Sequence[ContrastRow], arms: Sequence[ArmRow], metric: str, treatment: str
+) -> str:
+    """Answer whether one treatment beats the baseline."""
+    names = arm_name(treatment), arm_name(BASELINE)
+    contrasts = [row for row in contrasts if (row.baseline, row.treatment) == (BASELINE, treatment)]
     rows = {(arm.recipe, arm.arm): arm for arm in arms}
-    asked = {
-        row.recipe: row
-        for row in contrasts
-        if (row.metric, row.baseline, row.treatment) == (metric, "sft", "orpo")
-    }
+    asked = {row.recipe: row for row in contrasts if row.metric == metric}
     pooled = next((row for row in asked.values() if row.n_models > 1), None)
-    parts = (
-        [_verdict_clause(pooled, "ORPO", "SFT", f"over {pooled.n_models} models")] if pooled else []
-    )
+    parts = [_verdict_clause(pooled, *names, f"over {pooled.n_models} models")] if pooled else []
     for recipe in dict.fromkeys(arm.recipe for arm in arms):
-        sft, orpo, contrast = (
-            rows.get((recipe, "sft")),
-            rows.get((recipe, "orpo")),
+        a, b, contrast = (
+            rows.get((recipe, BASELINE)),
+            rows.get((recipe, treatment)),
             asked.get(recipe),
         )
-        if sft is None or orpo is None or contrast is None:
-            parts.append(f"on {recipe} ORPO and SFT cannot be compared: finished runs are missing")
-        elif pooled:
-            parts.append(_short_clause(contrast, sft, orpo))
-        else:
+        if a is None or b is None or contrast is None:
             parts.append(
-                _verdict_clause(contrast, _arm(orpo), _arm(sft), f"on {recipe}", sft, orpo)
+                f"on {recipe} {' and '.join(names)} cannot be compared: finished runs are missing"
             )
+        elif pooled:
+            parts.append(_short_clause(contrast, a, b))
+        else:
+            parts.append(_verdict_clause(contrast, _arm(b), _arm(a), f"on {recipe}", a, b))
     sentence = "; ".join(parts)
-    return f"{sentence[0].upper()}{sentence[1:]}.{_other_side(contrasts, metric)}"
+    return f"{sentence[0].upper()}{sentence[1:]}.{_other_side(contrasts, metric, names)}"
 
 
 BESIDE = ("nll", "exact_match", "rougeL")
 """Scores that a reader must know beside the primary one: likelihood and answers."""
 
 
-def _other_side(contrasts: Sequence[ContrastRow], metric: str) -> str:
-    """Name the scores in which ORPO is worse than SFT, or nothing.
+def _other_side(contrasts: Sequence[ContrastRow], metric: str, names: tuple[str, str]) -> str:
+    """Name the scores in which the treatment is worse than the baseline, or nothing.
 
     They are read over all models, or on the one model that there is.
     """
-    rows = [row for row in contrasts if (row.baseline, row.treatment) == ("sft", "orpo")]
-    pooled = [row for row in rows if row.n_models > 1]
+    pooled = [row for row in contrasts if row.n_models > 1]
     worse = [
         f"{METRICS[row.metric].label} {signed(row.estimate, METRICS[row.metric].digits)}"
-        for row in pooled or rows
+        for row in pooled or contrasts
         if row.metric in BESIDE and row.metric != metric and _is_worse(row)
     ]
-    return f" In other scores ORPO is worse than SFT: {'; '.join(worse)}." if worse else ""
+    listed = "; ".join(worse)
+    return f" In other scores {' is worse than '.join(names)}: {listed}." if worse else ""
 
 
 def _is_worse(row: ContrastRow) -> bool:
@@ -107,12 +118,12 @@ def _verdict_clause(
     )
 
 
-def _short_clause(contrast: ContrastRow, sft: ArmRow, orpo: ArmRow) -> str:
+def _short_clause(contrast: ContrastRow, a: ArmRow, b: ArmRow) -> str:
     """Say in a few words what a recipe adds to the contrast over all of them."""
     metric = METRICS[contrast.metric]
     return (
         f"on {contrast.recipe} {signed(contrast.estimate, metric.digits)}, "
-        f"{verdict_words(contrast)}, with {_arm(orpo)} against {_arm(sft)}{_diverged(sft, orpo)}"
+        f"{verdict_words(contrast)}, with {_arm(b)} against {_arm(a)}{_diverged(a, b)}"
     )
 
 

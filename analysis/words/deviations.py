@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from analysis.records.study import StudyRecords
+from study.arms import BASELINE
 
 
 def _amended_plans(records: StudyRecords) -> list[str]:
@@ -33,7 +34,7 @@ def deviations(records: StudyRecords) -> tuple[str, ...]:
     sentences = [
         *(
             ["Learning rate and settings are tuned for SFT too; the sources tune one arm or none."]
-            if any(search.best and search.arm == "sft" for search in records.searches)
+            if any(search.best and search.arm == BASELINE for search in records.searches)
             else []
         ),
         (

@@ -7,6 +7,7 @@ from analysis.records.metrics import METRICS
 from analysis.records.study import RunRecord, StudyRecords
 from analysis.rows import ArmRow, ContrastRow, SearchRow
 from analysis.statistics import trials as tuning
+from study.arms import UNTRAINED
 from study.config.canonical import differences
 
 
@@ -18,7 +19,7 @@ def failed_runs(records: StudyRecords) -> tuple[str, ...]:
         for recipe, arm, seed in records.unfinished
     ]
     for recipe in records.recipes:
-        trained = [arm for arm in records.arms(recipe) if arm != "base"]
+        trained = [arm for arm in records.arms(recipe) if arm != UNTRAINED]
         seeds = {arm: {run.seed for run in records.of(recipe, arm)} for arm in trained}
         begun = {(arm, seed) for name, arm, seed in records.unfinished if name == recipe}
         sentences += [
@@ -74,7 +75,7 @@ def cannot_conclude(
         f"What {arm_name(arm.arm)} could reach on {arm.recipe}: it is untuned, trained at the "
         "recipe's own settings."
         for arm in arms
-        if arm.arm != "base" and not arm.tuned
+        if arm.arm != UNTRAINED and not arm.tuned
     ]
     sentences += [
         f"What diverged runs would have scored: {arm.n_diverged} of {arm.n_diverged + arm.n_seeds} "
@@ -132,7 +133,7 @@ def _divergence(run: RunRecord) -> str:
 
 
 def _small_effects(arms: Sequence[ArmRow], contrasts: Sequence[ContrastRow]) -> list[str]:
-    n = min((arm.n_seeds for arm in arms if arm.arm != "base"), default=0)
+    n = min((arm.n_seeds for arm in arms if arm.arm != UNTRAINED), default=0)
     if n < 2:
         return ["Any difference at all where an arm has one run: nothing tells it from luck."]
     sentences = []

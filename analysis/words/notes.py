@@ -7,6 +7,7 @@ from analysis.printing import in_unit
 from analysis.records.metrics import METRICS
 from analysis.records.study import StudyRecords
 from analysis.rows import ContrastRow
+from study.arms import UNTRAINED
 
 UNTESTED: Final = "Nothing is tested in this table."
 
@@ -116,7 +117,7 @@ def _parts(rows: Sequence[ContrastRow]) -> str:
 def _sizes(rows: Sequence[ContrastRow]) -> str:
     first = rows[0]
     models = f" of each of {first.n_models} models" if first.n_models > 1 else ""
-    fixed = first.baseline == "base"
+    fixed = first.baseline == UNTRAINED
     seeds = (
         f"{first.n_treatment} seeds against the one base model"
         if fixed

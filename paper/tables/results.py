@@ -8,6 +8,7 @@ from analysis.printing import (
     arm_name,
     arrow,
     count,
+    is_trained,
     mean_sd,
     number,
     setting,
@@ -71,7 +72,7 @@ def overview(findings: Findings, metrics: Sequence[str]) -> Table:
                     arm.recipe,
                     arm_name(arm.arm),
                     (settings(arm.settings) or MISSING)
-                    + ("" if arm.tuned or arm.arm == "base" else " (untuned)"),
+                    + ("" if arm.tuned or not is_trained(arm.arm) else " (untuned)"),
                     *(_score(arm, metric) for metric in chosen),
                     str(arm.n_seeds),
                 )

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from study.arms import BASELINE, UNTRAINED
 from study.bench.pairs import BATCH_PAIRS, SOURCES, VOCABULARY, chunks, draw_sample, padded_batch
 from study.bench.sides import build_sides, trl_trainer
 from study.bench.worker import Say
@@ -120,9 +121,9 @@ def _generation(*, quick: bool, say: Say, seed: int) -> dict[str, Any]:
         recipe = recipe.override(["training.max_steps=30", "training.warmup_steps=3"])
     workbench = open_workbench(recipe, device="cpu")
     pairs = workbench.test[: 48 if quick else recipe.evaluation.generated_answers]
-    found = {"base": _answers(workbench, pairs, repeats=1 if quick else 3)}
-    train_run(workbench, arm="sft", settings=recipe.arms["sft"], seed=seed, folder=None)
-    found["sft"] = _answers(workbench, pairs, repeats=1 if quick else 3)
+    found = {UNTRAINED: _answers(workbench, pairs, repeats=1 if quick else 3)}
+    train_run(workbench, arm=BASELINE, settings=recipe.arms[BASELINE], seed=seed, folder=None)
+    found[BASELINE] = _answers(workbench, pairs, repeats=1 if quick else 3)
     for model, row in found.items():
         say(
             f"generation, {model}: {row['ratio']:.2f}× one at a time, {row['mean_tokens']:.1f} "

@@ -4,9 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from study.arms import UNTRAINED, arms_in_order
+from study.config.recipe import load_recipe, recipe_names
 from study.errors import RecordError
 from study.records.files import read_json, read_jsonl
-from study.records.layout import BEST, CONFIG, TRIALS, claims_path, recipes_in, search_folder
+from study.records.layout import (
+    BEST,
+    CONFIG,
+    TRIALS,
+    claims_path,
+    plan_path,
+    recipes_in,
+    search_folder,
+)
 from study.records.locks import Lease, is_held, leases
 from study.records.runs import (
     RunFolder,
@@ -16,7 +26,7 @@ from study.records.runs import (
     run_folder,
     setting_folder,
 )
-from study.records.searches import search_faults
+from study.records.searches import search_faults, searched_arms
 from study.records.sharing import WORKER, planned
 
 Row = dict[str, Any]
@@ -44,7 +54,7 @@ def status(runs: Path, recipes: Sequence[str] = ()) -> list[Row]:
 def _searches(runs: Path, recipe: str) -> list[Row]:
     rows = []
     queued = planned(runs, recipe, "search")
-    for arm in ("sft", "orpo"):
+    for arm in _trained_arms(runs, recipe):
         folder = search_folder(runs, recipe, arm)
         faults = search_faults(folder)
         n_trials = 0 if faults else len(list(read_jsonl(folder / TRIALS)))
@@ -60,6 +70,17 @@ def _searches(runs: Path, recipe: str) -> list[Row]:
             }
         )
     return rows
+
+
+def _trained_arms(runs: Path, recipe: str) -> list[str]:
+    """List the arms that a study trains: those of its plan, its searches and its shipped recipe."""
+    try:
+        plan = read_json(plan_path(runs, recipe)) or {"arms": {}}
+    except RecordError:  # the plan's own row says so
+        plan = {"arms": {}}
+    shipped = load_recipe(recipe).arms if recipe in recipe_names() else {}
+    arms = plan["arms"] or shipped
+    return arms_in_order({*arms, *searched_arms(runs, recipe)} - {UNTRAINED})
 
 
 def _search_state(folder: Path, n_trials: int, workers: Sequence[Lease], *, queued: bool) -> str:
@@ -91,9 +112,11 @@ def _compared(runs: Path, recipe: str) -> list[Row]:
     found = {(arm, seed): folder for arm, seed, folder in compare_folders(runs, recipe)}
     queued = planned(runs, recipe, "compare")
     known = {*found, *queued}
-    seeds: list[int | None] = [*sorted({s for arm, s in known if arm != "base" and s is not None})]
-    arms = dict.fromkeys(("sft", "orpo", *sorted(arm for arm, _ in known if arm != "base")))
-    wanted = [("base", 0), *((arm, seed) for arm in arms for seed in seeds or [None])]
+    seeds: list[int | None] = [
+        *sorted({s for arm, s in known if arm != UNTRAINED and s is not None})
+    ]
+    arms = arms_in_order({*_trained_arms(runs, recipe), *(arm for arm, _ in known)} - {UNTRAINED})
+    wanted = [(UNTRAINED, 0), *((arm, seed) for arm in arms for seed in seeds or [None])]
     return [
         {
             "recipe": recipe,
@@ -156,4 +179,4 @@ def _run_detail(folder: RunFolder) -> str:
         return ""
     if record["divergence"] is not None:
         return f"diverged at step {record['divergence']['step']}"
-    return "" if record["tuned"] or record["arm"] == "base" else "untuned"
+    return "" if record["tuned"] or record["arm"] == UNTRAINED else "untuned"

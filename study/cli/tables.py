@@ -5,6 +5,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from study.arms import UNTRAINED
+
 
 def search_table(found: Sequence[dict[str, Any]]) -> str:
     """Lay out what each search froze, one row per recipe and arm."""
@@ -28,7 +30,7 @@ def compare_table(records: Sequence[dict[str, Any]]) -> str:
     """Lay out scores per recipe and arm: mean ± standard deviation over seeds."""
     rows = []
     for recipe, arm, group in _grouped(records, "arm"):
-        tuned = "" if arm == "base" else "yes" if group[0]["tuned"] else "no"
+        tuned = "" if arm == UNTRAINED else "yes" if group[0]["tuned"] else "no"
         metrics = ("accuracy", "margin", "nll", "rougeL", "exact_match")
         row = {"recipe": recipe, "arm": arm, **_settings(group), "tuned": tuned}
         rows.append({**row, **_outcome(group, metrics)})

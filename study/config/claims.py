@@ -8,12 +8,15 @@ first run; ``study.run.claims`` trains the settings that no comparison has.
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
-from typing import Literal
+from typing import Final, Literal
 
-from study.arms import ARM_SETTINGS, Settings
+from study.arms import ARMS, Settings
 from study.config.build import build
 from study.config.recipe import Recipe
 from study.errors import ConfigError, require
+
+SETTINGS_OF: Final = "orpo"
+"""The arm that the sources make claims about, which named settings train."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +109,7 @@ class Registry:
             for setting, values in scale.settings.items():
                 _check_setting(f"scales.{name}.settings.{setting}", setting, values)
         for claim in self.claims:
-            _check_claim(claim, {*ARM_SETTINGS, *first})
+            _check_claim(claim, {*ARMS, *first})
 
     def scale_of(self, recipe: Recipe) -> tuple[str, Scale]:
         """Return the scale of a recipe's model: the first that its name fits.
@@ -161,8 +164,9 @@ def _check_claim(claim: Claim, names: set[str]) -> None:
 
 
 def _check_setting(where: str, name: str, values: Settings) -> None:
-    require(name not in ARM_SETTINGS, f"{where}: {name!r} is an arm; name the setting otherwise")
+    taken = ARMS[SETTINGS_OF].hyperparameters
+    require(name not in ARMS, f"{where}: {name!r} is an arm; name the setting otherwise")
     require(
-        set(values) == set(ARM_SETTINGS["orpo"]) and all(value > 0 for value in values.values()),
-        f"{where} is {values}; it must give {' and '.join(ARM_SETTINGS['orpo'])}, above zero",
+        set(values) == set(taken) and all(value > 0 for value in values.values()),
+        f"{where} is {values}; it must give {' and '.join(taken)}, above zero",
     )

@@ -1,6 +1,7 @@
 """Recipes: frozen descriptions of a study, read from complete TOML files.
 
-A recipe inherits nothing: every field stands in its file. Only overrides
+A recipe inherits nothing but the settings that its sources published: every
+other field stands in its file. Only overrides
 (``--set section.field=value``) change it, and they become part of the digest
 that names its runs. A field that was added after the first records were made
 has a neutral default in its dataclass: a recipe may leave it out, and while it
@@ -19,7 +20,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from study.arms import Settings, check_settings
+from study.arms import ARMS, Settings, check_settings
 from study.config.build import assign, build
 from study.config.canonical import plain
 from study.errors import ConfigError, nearest, require
@@ -253,7 +254,7 @@ class AnalysisConfig:
 class PublishedSetting:
     """Hyperparameters that a source used; tried first where the space holds them."""
 
-    arm: Literal["sft", "orpo"]
+    arm: str
     source: str
     settings: Settings
 
@@ -275,6 +276,8 @@ class SearchConfig:
     space: Mapping[str, Mapping[str, tuple[float, float]]]
     """Arm -> hyperparameter -> bounds of its log-uniform range."""
     published: tuple[PublishedSetting, ...]
+    """Tried first where the space holds them; a file without the field takes those
+    of ``sources/published.toml``."""
 
     def __post_init__(self) -> None:
         """Refuse spaces that no arm can be searched in."""
@@ -319,9 +322,7 @@ class Recipe:
         )
         for arm, settings in self.arms.items():
             check_settings(f"arms.{arm}", arm, settings)
-        require(
-            bool(self.search.space), "search.space names no arm; it must name sft, orpo or both"
-        )
+        require(bool(self.search.space), f"search.space names no arm; arms are {', '.join(ARMS)}")
         require(
             self.search.objective != "rougeL" or self.evaluation.generated_answers > 0,
             "search.objective is 'rougeL', which needs evaluation.generated_answers above 0",
@@ -385,8 +386,18 @@ def _recipe_folder() -> Any:
     return resources.files("study").joinpath("recipes")
 
 
+def _published(arms: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the settings that the sources used for some arms."""
+    text = resources.files("study").joinpath("sources/published.toml").read_text("utf-8")
+    return [known for known in tomllib.loads(text)["published"] if known["arm"] in arms]
+
+
 def _parse(text: str, origin: str) -> Recipe:
     try:
-        return from_dict(tomllib.loads(text))
+        tree = tomllib.loads(text)
+        search = tree.get("search")
+        if isinstance(search, dict) and "published" not in search:
+            search["published"] = _published(search.get("space", {}))
+        return from_dict(tree)
     except (tomllib.TOMLDecodeError, ConfigError) as error:
         raise ConfigError(f"recipe {origin}: {error}") from error

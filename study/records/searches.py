@@ -4,11 +4,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from study.arms import ARMS
 from study.config.canonical import digest
 from study.errors import RecordError
 from study.records.files import read_json, read_jsonl
 from study.records.folders import read_config, set_aside
-from study.records.layout import BEST, CONFIRMATIONS, JOURNAL, TRIALS
+from study.records.layout import BEST, CONFIRMATIONS, JOURNAL, TRIALS, search_folder
 
 
 def search_faults(folder: Path) -> list[str]:
@@ -68,3 +69,8 @@ def check_journal(
             f"{folder / JOURNAL} or {TRIALS} beside it is damaged: they differ in trial "
             f"{', '.join(lost)}; restore them, or set the old search aside with --fresh"
         )
+
+
+def searched_arms(runs: Path, recipe: str) -> list[str]:
+    """List the arms that a recipe has a search of, begun or finished."""
+    return [arm for arm in ARMS if search_folder(runs, recipe, arm).is_dir()]

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
+from study.arms import ARMS
 from study.config.recipe import TrainingConfig
 from study.engine.encoded import Encoded
 from study.engine.packing import pack, split, tokens_per_pass
-from study.losses import NEEDS_REJECTED
 
 WINDOW_UPDATES = 16
 """Pairs of so many updates are grouped by length together."""
@@ -35,7 +35,7 @@ class PlannedBatches(Dataset[dict[str, int]]):
     ) -> None:
         """Plan ``max_steps`` updates, each divided among ``world`` processes."""
         self.pairs = pairs
-        self.rejected = arm in NEEDS_REJECTED
+        self.rejected = ARMS[arm].reads == "pair"
         self.prompt_nll = config.nll_over == "prompt_and_response"
         self.world = world
         self.microbatch_tokens = tokens_per_pass(

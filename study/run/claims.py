@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from study.config.claims import load_claims
+from study.config.claims import SETTINGS_OF, load_claims
 from study.config.recipe import Recipe
 from study.config.seeds import compare_seeds
 from study.model.jobs import Job
@@ -71,7 +71,7 @@ def plan_claim_runs(recipe: Recipe, *, runs: Path, seeds: int, seed: int) -> lis
     return [
         PlannedRun(
             recipe=recipe,
-            arm="orpo",
+            arm=SETTINGS_OF,
             settings=settings,
             seed=run_seed,
             tuned=False,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.arms import ARM_SETTINGS, Settings
+from study.arms import ARMS, UNTRAINED, Settings
 from study.config.canonical import digest
 from study.config.digests import SCHEMA, run_config
 from study.config.environment import environment
@@ -83,7 +83,7 @@ def make_missing(
     """Make the runs of a plan that no process has finished or is making."""
     wanted = agree([run.name for run in plan if not run.folder.is_finished()])
     missing = [run for run in plan if run.name in wanted]
-    missing.sort(key=lambda run: list(ARM_SETTINGS).index(run.arm), reverse=True)  # longest first
+    missing.sort(key=lambda run: list(ARMS).index(run.arm), reverse=True)  # longest first
     with present(runs, command, [(run.recipe, run.part, run.seed) for run in missing]):
         run_jobs([_job(run) for run in missing])
         left = [run for run in missing if not run.folder.is_finished()]
@@ -154,7 +154,7 @@ def _job(run: PlannedRun) -> Job:
 def _train(workbench: "Workbench", report: Report, run: PlannedRun) -> "Outcome":
     from study.run.train import train_run
 
-    if run.arm == "base":
+    if run.arm == UNTRAINED:
         return _untrained(workbench, run)
 
     max_steps = run.recipe.training.max_steps

@@ -13,9 +13,8 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
-from study.arms import Settings
+from study.arms import ARMS, Settings
 from study.config.environment import trackers
-from study.losses import LOSSES
 from study.model.adapter import fresh_adapter
 from study.model.workbench import Workbench
 from study.records.layout import ADAPTER
@@ -40,7 +39,7 @@ def train_run(
 
     Args:
         workbench: Base model and encoded splits.
-        arm: A key of `study.losses.LOSSES`.
+        arm: Name of an arm that has a loss.
         settings: The arm's hyperparameters, ``learning_rate`` among them.
         seed: Decides the adapter's start, the order of pairs and dropout.
         folder: Where logged steps, checkpoints and the adapter go; a checkpoint
@@ -48,6 +47,8 @@ def train_run(
             for resuming alone, no tracker hears of it.
         on_validation: Told of every scoring of held-out pairs.
     """
+    loss = ARMS[arm].loss
+    assert loss is not None, f"{arm} trains nothing"
     recipe = workbench.recipe
     model = fresh_adapter(workbench.base, recipe.adapter, seed=seed)
     initial_validation(workbench)  # while the adapter still changes nothing
@@ -76,7 +77,7 @@ def train_run(
         watch = Watch(workbench, batches, folder if is_main else None, on_validation)
         watch.recall_memory(logged)
         trainer = ArmTrainer(
-            loss=functools.partial(LOSSES[arm], **hyperparameters),
+            loss=functools.partial(loss, **hyperparameters),
             batches=batches,
             watch=watch,
             model=model,

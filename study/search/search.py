@@ -19,6 +19,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
+from study.arms import ARMS
 from study.config.canonical import digest
 from study.config.digests import search_config
 from study.config.recipe import Recipe
@@ -78,7 +79,7 @@ def search(
             process uses it with one.
     """
     searches = [(recipe, arm) for recipe in recipes for arm in recipe.search.space]
-    searches.sort(key=lambda item: item[1] != "orpo")  # the longest first
+    searches.sort(key=lambda item: list(ARMS).index(item[1]), reverse=True)  # the longest first
     for recipe, arm in searches:
         check_folder(
             search_folder(runs, recipe.name, arm), search_config(recipe, arm=arm, seed=seed)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.losses import LOSSES, PairLogps, log1mexp, log_odds, odds_ratio_loss, orpo, sft
+from study.losses import PairLogps, log1mexp, log_odds, odds_ratio_loss, orpo, sft
 
 LOGPS = st.floats(-100, 0)
 
@@ -80,9 +80,3 @@ def test_log_odds_agree_with_trl_where_trl_is_finite() -> None:
 
     logps = torch.linspace(-20, -1e-3, 400, dtype=torch.float64)
     torch.testing.assert_close(log1mexp(logps), trl_log1mexp(logps), rtol=1e-12, atol=0)
-
-
-def test_every_trained_arm_of_the_configuration_has_a_loss() -> None:
-    from study.arms import ARM_SETTINGS
-
-    assert set(LOSSES) == set(ARM_SETTINGS) - {"base"}

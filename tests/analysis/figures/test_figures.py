@@ -126,9 +126,7 @@ def test_shares_of_lengths_add_up_to_one(records):
 
 
 def test_contrasts_show_tested_ones_with_the_arm_they_favour(findings):
-    panels = {panel.metric: panel for panel in contrast_info(
-        findings.contrasts, baseline="sft", treatment="orpo"
-    )}  # fmt: skip
+    panels = {panel.metric: panel for panel in contrast_info(findings.contrasts)}  # fmt: skip
     bar = panels["accuracy"].bars[0]
 
     assert "ended" not in panels

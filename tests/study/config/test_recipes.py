@@ -2,7 +2,7 @@
 
 import pytest
 
-from study.arms import ARM_SETTINGS
+from study.arms import ARMS
 from study.config.recipe import Recipe, load_recipe, recipe_names
 
 FULL_SIZE = ("llama-3.2-1b", "smollm2-1.7b")
@@ -30,7 +30,7 @@ def test_every_recipe_loads_under_its_own_name(name: str) -> None:
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_trained_arm_has_settings_and_a_space_that_holds_them(name: str) -> None:
     recipe = load_recipe(name)
-    trained = {arm for arm, settings in ARM_SETTINGS.items() if settings}
+    trained = {arm.name for arm in ARMS.values() if arm.loss}
 
     assert set(recipe.arms) == set(recipe.search.space) == trained
     assert all(lies_in_space(recipe, arm, dict(recipe.arms[arm])) for arm in trained)
