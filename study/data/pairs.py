@@ -20,10 +20,6 @@ INVISIBLE, VISIBLE = re.compile(f"[{_UNSEEN}]+"), re.compile(f"[^{_UNSEEN}]")
 ASCII_SPACES = dict.fromkeys((*range(33), 127), " ")
 
 
-TOOLS = "tools"
-"""Role of the turn that holds the descriptions of tools."""
-
-
 @dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation."""

@@ -5,7 +5,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from study.data.pairs import TOOLS, VISIBLE, Message, squeezed
+from study.data.pairs import VISIBLE, Message, squeezed
+from study.data.tools import TOOLS, tool_name
 
 Row = Mapping[str, Any]
 
@@ -254,13 +255,6 @@ def tools_of(row: Row) -> tuple[Message, ...]:
     except (ValueError, RecursionError):
         raise Unusable("tools hold what is neither text nor a finite number") from None
     return (Message(TOOLS, text),)
-
-
-def tool_name(tool: Any) -> str:
-    """Return the name of a described function, or nothing."""
-    inner = tool.get("function", tool) if isinstance(tool, dict) else None
-    name = inner.get("name") if isinstance(inner, dict) else None
-    return name if isinstance(name, str) else ""
 
 
 # Prompt and answer
