@@ -149,7 +149,7 @@ def _parse_columns(rows: Sequence[Any]) -> None:
         if not any(row[column].lstrip()[:1] in {"[", "{"} for row in texts[:SAMPLE]):
             continue
         found = [(row, turns) for row in texts if (turns := parse_turns(row[column])) is not None]
-        if 2 * len(found) >= len(texts):
+        if 2 * len(found) > len(texts):
             for row, turns in found:
                 row[column] = turns
 

@@ -39,11 +39,11 @@ HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 OPENING = re.compile(r"\s*Human:")
 
 
-PRINTED = re.compile(r"\s*\[?\s*\{\s*'[^']*'\s*:")
+PRINTED = re.compile(r"\s*+(?:\[\s*+)?\{\s*+'[^']*+'\s*+:")
 """Dictionaries as Python prints them; JSON has double quotes."""
 
 
-WRITTEN = re.compile(r'\s*[\[{][\s\[{]*"')
+WRITTEN = re.compile(r'\s*+[\[{][\s\[{]*+"')
 
 
 class Unusable(Exception):  # noqa: N818 - its text is the reason, not an error to print

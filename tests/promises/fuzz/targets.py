@@ -15,7 +15,7 @@ from pathlib import Path
 
 from paper.escape import generated_html, generated_tex, printable, tex
 from study.config.recipe import DataConfig
-from study.data.forms import SIDES
+from study.data.dialogues import SIDES
 from study.data.load import load_pairs
 from study.data.pairs import fingerprint
 from study.data.splits import split_pairs
