@@ -20,6 +20,10 @@ ROW_BYTES = 1024
 """What a row counts at least: about what its pair takes in memory beside its text."""
 
 
+LINE_BYTES = 128
+"""What a line counts at least where rows have several: so many in memory and time."""
+
+
 MIB = 2**20
 
 
@@ -52,6 +56,10 @@ class Budget:
     def row(self, n_bytes: int) -> None:
         """Count one row of so many bytes."""
         self.take(max(n_bytes, ROW_BYTES))
+
+    def line(self, n_bytes: int) -> None:
+        """Count one of several lines of a row, or of all rows."""
+        self.take(max(n_bytes, LINE_BYTES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,8 @@ the better answer, one in the worse. One function then cuts both before their
 last answer. A row that cannot be used has a reason.
 """
 
-import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -358,7 +358,7 @@ def _renames(columns: Mapping[str, Any]) -> str:
             "rename them in the file, or with data.columns, a table such as "
             '{ question_text = "prompt", good = "chosen", bad = "rejected" }'
         )
-    pairs = ", ".join(
-        f"{json.dumps(name, ensure_ascii=False)} = {ours!r}" for name, ours in said.items()
+    options = " ".join(
+        f"--set {shlex.quote(f'data.columns.{name}={ours}')}" for name, ours in said.items()
     )
-    return f"rename them in the file, or with --set 'data.columns={{ {pairs} }}'"
+    return f"rename them in the file, or with {options}"

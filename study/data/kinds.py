@@ -47,10 +47,9 @@ def read_file(file: File, budget: Budget) -> list[Any]:
 def _read_json_lines(label: str, stream: BinaryIO, budget: Budget) -> Iterator[Any]:
     # Not str.splitlines: U+2028 and its like may stand inside a JSON string.
     for number, (line, n_bytes) in enumerate(lines(label, stream, budget), start=1):
-        if line.isspace():
-            budget.take(n_bytes)
-            continue
         budget.row(n_bytes)
+        if line.isspace():
+            continue
         try:
             yield json.loads(line, object_pairs_hook=_unique)
         except (ValueError, RecursionError) as error:
@@ -61,7 +60,7 @@ def _read_json(label: str, stream: BinaryIO, budget: Budget) -> Iterable[Any]:
     """Read a list of records, records one after another, or the columns of an object."""
     parts = []
     for line, n_bytes in lines(label, stream, budget):
-        budget.take(n_bytes)
+        budget.line(n_bytes)
         parts.append(line)
     text = "".join(parts)
     del parts
@@ -177,7 +176,7 @@ def _read_csv(label: str, stream: BinaryIO, budget: Budget) -> Iterator[Any]:
 
 def _csv_lines(label: str, stream: BinaryIO, budget: Budget) -> Iterator[str]:
     for line, n_bytes in lines(label, stream, budget):
-        budget.take(n_bytes)
+        budget.line(n_bytes)
         yield from re.split(r"(?<=\r)(?!\n)", line) if "\r" in line[:-2] else (line,)
 
 
@@ -220,7 +219,7 @@ def _read_parquet(label: str, stream: BinaryIO, budget: Budget) -> Iterator[Any]
         _require_distinct(label, file.schema_arrow.names)
         _check_size(file.metadata, budget)
         for batch in file.iter_batches(batch_size=_batch_rows(file.metadata, budget)):
-            budget.take(max(batch.nbytes, ROW_BYTES * batch.num_rows))
+            budget.take(max(_n_bytes(batch), ROW_BYTES * batch.num_rows))
             yield from batch.to_pylist()
     except (DataError, MemoryError):
         raise
@@ -236,6 +235,16 @@ def _check_size(metadata: Any, budget: Budget) -> None:
     )
     if (claimed := max(n_bytes, ROW_BYTES * metadata.num_rows)) > budget.left:
         budget.take(claimed)
+
+
+def _n_bytes(batch: Any) -> int:
+    """Return the size of rows once values that repeat are written out."""
+    import pyarrow as pa
+
+    return sum(
+        (column.dictionary_decode() if pa.types.is_dictionary(column.type) else column).nbytes
+        for column in batch.columns
+    )
 
 
 def _batch_rows(metadata: Any, budget: Budget) -> int:

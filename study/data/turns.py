@@ -173,9 +173,11 @@ def asked(row: Row, column: str) -> list[Message]:
         (turn,) = read_turns(text, column, "user")
         said = turn.content
         if column != "context":
-            said = _together(_beside(row, "context"), said, "\n\n")
+            context = _beside(row, "context")
+            said = _together(said, context, f"{context}\n\n{said}")
         if column != "input":  # a newline, as in LLaMA-Factory
-            said = _together(said, _beside(row, "input"), "\n")
+            given = _beside(row, "input")
+            said = _together(said, given, f"{said}\n{given}")
         turns = [*_history(row), Message("user", said)]
     return turns
 
@@ -185,12 +187,11 @@ def _beside(row: Row, column: str) -> str:
     return "" if not value or _are_turns(value) else text_of(value, column)
 
 
-def _together(first: str, second: str, between: str) -> str:
-    if not VISIBLE.search(first) or squeezed(first) in squeezed(second):
-        return second
-    if not VISIBLE.search(second) or squeezed(second) in squeezed(first):
-        return first
-    return f"{first}{between}{second}"
+def _together(said: str, other: str, both: str) -> str:
+    """Return ``both``, or one of the two where it says all that the other does."""
+    if not VISIBLE.search(other) or squeezed(other) in squeezed(said):
+        return said
+    return other if not VISIBLE.search(said) or squeezed(said) in squeezed(other) else both
 
 
 def _history(row: Row) -> list[Message]:
