@@ -25,6 +25,9 @@ tokenizers, code."""
 
 INDEX = "model.safetensors.index.json"
 
+ATTENTIONS = (None, "eager", "sdpa", "flash_attention_2")
+"""What a configuration may name as attention; model.attention decides."""
+
 AGAIN = "download the model again, or name another one"
 
 
@@ -36,7 +39,9 @@ def check_folder(folder: Path) -> None:
     """
     for name in OBJECTS:
         if (folder / name).exists():
-            _check_object(folder / name)
+            content = _check_object(folder / name)
+            if name == "config.json":
+                _check_attention(folder / name, content)
     weights = sorted(folder.glob("*.safetensors"))
     if (folder / INDEX).exists():
         weights = _indexed(folder)
@@ -66,6 +71,16 @@ def _check_object(path: Path) -> Any:
     if not isinstance(content, dict):
         raise ModelError(f"{path} holds a JSON {type(content).__name__}, not an object; {AGAIN}")
     return content
+
+
+def _check_attention(path: Path, content: dict[str, Any]) -> None:
+    """Refuse attention kernels, which transformers would fetch from the Hub and run."""
+    for key in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
+        if content.get(key) not in ATTENTIONS:
+            raise ModelError(
+                f"{path} names the attention kernel {content[key]!r}; this study chooses attention "
+                f"by model.attention: remove {key} from the file"
+            )
 
 
 def _indexed(folder: Path) -> list[Path]:

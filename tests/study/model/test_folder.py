@@ -47,6 +47,7 @@ def name_absent_shard(folder: Path) -> None:
 
 
 NESTED = b'{"a":' * 5000 + b"1" + b"}" * 5000
+ZORK = {"quant_method": "zork"}
 DAMAGES = {
     "weights cut short": (cut, WEIGHTS),
     "weights empty": (put(WEIGHTS, b""), "it is empty"),
@@ -64,7 +65,18 @@ DAMAGES = {
     "a size in words": (edit("config.json", hidden_size="big"), "hidden_size"),
     "an unknown dtype": (edit("config.json", dtype="zork"), "zork"),
     "an unknown activation": (edit("config.json", hidden_act="zork"), "zork"),
-    "an absent kernel": (edit("config.json", _attn_implementation="flash_attention_3"), "Flash"),
+    "an absent kernel": (edit("config.json", _attn_implementation="flash_attention_3"), "kernel"),
+    "a kernel on the Hub": (
+        edit("config.json", _attn_implementation="a/b"),
+        r"config\.json.*'a/b'",
+    ),
+    "config with fewer layers": (
+        edit("config.json", num_hidden_layers=1),
+        r"have model\.layers\.1",
+    ),
+    "an unknown quantisation": (edit("config.json", quantization_config=ZORK), "zork"),
+    "a length in words": (edit("tokenizer_config.json", model_max_length="x"), "tokenizer"),
+    "a template of another kind": (edit("tokenizer_config.json", chat_template=5), "tokenizer"),
     "generation config a list": (put("generation_config.json", b"[]"), "generation_config.json"),
     "tokenizer a list": (put("tokenizer.json", b"[]"), "tokenizer.json holds"),
     "tokenizer config a list": (put("tokenizer_config.json", b"[]"), "tokenizer_config.json"),
