@@ -231,6 +231,8 @@ def _record(
     scores: Mapping[str, float],
     cost: Mapping[str, Any],
 ) -> dict[str, Any]:
+    from study.run.prompts import SCORING
+
     config = run.config
     return {
         "schema": SCHEMA,
@@ -247,6 +249,7 @@ def _record(
         "cost": dict(cost),
         "parameters": outcome.parameters,
         "model": workbench.base.resolved,
+        "scoring": dict(SCORING),
         "self_check": None if workbench.base.checked is None else asdict(workbench.base.checked),
         "out_of_memory": outcome.out_of_memory,
         **environment(str(workbench.device)),
