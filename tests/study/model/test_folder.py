@@ -42,6 +42,13 @@ def rename_tensor(folder: Path) -> None:
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
+def cut_to_8_bits(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = {name: t.to(torch.int8) for name, t in load_file(folder / WEIGHTS).items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
 def name_absent_shard(folder: Path) -> None:
     (folder / INDEX).write_text('{"metadata": {}, "weight_map": {"a": "part-2.safetensors"}}')
 
@@ -60,6 +67,7 @@ DAMAGES = {
     "config not UTF-8": (put("config.json", b"\xff\xfe"), r"config\.json cannot be read"),
     "config of another shape": (edit("config.json", hidden_size=64), "embed_tokens.*config.json"),
     "config with more layers": (edit("config.json", num_hidden_layers=3), r"lack model\.layers\.2"),
+    "weights without their scales": (cut_to_8_bits, r"I8 numbers.*quantization_config"),
     "a tensor renamed": (rename_tensor, r"lack model\.norm\.weight"),
     "no attention heads": (edit("config.json", num_attention_heads=0), "config.json"),
     "a size in words": (edit("config.json", hidden_size="big"), "hidden_size"),
