@@ -134,8 +134,8 @@ def longest_made_up(base: Base, longest_row: int) -> int:
     All its logits are held, so it is shorter than a study's where they would fill
     the memory, but long enough for the padded layout where packing ends before.
     """
-    n_rows = int(base.causal.get_input_embeddings().weight.shape[0])
-    packed = base.causal.longest_packed_row
+    n_rows: int = base.causal.get_input_embeddings().weight.shape[0]
+    packed: float = base.causal.longest_packed_row
     at_least = packed + 1 if LONGEST <= packed < longest_row else LONGEST
     return max(LONGEST, min(longest_row, max(LOGITS // n_rows, int(at_least))))
 
