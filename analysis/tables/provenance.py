@@ -95,6 +95,10 @@ def _n_seeds(records: StudyRecords, recipe: str) -> int:
     return len({run.seed for run in records.of(recipe) if run.arm != UNTRAINED})
 
 
+ANALYSIS = ("primary_metrics", "secondary_metrics", "sesoi")
+"""What a plan keeps of a recipe; an older one has no such metrics to repeat."""
+
+
 def _commands_of(records: StudyRecords, recipe: str) -> list[tuple[str, str]]:
     shared = records.of(recipe)[0].config["recipe"]
     found = []
@@ -111,7 +115,7 @@ def _commands_of(records: StudyRecords, recipe: str) -> list[tuple[str, str]]:
         plan = records.plans[recipe]
         used = {
             **shared,
-            "analysis": {name: plan[name] for name in ("primary_metric", "sesoi")},
+            "analysis": {name: plan[name] for name in ANALYSIS if name in plan},
             "arms": {
                 run.arm: run.config["settings"]
                 for run in records.of(recipe)

@@ -132,8 +132,15 @@ def _corrections(rows: Sequence[ContrastRow]) -> str:
     sizes = {row.family: row.family_size for row in rows if row.family and row.family_size}
     if not sizes:
         return "Corrections: none, since there are intervals alone."
-    parts = [f"{size} of the {family} family" for family, size in sorted(sizes.items())]
-    return f"Corrections: Holm's for the {' and the '.join(parts)}; intervals are not corrected."
+    parts = []
+    if "primary" in sizes:
+        parts.append(
+            "of the co-primary metrics by half the level for each of two, Holm over arms and "
+            "closed testing behind all models"
+        )
+    if "secondary" in sizes:
+        parts.append(f"of {sizes['secondary']} secondary tests by Holm")
+    return f"Corrections: {'; '.join(parts)}; intervals are not corrected."
 
 
 def _detectable(rows: Sequence[ContrastRow]) -> str:
