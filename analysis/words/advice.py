@@ -64,8 +64,8 @@ def _families(rows: Sequence[ContrastRow], judged: Judged) -> Iterator[str]:
     yield (f"The verdict rests on whether {who} and {baseline} differ in {labels}{half}, {over}.")
     if len(arms) > 1:
         yield (
-            f"The {len(arms)} arms are compared with {baseline} one by one, corrected by Holm; runs "
-            "are paired by seed from ten seeds on."
+            f"The {len(arms)} arms are compared with {baseline} one by one, corrected by Holm; "
+            "runs are paired by seed from ten seeds on."
         )
     if several:
         yield (
