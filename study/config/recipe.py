@@ -197,7 +197,7 @@ class EvaluationConfig:
     """How held-out pairs are scored."""
 
     generated_answers: int
-    """Test prompts answered by generation; 0 generates none."""
+    """Distinct test prompts answered by generation; 0 generates none."""
     max_new_tokens: int
     batch_pairs: int
     """Pairs or prompts per forward pass; changes speed, never scores."""

@@ -1,4 +1,4 @@
-"""Answers that a model generates, and how they compare with the chosen ones."""
+"""Answers that a model generates, one for each distinct prompt."""
 
 import math
 from collections.abc import Sequence
@@ -6,45 +6,52 @@ from typing import Any
 
 import torch
 
-from study.data.pairs import Pair
-from study.data.templates import split_reasoning
 from study.data.tokens import answer_text, end_of_turn
 from study.engine.encoded import Encoded
 from study.model.workbench import Workbench
+from study.run.prompts import GENERATED, distinct_prompts, generation_row, score_answer
 from study.run.scores import chunks
-
-ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
 
 
 def validation_rouge(workbench: Workbench) -> float:
     """Return the mean ROUGE-L of answers to validation prompts."""
-    answered = workbench.validation[: workbench.recipe.evaluation.generated_answers]
-    return generation_scores(generate(workbench, answered))["rougeL"]
+    limit = workbench.recipe.evaluation.generated_answers
+    return generation_scores(generate(workbench, workbench.validation, limit=limit))["rougeL"]
 
 
-def generate(workbench: Workbench, pairs: Sequence[Encoded]) -> list[dict[str, Any]]:
-    """Answer the pairs' prompts greedily, in length-sorted batches.
+def generate(
+    workbench: Workbench, pairs: Sequence[Encoded], *, limit: int | None = None
+) -> list[dict[str, Any]]:
+    """Answer the pairs' distinct prompts greedily, in length-sorted batches.
+
+    Args:
+        workbench: base model and pairs.
+        pairs: those that share a prompt get one answer, under the id of the first.
+        limit: prompts that are answered, in the order of ``pairs``; None for all.
 
     Returns:
-        In the order of ``pairs``: example id, text, the reasoning before it,
-        tokens of the answer (its end of turn included), whether it ended by
-        itself, ROUGE and exact match of the text alone.
+        In the order of ``pairs``: example id, text, the reasoning before it, the
+        scores `GENERATED` (tokens count reasoning and the end of turn; ROUGE and
+        exact match see the text alone), and ``row``, that of ``generations.jsonl``.
     """
     base = workbench.base
     end = end_of_turn(base.tokenizer)
+    prompts = distinct_prompts(pairs, workbench.pairs, limit=limit)
+    found = continue_prompts(workbench, [asked.first for asked in prompts])
     answers = []
-    for pair, new in zip(pairs, continue_prompts(workbench, pairs), strict=True):
+    for asked, new in zip(prompts, found, strict=True):
         ended = end in new
         ids = new[: new.index(end)] if ended else new
         reasoning, text = answer_text(base.tokenizer, ids)
+        said = {"text": text.strip(), "reasoning": reasoning}
         answers.append(
             {
-                "example_id": pair.example_id,
-                "text": text.strip(),
-                "reasoning": reasoning,
+                "example_id": asked.first.example_id,
+                **said,
                 "response_tokens": len(ids) + ended,
                 "ended": ended,
-                **_compare(text, workbench.pairs[pair.example_id]),
+                **score_answer(asked, text, reasoning=reasoning),
+                "row": generation_row(asked, said),
             }
         )
     return answers
@@ -107,41 +114,7 @@ def _continue(workbench: Workbench, prompts: Sequence[Sequence[int]]) -> list[li
     return answers
 
 
-def _compare(text: str, pair: Pair) -> dict[str, float | None]:
-    from rouge_score.rouge_scorer import RougeScorer
-
-    scores = RougeScorer(list(ROUGE_TYPES)).score(reference(pair), text)
-    exact = None if pair.answer is None else float(_plain(text) == _plain(pair.answer))
-    return {**{name: score.fmeasure for name, score in scores.items()}, "exact_match": exact}
-
-
-def reference(pair: Pair) -> str:
-    """Return the chosen answer as text, without reasoning."""
-    return "\n".join(split_reasoning(message.content)[1] for message in pair.chosen)
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().strip(" .\n").split())
-
-
-def generation_row(workbench: Workbench, answer: dict[str, Any]) -> dict[str, str]:
-    """Return the row of ``generations.jsonl``: an answer, its prompt and its reference."""
-    pair = workbench.pairs[answer["example_id"]]
-    reasoning = {"reasoning": answer["reasoning"]} if answer["reasoning"] else {}
-    return {
-        "example_id": answer["example_id"],
-        "prompt": "\n\n".join(f"{m.role}: {m.content}" for m in pair.prompt),
-        "reference": reference(pair),
-        "text": answer["text"],
-        **reasoning,
-    }
-
-
 def generation_scores(answers: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return the means of the scores that answers have."""
-    """Return the means of the scores that answers have."""
-    """Return the means of the scores that answers have."""
     """Return means over the answers; a score that none of them has is left out."""
-    names = ("response_tokens", "ended", *ROUGE_TYPES, "exact_match")
-    known = {name: [a[name] for a in answers if a[name] is not None] for name in names}
+    known = {name: [a[name] for a in answers if a[name] is not None] for name in GENERATED}
     return {name: math.fsum(values) / len(values) for name, values in known.items() if values}

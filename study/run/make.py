@@ -216,6 +216,8 @@ def _record(
     scores: Mapping[str, float],
     cost: Mapping[str, Any],
 ) -> dict[str, Any]:
+    from study.run.prompts import SCORING
+
     config = run.config
     return {
         "schema": SCHEMA,
@@ -232,6 +234,7 @@ def _record(
         "cost": dict(cost),
         "parameters": outcome.parameters,
         "model": workbench.base.resolved,
+        "scoring": dict(SCORING),
         "out_of_memory": outcome.out_of_memory,
         **environment(str(workbench.device)),
     }

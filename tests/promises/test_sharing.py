@@ -117,7 +117,7 @@ import stand_in
 from study.config.recipe import load_recipe
 from study.workers.devices import Slot
 from study.workers.jobs import run_jobs
-from study.search import search
+from study.search.search import search
 
 if __name__ == "__main__":
     def here(jobs):

@@ -593,9 +593,9 @@ def test_a_real_trial_that_was_interrupted_ends_as_if_it_were_not(
     whole = train(tmp_path / "whole")
     with monkeypatch.context() as patch:
         if stop_at == "end":  # after the last step's checkpoint
-            save = study.run.checkpoints.save_adapter
+            save = study.run.train.save_adapter
             patch.setattr(
-                "study.run.checkpoints.save_adapter",
+                "study.run.train.save_adapter",
                 lambda model, where: interrupt() if where.name == "adapter" else save(model, where),
             )
         with pytest.raises(KeyboardInterrupt):
