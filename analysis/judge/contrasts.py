@@ -234,11 +234,17 @@ def _with_lengths(rows: Sequence[ContrastRow]) -> list[ContrastRow]:
     return [
         replace(row, remark="; ".join(filter(None, [row.remark, "length changed"])))
         if row.metric.startswith("rouge")
-        and Verdict(row.verdict).decided
+        and (Verdict(row.verdict).decided or _is_apart(row))
         and (row.recipe, row.baseline, row.treatment) in changed
         else row
         for row in rows
     ]
+
+
+def _is_apart(row: ContrastRow) -> bool:
+    """Tell whether an interval alone, without a test, excludes zero."""
+    alone = row.verdict == Verdict.DESCRIBED and row.low is not None and row.high is not None
+    return alone and not (row.low or 0.0) <= 0 <= (row.high or 0.0)
 
 
 def _null_hypothesis(found: Comparison) -> str:
