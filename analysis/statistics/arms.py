@@ -98,7 +98,7 @@ def best_set(
     Null hypotheses, one-sided, one for every ordered pair: arm j is no better than
     arm i. Arm i is dropped where some j beats it at level / (K - 1), so the truly
     best arm stays with a probability of at least 1 - level (Bonferroni over its
-    K - 1 rivals). Smallest n: as for the contrasts. Source: Gupta (1965); Hsu (1996).
+    K - 1 rivals). Smallest n: as for the contrasts. Source: Gupta (1965).
 
     Args:
         pairs: every two arms, as ``all_pairs`` gives them.
