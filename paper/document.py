@@ -92,7 +92,7 @@ def _question(findings: Findings) -> list[Block]:
     return [
         *([] if decided is None else [_table(decided)]),
         Heading(text="Done after results had been seen"),
-        *_list(findings.history, "Nothing is on record."),
+        *_list(findings.history or ("Nothing is on record.",)),
         Heading(text="What was asked, and how"),
         _text("introduction"),
         _text("method"),

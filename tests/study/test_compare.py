@@ -17,6 +17,8 @@ from study.records.runs import lock_path, run_folder
 from study.records.sharing import present
 from study.run.make import _record
 
+pytestmark = pytest.mark.usefixtures("small_seeds")
+
 SCORES = {"nll": 1.0, "accuracy": 0.75}
 
 

@@ -362,7 +362,7 @@ def test_real_runs_of_claims_leave_records_like_a_comparisons(real, tmp_path):
         (name, "ok") for name in ("default", "beta-0.1", "beta-0.5", "beta-1.0", "higher-rate")
     ]
     for record in records:
-        folder = tmp_path / f"tiny-llama/claims/{record['setting']}/seed-1"
+        folder = tmp_path / f"tiny-llama/claims/{record['setting']}/seed-{record['seed']}"
         assert {"steps.jsonl", "examples.parquet"} <= {path.name for path in folder.iterdir()}
     plan = read_json(tmp_path / "tiny-llama/claims/config.json")
     assert plan["settings"] == {r["setting"]: r["settings"] for r in records}

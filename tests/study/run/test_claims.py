@@ -18,6 +18,8 @@ from study.records.publish import publish
 from study.records.runs import run_folder, setting_folder
 from study.run.claims import make_claim_runs, plan_claim_runs
 
+pytestmark = pytest.mark.usefixtures("small_seeds")
+
 SMALL = """
 [early]
 share_of_updates = 0.25
