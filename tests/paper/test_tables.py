@@ -176,7 +176,7 @@ def test_decisions_show_both_metrics_costs_failures_and_the_verdict(findings: Fi
 
     assert len(table.groups[0].rows) == len(findings.decisions) == 3
     assert first.cells[0] == cell("all models", note="ORPO − SFT")
-    assert texts(first)[1] == signed(ranking.estimate, 3)
+    assert first.cells[1].lines[0] == signed(ranking.estimate, 3)
     assert first.cells[2].lines == (
         signed(answers.estimate, 3),
         interval(answers.low, answers.high, 3),
