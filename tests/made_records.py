@@ -237,7 +237,7 @@ def _workbench():
     split = {"pairs": N_EXAMPLES, "fingerprint": digest("split")}
     return SimpleNamespace(
         data_summary={"train": split, "validation": split, "test": split, "source": "toy"},
-        base=SimpleNamespace(resolved={}),
+        base=SimpleNamespace(resolved={}, checked=None),
         device="cpu",
     )
 

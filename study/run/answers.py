@@ -8,6 +8,7 @@ import torch
 
 from study.data.tokens import answer_text, end_of_turn
 from study.engine.encoded import Encoded
+from study.engine.greedy import answer_greedily
 from study.model.workbench import Workbench
 from study.run.prompts import GENERATED, distinct_prompts, generation_row, score_answer
 from study.run.scores import chunks
@@ -74,44 +75,16 @@ def continue_prompts(workbench: Workbench, pairs: Sequence[Encoded]) -> list[lis
 
 
 def _continue(workbench: Workbench, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Extend a batch of prompts greedily; rows that have ended leave the batch."""
-    from transformers import DynamicCache
-
-    base, limit = workbench.base, workbench.recipe.evaluation.max_new_tokens
-    end, pad = end_of_turn(base.tokenizer), base.tokenizer.pad_token_id
-    width = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=base.device)
-    starts = torch.tensor([width - len(p) for p in prompts], device=base.device)
-    positions = torch.arange(width, device=base.device) - starts[:, None]
-    mask = (positions >= 0).long()
-    cache = DynamicCache(config=base.causal.config)
-    answers: list[list[int]] = [[] for _ in prompts]
-    rows = list(range(len(prompts)))
-    for _ in range(limit):
-        logits = base.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions.clamp(min=0),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits
-        ids = logits[:, -1].argmax(-1, keepdim=True)
-        going = []
-        for place, (row, token) in enumerate(zip(rows, ids[:, 0].tolist(), strict=True)):
-            answers[row].append(token)
-            if token != end:
-                going.append(place)
-        if not going:
-            break
-        positions = positions[:, -1:] + 1
-        if len(going) < len(rows):
-            kept = torch.tensor(going, device=base.device)
-            cache.batch_select_indices(kept)
-            ids, mask, positions = ids[kept], mask[kept], positions[kept]
-            rows = [rows[place] for place in going]
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-    return answers
+    """Extend a batch of prompts greedily, in the way that suits the model."""
+    base = workbench.base
+    return answer_greedily(
+        base.model,
+        prompts,
+        limit=workbench.recipe.evaluation.max_new_tokens,
+        end=end_of_turn(base.tokenizer),
+        pad=base.tokenizer.pad_token_id,
+        way="batched" if base.checked is None else base.checked.generation,
+    )
 
 
 def generation_scores(answers: Sequence[dict[str, Any]]) -> dict[str, float]:

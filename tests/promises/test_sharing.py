@@ -34,6 +34,7 @@ import math
 import os
 import sys
 import time
+from dataclasses import make_dataclass
 from types import SimpleNamespace
 
 from study.records.files import write_bytes
@@ -63,8 +64,11 @@ def wait_for_others():
         time.sleep(0.02)
 
 
+OUTCOME = ("status", "validation", "cost", "parameters", "divergence", "out_of_memory")
+
+
 def outcome(scores):
-    return SimpleNamespace(
+    return make_dataclass("Outcome", OUTCOME)(
         status="ok",
         validation=scores,
         cost={},
@@ -84,7 +88,7 @@ def open_workbench(recipe, device, report):
     import study.compare
 
     study.run.make._untrained = lambda workbench, run: outcome({})
-    base = SimpleNamespace(resolved={})
+    base = SimpleNamespace(resolved={}, checked=None)
     return SimpleNamespace(recipe=recipe, device="cpu", data_summary={}, base=base)
 '''
 

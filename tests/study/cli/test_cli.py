@@ -49,7 +49,7 @@ def trained(monkeypatch):
                     recipe=job.recipe,
                     device="cpu",
                     data_summary={},
-                    base=SimpleNamespace(resolved={}),
+                    base=SimpleNamespace(resolved={}, checked=None),
                 ),
                 lambda *_: None,
             )
