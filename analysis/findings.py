@@ -6,6 +6,10 @@ import json
 from analysis.judge.claims import claim_remarks, claim_rows
 from analysis.judge.comparisons import comparisons, pooled_comparisons
 from analysis.judge.contrasts import contrast_rows
+from analysis.judge.decisions import decision_rows
+from analysis.judge.judged import judged_by
+from analysis.judge.several import best_sets
+from analysis.judged_rows import BestSetRow, ClaimPart, ClaimRow, CoPrimaryRow, DecisionRow
 from analysis.records.load import StudyRecords
 from analysis.records.metrics import METRICS
 from analysis.rows import (
@@ -13,8 +17,6 @@ from analysis.rows import (
     Bench,
     BenchRow,
     CalibrationRow,
-    ClaimPart,
-    ClaimRow,
     ContrastRow,
     CostRow,
     DataRow,
@@ -37,18 +39,22 @@ from analysis.words import advice, notes
 from analysis.words import answer as wording
 from analysis.words.deviations import deviations
 from analysis.words.displacement import displacement
+from analysis.words.history import history
 from analysis.words.limits import cannot_conclude, failed_runs, search_remarks
 
 __all__ = [
     "ArmRow",
     "Bench",
     "BenchRow",
+    "BestSetRow",
     "CalibrationRow",
     "ClaimPart",
     "ClaimRow",
+    "CoPrimaryRow",
     "ContrastRow",
     "CostRow",
     "DataRow",
+    "DecisionRow",
     "FigureFile",
     "Findings",
     "Metric",
@@ -65,29 +71,42 @@ __all__ = [
 def build_findings(records: StudyRecords, *, origin: str) -> Findings:
     """Judge a study's records.
 
+    The verdict is ``decisions``: every treatment against the baseline over two
+    co-primary metrics. Null hypotheses, per metric two-sided at half of 5 %: over
+    seeds and prompts like these the difference, averaged over exactly these models,
+    is zero; of the other metric, one-sided: the treatment loses its smallest effect
+    of interest. ``contrasts`` and ``pooled`` hold the tests, ``best_sets`` three or
+    more arms. Smallest n: two seeds per arm, which is exploratory; ask for five, or
+    for three with two models.
+
     Args:
         records: what ``load_study`` read.
         origin: where they come from and why, for the report's first page.
     """
-    primary = records.primary_metric
-    arms = tables.arm_rows(records)
-    found = comparisons(records)
+    judged = judged_by(records)
+    found = comparisons(records, judged)
     over_all = pooled_comparisons(found)
-    contrasts, pooled = contrast_rows(found, over_all, primary=primary)
-    searches = tables.search_rows(records)
-    tuning = tuning_rows(records)
-    rouge = rouge_rows(records)
-    claims = claim_rows(records)
+    contrasts, pooled = contrast_rows(found, over_all, judged)
+    arms, costs = tables.arm_rows(records), tables.cost_rows(records)
+    both = (*over_all, *found)
+    decisions = decision_rows(records, judged, both, (*pooled, *contrasts), costs)
+    searches, tuning = tables.search_rows(records), tuning_rows(records)
+    rouge, claims = rouge_rows(records), claim_rows(records)
     reported = {name for arm in arms for name in arm.scores}
     return Findings(
-        answer=wording.answer((*pooled, *contrasts), arms, primary, records.treatments),
-        primary_metric=primary,
+        answer=wording.answer(
+            decisions, arms, records.treatments, planned=judged.planned if judged.late else ()
+        ),
+        primary_metrics=judged.primary,
+        decisions=decisions,
+        history=history(records, judged),
+        best_sets=best_sets(records, judged),
         metrics={name: metric for name, metric in METRICS.items() if name in reported},
         recipes=provenance.descriptions(records),
         arms=arms,
         contrasts=contrasts,
         searches=searches,
-        costs=tables.cost_rows(records),
+        costs=costs,
         samples=tables.sample_rows(records),
         data=tables.data_rows(records),
         failed_runs=(*failed_runs(records), *advice.failure_rates(records)),
@@ -104,7 +123,7 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
             *budget_remarks(records, tuning),
         ),
         pooled=pooled,
-        test_remarks=advice.test_remarks(found, over_all, (*contrasts, *pooled), primary=primary),
+        test_remarks=advice.test_remarks(both, (*contrasts, *pooled), judged),
         calibration=calibration.read_results(),
         bench=bench_table(records.bench),
         tuning=tuning,

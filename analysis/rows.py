@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from analysis.judged_rows import BestSetRow, ClaimRow, DecisionRow
+
 
 @dataclass(frozen=True, kw_only=True)
 class BestOf:
@@ -98,10 +100,12 @@ class ContrastRow:
     """``primary``, ``secondary``, or empty: an interval without a p-value."""
     family_size: int = 0
     p_adjusted: float | None = None
-    """Holm's p-value within the family."""
+    """The p-value corrected as its family is; see ``analysis.judge.contrasts``."""
     sesoi: float | None = None
     tost_p: float | None = None
-    """p of: the arms differ by at least ``sesoi``."""
+    """p of: the arms differ by at least ``sesoi``; of registered metrics alone."""
+    tost_adjusted: float | None = None
+    """The same, corrected by Holm over all registered rows."""
     detectable: float | None = None
     """True difference that 80 % of such studies would find."""
     detectable_low: float | None = None
@@ -298,59 +302,17 @@ class CalibrationRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClaimPart:
-    """One prediction of a claim, measured on one model or over all."""
-
-    prediction: str
-    """What must hold, in words."""
-    estimate: float | None
-    low: float | None
-    high: float | None
-    """Bounds of the 95 % interval; None where no test could run."""
-    digits: int
-    unit: str
-    is_difference: bool
-    """Whether the estimate is a difference, whose sign is always shown."""
-    detectable: float | None
-    """True difference that 80 % of such studies would find, in the same unit."""
-    p_value: float | None
-    p_adjusted: float | None
-    """Holm's p-value within the family."""
-    family_size: int
-    n: str
-    """What was counted: runs, pairs, trials."""
-    test: str
-    null_hypothesis: str
-    verdict: str
-    """One of ``analysis.statistics.verdicts.ClaimVerdict``."""
-    remark: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClaimRow:
-    """One claim of a source, judged on one model or over all."""
-
-    claim: str
-    source: str
-    sentence: str
-    made_at: str
-    """Model and data that the source made it on."""
-    here: str
-    """Size of the model and data here."""
-    recipe: str
-    verdict: str
-    """One of ``analysis.statistics.verdicts.ClaimVerdict``."""
-    parts: tuple[ClaimPart, ...]
-    remark: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Findings:
     """Everything that the write-up prints; templates add words only."""
 
     answer: str
     """The answer in one sentence, with effect, interval and n."""
-    primary_metric: str
+    primary_metrics: tuple[str, ...]
+    """The co-primary ones: how pairs are ranked and, where scored, how prompts are answered."""
+    decisions: tuple[DecisionRow, ...]
+    """Per treatment the verdict over all models, where there are several, then on each."""
+    history: tuple[str, ...]
+    """One sentence per thing that was done after results had been seen."""
     metrics: Mapping[str, Metric]
     recipes: Mapping[str, str]
     """Recipe -> description."""
@@ -379,6 +341,8 @@ class Findings:
     """Commands that make these records and this report again."""
     search_remarks: tuple[str, ...] = ()
     """One sentence per thing to know about the searches: budgets, edges, luck."""
+    best_sets: tuple[BestSetRow, ...] = ()
+    """Per co-primary metric the arms that none is shown to beat; from three arms on."""
     pooled: tuple[ContrastRow, ...] = ()
     """Contrasts of the trained arms averaged over models; empty with one recipe."""
     test_remarks: tuple[str, ...] = ()

@@ -24,7 +24,7 @@ from paper.blocks import (
 )
 from paper.cells import Table
 from paper.prose import read_text
-from paper.tables import claims, contrasts, costs, provenance, results, search
+from paper.tables import claims, contrasts, costs, decisions, provenance, results, search
 
 SUBTITLE = (
     "A reproduction study: arms that differ in the loss alone, several seeds, held-out pairs."
@@ -88,7 +88,12 @@ def build_document(findings: Findings, figures: Sequence[FigureFile]) -> Documen
 
 
 def _question(findings: Findings) -> list[Block]:
+    decided = decisions.decisions(findings)
     return [
+        *([] if decided is None else [_table(decided)]),
+        Heading(text="Done after results had been seen"),
+        *_list(findings.history or ("Nothing is on record.",)),
+        Heading(text="What was asked, and how"),
         _text("introduction"),
         _text("method"),
         Formula(),
@@ -159,7 +164,13 @@ def _tuning(findings: Findings) -> list[Block]:
 
 
 def _tests(findings: Findings) -> list[Block]:
-    blocks: list[Block] = [_text("tests"), *_list(findings.test_remarks)]
+    best = [
+        f"No arm is shown to beat {' or '.join(map(arm_name, found.kept))} in "
+        f"{findings.metrics[found.metric].label}, on average of these models: the best set, in "
+        "which the truly best arm stays with at least 95 %."
+        for found in findings.best_sets
+    ]
+    blocks: list[Block] = [_text("tests"), *_list(findings.test_remarks), *_list(best)]
     for rows in contrasts.comparisons(findings):
         recipe, baseline, treatment = contrasts.compared(rows)
         blocks += [

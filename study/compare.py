@@ -12,13 +12,12 @@ from study.arms import ARMS, UNTRAINED, Settings
 from study.config.canonical import differences
 from study.config.digests import search_config
 from study.config.recipe import Recipe
-from study.config.seeds import compare_seeds
 from study.errors import RecordError
 from study.model.jobs import Job
 from study.records.files import read_json
 from study.records.folders import read_config
 from study.records.layout import BEST, CONFIG, search_folder
-from study.records.plan import register, write_plan
+from study.records.plan import register, seeds_of, write_plan
 from study.records.runs import run_folder
 from study.records.searches import search_faults
 from study.run.make import PlannedRun, check_plan, make_missing
@@ -58,7 +57,7 @@ def compare(
         write_plan(
             runs,
             recipe,
-            seeds=compare_seeds(seed, seeds),
+            seeds=seeds_of(runs, recipe.name, seed=seed, n=seeds),
             arms={run.arm: run.settings for run in mine},
         )
         register(runs, recipe)
@@ -76,9 +75,10 @@ def plan_runs(recipe: Recipe, *, runs: Path, seeds: int, seed: int) -> list[Plan
         RecordError: the settings were tuned under another configuration.
     """
     plan = []
+    own = seeds_of(runs, recipe.name, seed=seed, n=seeds)
     for arm in [arm for arm in ARMS if arm == UNTRAINED or arm in recipe.arms]:
         settings, tuned = arm_settings(recipe, arm, runs=runs)
-        for run_seed in [0] if arm == UNTRAINED else compare_seeds(seed, seeds):
+        for run_seed in [0] if arm == UNTRAINED else own:
             folder = run_folder(runs, recipe.name, arm, run_seed)
             plan.append(
                 PlannedRun(

@@ -15,10 +15,10 @@ from analysis.judge import evidence
 from analysis.judge.comparisons import POOLED
 from analysis.judge.contrasts import LEVEL
 from analysis.judge.evidence import Evidence, Part
+from analysis.judged_rows import ClaimPart, ClaimRow
 from analysis.printing import percent
 from analysis.records.metrics import METRICS
 from analysis.records.study import StudyRecords
-from analysis.rows import ClaimPart, ClaimRow
 from analysis.statistics.verdicts import ClaimVerdict, claim_verdict
 
 Key = tuple[str, str, str, str]

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 from analysis import statistics as stats
+from analysis.judge.judged import Judged
 from analysis.records.load import score_matrix
 from analysis.records.metrics import METRICS
 from analysis.records.study import Scores, StudyRecords
@@ -29,17 +30,27 @@ class Comparison:
     baseline_mean: float
     n_runs: tuple[int, int]
     n_examples: int
-    n_diverged: int = 0
+    diverged: tuple[int, int] = (0, 0)
+    """Runs of the baseline and of the treatment that diverged."""
     sesoi: float | None = None
-    """Smallest effect size of interest; None where the plan names none."""
+    """Smallest effect size of interest; None where the metric is not registered."""
+    scores: tuple[Scores, Scores] | None = None
+    """Of one recipe's arms; None over all models."""
     contrast: Contrast | None = None
     """Over seeds and prompts; None where no test could run."""
     test_set: Contrast | None = None
     wins: Contrast | None = None
     bounds: tuple[Contrast, ...] = ()
     """With diverged runs at the worst score that was seen, and at base's."""
+    singles: tuple["Comparison", ...] = ()
+    """Over all models, the comparison on each."""
     reason: str = ""
     """Why no test could run."""
+
+    @property
+    def n_diverged(self) -> int:
+        """Diverged runs of both arms."""
+        return sum(self.diverged)
 
     @property
     def question(self) -> bool:
@@ -47,15 +58,14 @@ class Comparison:
         return self.baseline == BASELINE
 
 
-def comparisons(records: StudyRecords) -> tuple[Comparison, ...]:
+def comparisons(records: StudyRecords, judged: Judged) -> tuple[Comparison, ...]:
     """Compare the arms of every recipe in every metric."""
-    paired = is_paired(records)
     return tuple(
         found
         for recipe in records.recipes
         for arms in _pairs(records)
         for metric in METRICS
-        if (found := _comparison(records, recipe, metric, arms, paired=paired)) is not None
+        if (found := _comparison(records, judged, recipe, metric, arms)) is not None
     )
 
 
@@ -68,12 +78,15 @@ def pooled_comparisons(found: Sequence[Comparison]) -> tuple[Comparison, ...]:
     return tuple(_pooled(group) for group in groups.values() if len(group) > 1)
 
 
-def is_paired(records: StudyRecords) -> bool:
-    """Tell whether runs are compared seed by seed.
+def is_paired(records: StudyRecords, recipe: str) -> bool:
+    """Tell whether a recipe's runs are compared seed by seed.
 
-    The plan says so, never the scores; beside a diverged run there is no partner.
+    The plan and the number of arms say so, never the scores; beside a diverged run
+    there is no partner, in this recipe alone.
     """
-    return records.paired and all(run.ok for run in records.runs)
+    plan, arms = records.plans[recipe], (BASELINE, *records.treatments)
+    planned = bool(plan["paired"]) and all(run.ok for run in records.of(recipe))
+    return stats.pairs_by_seed(planned=planned, n_arms=len(arms), n_seeds=len(plan["seeds"]))
 
 
 def _pairs(records: StudyRecords) -> list[tuple[str, str]]:
@@ -85,7 +98,7 @@ def _pairs(records: StudyRecords) -> list[tuple[str, str]]:
 
 
 def _comparison(
-    records: StudyRecords, recipe: str, metric: str, arms: tuple[str, str], *, paired: bool
+    records: StudyRecords, judged: Judged, recipe: str, metric: str, arms: tuple[str, str]
 ) -> Comparison | None:
     """Compare two arms in one metric, or return None where one has no score."""
     baseline, treatment = arms
@@ -102,11 +115,12 @@ def _comparison(
         baseline_mean=float(a.matrix.mean()),
         n_runs=(len(a.seeds), len(b.seeds)),
         n_examples=a.matrix.shape[1],
-        n_diverged=sum(failed),
-        sesoi=records.sesoi.get(metric),
+        diverged=(failed[0], failed[1]),
+        sesoi=judged.sesoi.get(metric),
+        scores=(a, b),
     )
     fixed = baseline == UNTRAINED
-    paired = paired and not fixed
+    paired = is_paired(records, recipe) and not fixed
     if paired and a.seeds != b.seeds:
         return replace(bare, reason=_without_partner(bare, a, b))
     try:
@@ -150,8 +164,14 @@ def _who(found: Comparison, a: Scores, b: Scores) -> str:
 
 
 def _contrast(a: Scores, b: Scores, *, fixed: bool, paired: bool, scope: stats.Scope) -> Contrast:
+    if fixed and scope == "population":
+        copies = np.broadcast_to(a.matrix[0], b.matrix.shape)
+        found = stats.compare_clustered(copies, b.matrix, paired=True, clusters=b.clusters)
+        return replace(found, n_seeds=(1, len(b.seeds)))
     if fixed:
         return stats.compare_with_fixed(a.matrix[0], b.matrix, scope=scope, clusters=b.clusters)
+    if scope == "population":
+        return stats.compare_clustered(a.matrix, b.matrix, paired=paired, clusters=b.clusters)
     return stats.compare_arms(a.matrix, b.matrix, paired=paired, scope=scope, clusters=b.clusters)
 
 
@@ -204,11 +224,14 @@ def _filled(matrix: np.ndarray, row: np.ndarray, n: int) -> np.ndarray:
 
 
 def _pooled(group: Sequence[Comparison]) -> Comparison:
-    """Average comparisons of one metric over recipes."""
-    contrasts = [one.contrast for one in group if one.contrast is not None]
-    test_sets = [one.test_set for one in group if one.test_set is not None]
+    """Average comparisons of one metric over recipes.
+
+    Runs are compared seed by seed where they are so in every recipe.
+    """
+    paired = all(one.contrast is not None and one.contrast.paired for one in group)
+    scores = [one.scores for one in group if one.scores is not None]
+    contrast = _averaged(scores, paired=paired, scope="population")
     wins = [one.wins for one in group if one.wins is not None]
-    contrast = stats.pool_models(contrasts)
     return Comparison(
         recipe=POOLED,
         metric=group[0].metric,
@@ -218,23 +241,56 @@ def _pooled(group: Sequence[Comparison]) -> Comparison:
         baseline_mean=float(np.mean([one.baseline_mean for one in group])),
         n_runs=contrast.n_seeds,
         n_examples=contrast.n_examples,
-        n_diverged=sum(one.n_diverged for one in group),
+        diverged=(sum(one.diverged[0] for one in group), sum(one.diverged[1] for one in group)),
         sesoi=group[0].sesoi,
         contrast=contrast,
-        test_set=stats.pool_models(test_sets) if len(test_sets) == len(group) else None,
-        wins=stats.pool_models(wins) if len(wins) == len(group) else None,
+        test_set=_averaged_test_set(scores, paired=paired),
+        wins=stats.pool_models(wins) if _can_pool(wins, group) else None,
         bounds=_pooled_bounds(group),
+        singles=tuple(group),
     )
 
 
+def _averaged(
+    scores: Sequence[tuple[Scores, Scores]], *, paired: bool, scope: stats.Scope
+) -> Contrast:
+    """Average the models, within a seed first where they share it."""
+    return stats.average_models(
+        [_contrast(a, b, fixed=False, paired=paired, scope=scope) for a, b in scores],
+        [(a.matrix, b.matrix) for a, b in scores],
+        seeds=[a.seeds for a, _ in scores],
+        treatment_seeds=[b.seeds for _, b in scores],
+    )
+
+
+def _averaged_test_set(scores: Sequence[tuple[Scores, Scores]], *, paired: bool) -> Contrast | None:
+    try:
+        return _averaged(scores, paired=paired, scope="test_set")
+    except stats.NotTestableError:
+        return None
+
+
+def _can_pool(wins: Sequence[Contrast], group: Sequence[Comparison]) -> bool:
+    """Tell whether shares of prompts won can be averaged: alike, from seeds of their own."""
+    names = [seed for one in group if one.scores for seed in one.scores[1].seeds]
+    alike = len({one.paired for one in wins}) == 1
+    return len(wins) == len(group) and alike and len(names) == len(set(names))
+
+
 def _pooled_bounds(group: Sequence[Comparison]) -> tuple[Contrast, ...]:
+    """Average the bounds of models with diverged runs with the contrasts of the others."""
     n = max(len(one.bounds) for one in group)
     return tuple(
-        stats.pool_models(
+        stats.pool(
             [
-                one.bounds[min(place, len(one.bounds) - 1)] if one.bounds else one.contrast
+                replace(found, paired=False)
                 for one in group
-                if one.contrast is not None
+                if (
+                    found := one.bounds[min(place, len(one.bounds) - 1)]
+                    if one.bounds
+                    else one.contrast
+                )
+                is not None
             ]
         )
         for place in range(n)

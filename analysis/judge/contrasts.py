@@ -1,9 +1,9 @@
 """Compare the arms of a study: every contrast, its family and its verdict.
 
-Families (METHODS.md, 4): the primary metric of treatment against SFT over
-all models is the primary family, gated by the contrast pooled over models; the
-other metrics of the same arms are a secondary family. Both are corrected by
-Holm. Contrasts with the untrained model are in neither and get no p-value.
+Families (METHODS.md, 4): the co-primary metrics of every treatment against the
+baseline, each at half the level; over several treatments corrected by Holm; single
+models behind the gate of all, by closed testing. The other registered metrics are
+a secondary family, corrected by Holm. Everything else gets an interval and no test.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from typing import Final
 
 from analysis import statistics as stats
 from analysis.judge.comparisons import POOLED, Comparison
+from analysis.judge.judged import Judged
 from analysis.records.metrics import METRICS
 from analysis.rows import ContrastRow
 from analysis.statistics import Contrast
@@ -36,30 +37,84 @@ NULL_POOLED = (
 
 
 def contrast_rows(
-    found: Sequence[Comparison], pooled: Sequence[Comparison], *, primary: str
+    found: Sequence[Comparison], pooled: Sequence[Comparison], judged: Judged
 ) -> tuple[tuple[ContrastRow, ...], tuple[ContrastRow, ...]]:
     """Judge comparisons in their families.
 
     Returns:
         The rows of every recipe, and those pooled over models.
     """
-    rows = [_row(one, primary) for one in found]
-    over_all = [_row(one, primary) for one in pooled]
-    rows = _adjusted(rows, "primary")
-    # The secondary family holds the pooled contrasts too: they are claims as well.
-    both = _adjusted([*rows, *over_all], "secondary")
-    rows, over_all = both[: len(rows)], both[len(rows) :]
-    gates = {row.treatment: row.p_value for row in over_all if row.metric == primary}
-    shut = {arm for arm, p_value in gates.items() if p_value is None or p_value > LEVEL}
-    rows = [_decided(row, is_open=row.treatment not in shut) for row in rows]
-    over_all = [_decided(row, is_open=True) for row in over_all]
-    return tuple(_with_lengths(rows)), tuple(_with_lengths(over_all))
+    rows = [_row(one, judged) for one in (*found, *pooled)]
+    rows = _secondary(_primary(rows, judged))
+    rows = _with_lengths([_decided(row) for row in _equivalence(rows)])
+    return tuple(rows[: len(found)]), tuple(rows[len(found) :])
 
 
-def _row(found: Comparison, primary: str) -> ContrastRow:
+def _primary(rows: Sequence[ContrastRow], judged: Judged) -> list[ContrastRow]:
+    """Correct the co-primary metrics.
+
+    Half the level for each of two metrics; Holm over the treatments on average of
+    the models; behind that gate each model by closed testing, with Bonferroni over
+    the treatments.
+    """
+    adjusted: dict[tuple[str, str, str], float] = {}
+    for metric in judged.primary:
+        mine = [row for row in rows if row.family == "primary" and row.metric == metric]
+        arms = list(dict.fromkeys(row.treatment for row in mine))
+        over_all = {row.treatment: row.p_value for row in mine if row.recipe == POOLED}
+        only = {row.treatment: row.p_value for row in mine if row.recipe != POOLED}
+        several = len({row.recipe for row in mine} - {POOLED}) > 1
+        deciding = [(over_all if several else only).get(arm) for arm in arms]
+        for arm, gate in zip(arms, stats.holm(deciding), strict=True):
+            adjusted[POOLED, metric, arm] = gate
+            singles = {
+                row.recipe: None if row.p_value is None else min(1.0, len(arms) * row.p_value)
+                for row in mine
+                if row.treatment == arm and row.recipe != POOLED
+            }
+            behind = stats.behind_gate(gate, singles) if several else dict.fromkeys(singles, gate)
+            adjusted |= {(recipe, metric, arm): p for recipe, p in behind.items()}
+    n = len(judged.primary)
+    size = sum(row.family == "primary" for row in rows)
+    return [
+        replace(
+            row,
+            family_size=size,
+            p_adjusted=min(1.0, n * adjusted[row.recipe, row.metric, row.treatment]),
+        )
+        if row.family == "primary" and row.p_value is not None
+        else row
+        for row in rows
+    ]
+
+
+def _secondary(rows: Sequence[ContrastRow]) -> list[ContrastRow]:
+    """Correct the other registered metrics by Holm; no test counts as p = 1."""
+    places = [place for place, row in enumerate(rows) if row.family == "secondary"]
+    corrected = stats.holm([rows[place].p_value for place in places])
+    known = dict(zip(places, corrected, strict=True))
+    return [
+        replace(row, p_adjusted=known[place], family_size=len(places))
+        if place in known and row.p_value is not None
+        else row
+        for place, row in enumerate(rows)
+    ]
+
+
+def _equivalence(rows: Sequence[ContrastRow]) -> list[ContrastRow]:
+    """Correct the tests of equivalence by Holm over all registered rows."""
+    places = [place for place, row in enumerate(rows) if row.family and row.tost_p is not None]
+    corrected = stats.holm([rows[place].tost_p for place in places])
+    known = dict(zip(places, corrected, strict=True))
+    return [replace(row, tost_adjusted=known.get(place)) for place, row in enumerate(rows)]
+
+
+def _row(found: Comparison, judged: Judged) -> ContrastRow:
     """Turn a comparison into a row whose verdict no family has corrected yet."""
     metric = METRICS[found.metric]
-    family = "" if not found.question else "primary" if found.metric == primary else "secondary"
+    family = ""
+    if found.question and found.metric in judged.registered:
+        family = "primary" if found.metric in judged.primary else "secondary"
     row = ContrastRow(
         recipe=found.recipe,
         metric=found.metric,
@@ -92,7 +147,9 @@ def _row(found: Comparison, primary: str) -> ContrastRow:
             p_value=contrast.p_value if family else None,
             df=contrast.df_seed,
             test=_test_name(found, contrast),
-            verdict=stats.verdict(
+            verdict=Verdict.DESCRIBED
+            if found.question and not family
+            else stats.verdict(
                 contrast, sesoi=found.sesoi, higher_is_better=metric.higher_is_better
             ),
             null_hypothesis=_null_hypothesis(found),
@@ -110,7 +167,7 @@ def _row(found: Comparison, primary: str) -> ContrastRow:
 
 
 def _given_convergence(row: ContrastRow, found: Comparison) -> ContrastRow:
-    """Add other scopes; with diverged runs, keep a verdict only if it survives bounds."""
+    """Add other scopes; with diverged runs say so, and what the worst scores would do."""
     row = _with_scopes(row, found)
     if found.n_diverged == 0:
         return row
@@ -118,20 +175,14 @@ def _given_convergence(row: ContrastRow, found: Comparison) -> ContrastRow:
     row = replace(row, test=f"{row.test}; given convergence, {found.n_diverged} {noun} diverged")
     if found.contrast is None:
         return row
-    metric = METRICS[row.metric]
-    verdicts = [
-        stats.verdict(bound, sesoi=found.sesoi, higher_is_better=metric.higher_is_better)
-        for bound in found.bounds
-    ]
     limits = [contrast.interval() for contrast in (found.contrast, *found.bounds)]
-    side = Verdict(row.verdict).favours
-    survives = side != 0 and bool(verdicts) and all(one.favours == side for one in verdicts)
+    low, high = min(low for low, _ in limits), max(high for _, high in limits)
+    holds = bool(found.bounds) and (low > 0 or high < 0)
     return replace(
         row,
-        bound_low=min(low for low, _ in limits) if found.bounds else None,
-        bound_high=max(high for _, high in limits) if found.bounds else None,
-        verdict=row.verdict if survives else Verdict.INCONCLUSIVE,
-        remark="holds whatever the diverged runs had scored" if survives else "runs diverged",
+        bound_low=low if found.bounds else None,
+        bound_high=high if found.bounds else None,
+        remark="holds whatever the diverged runs had scored" if holds else "when it converges",
     )
 
 
@@ -151,33 +202,25 @@ def _with_scopes(row: ContrastRow, found: Comparison) -> ContrastRow:
     return row
 
 
-def _adjusted(rows: Sequence[ContrastRow], family: str) -> list[ContrastRow]:
-    """Add Holm's p-values to the rows of one family; no test counts as p = 1."""
-    places = [place for place, row in enumerate(rows) if row.family == family]
-    corrected = stats.holm([rows[place].p_value for place in places])
-    known = dict(zip(places, corrected, strict=True))
-    return [
-        replace(row, p_adjusted=known[place], family_size=len(places))
-        if place in known and row.p_value is not None
-        else row
-        for place, row in enumerate(rows)
-    ]
-
-
-def _decided(row: ContrastRow, *, is_open: bool) -> ContrastRow:
-    """Take back what the family's correction or the gate does not allow."""
+def _decided(row: ContrastRow) -> ContrastRow:
+    """Take back what the corrections do not allow."""
     verdict = Verdict(row.verdict)
-    if not row.family or not verdict.decided or verdict is Verdict.NEGLIGIBLE:
+    if not row.family or row.low is None or row.high is None:
         return row
-    if row.family == "primary" and not is_open:
-        return replace(
-            row, verdict=Verdict.INCONCLUSIVE, remark="the contrast over all models is not shown"
-        )
-    if row.p_adjusted is not None and row.p_adjusted > LEVEL:
-        return replace(
-            row, verdict=Verdict.INCONCLUSIVE, remark="not after correction for the family"
-        )
+    within = row.tost_adjusted is not None and row.tost_adjusted <= LEVEL
+    differs = row.p_adjusted is not None and row.p_adjusted <= LEVEL
+    if verdict in (Verdict.EQUIVALENT, Verdict.NEGLIGIBLE):
+        kept = within and (differs or verdict is Verdict.EQUIVALENT)
+        if within and not kept:
+            return replace(row, verdict=Verdict.EQUIVALENT)
+        return row if kept else replace(row, verdict=Verdict.INCONCLUSIVE, remark=_remark(row))
+    if verdict.decided and not differs:
+        return replace(row, verdict=Verdict.INCONCLUSIVE, remark=_remark(row))
     return row
+
+
+def _remark(row: ContrastRow) -> str:
+    return "; ".join(filter(None, [row.remark, "not after correction for the family"]))
 
 
 def _with_lengths(rows: Sequence[ContrastRow]) -> list[ContrastRow]:
@@ -191,11 +234,17 @@ def _with_lengths(rows: Sequence[ContrastRow]) -> list[ContrastRow]:
     return [
         replace(row, remark="; ".join(filter(None, [row.remark, "length changed"])))
         if row.metric.startswith("rouge")
-        and Verdict(row.verdict).decided
+        and (Verdict(row.verdict).decided or _is_apart(row))
         and (row.recipe, row.baseline, row.treatment) in changed
         else row
         for row in rows
     ]
+
+
+def _is_apart(row: ContrastRow) -> bool:
+    """Tell whether an interval alone, without a test, excludes zero."""
+    alone = row.verdict == Verdict.DESCRIBED and row.low is not None and row.high is not None
+    return alone and not (row.low or 0.0) <= 0 <= (row.high or 0.0)
 
 
 def _null_hypothesis(found: Comparison) -> str:

@@ -181,14 +181,21 @@ def _load_plans(runs: Path, recipes: Sequence[str]) -> dict[str, Mapping[str, An
         )
         assert plan is not None
         plans[recipe] = plan
-    for name in ("primary_metric", "sesoi"):
-        said = [f"{recipe} by {plan[name]}" for recipe, plan in plans.items()]
+    for name in ("primary_metric", "primary_metrics", "secondary_metrics", "sesoi"):
+        said = [f"{recipe} by {_listed(plan.get(name))}" for recipe, plan in plans.items()]
         require(
-            len({digest(plan[name]) for plan in plans.values()}) == 1,
+            len({digest(plan.get(name)) for plan in plans.values()}) == 1,
             f"the recipes differ in {name}, by which they are judged: {', '.join(said)}",
             "keep them in separate folders and name one with --runs",
         )
     return plans
+
+
+def _listed(value: Any) -> str:
+    """Print what a plan says, of today or older."""
+    if value is None:
+        return "none"
+    return " and ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _load_claims(runs: Path, recipes: Sequence[str]) -> dict[str, Mapping[str, Any]]:

@@ -79,20 +79,10 @@ class StudyRecords:
     """Runs that decide claims; their ``arm`` is the name of their setting."""
 
     @property
-    def primary_metric(self) -> str:
-        """The metric that the answer rests on, the same for all recipes."""
-        return str(self.plans[self.recipes[0]]["primary_metric"])
-
-    @property
     def sesoi(self) -> Mapping[str, float]:
         """Metric -> smallest effect size of interest, the same for all recipes."""
         found: Mapping[str, float] = self.plans[self.recipes[0]]["sesoi"]
         return found
-
-    @property
-    def paired(self) -> bool:
-        """Whether the plans compare runs seed by seed."""
-        return all(self.plans[recipe]["paired"] for recipe in self.recipes)
 
     def of(self, recipe: str, arm: str | None = None) -> tuple[RunRecord, ...]:
         """Return the finished runs of a recipe, or of one of its arms."""

@@ -13,15 +13,18 @@ from typing import Any
 from analysis.statistics.closed import holm
 from analysis.statistics.clusters import compare_clustered
 from analysis.statistics.contrast import Contrast
-from analysis.statistics.models import pool
+from analysis.statistics.models import average_models, pool
 
 Arms = Mapping[str, Sequence[Any]]
 """Arm -> for each model, ``(S, N)`` scores; models in the same order in all arms.
 
-Every model has seeds of its own."""
+Every model has seeds of its own, unless ``Seeds`` say otherwise."""
 
 Labels = Sequence[Sequence[str] | None]
 """For each model, N labels of prompts that belong together, or None."""
+
+Seeds = Mapping[str, Sequence[Sequence[int]]]
+"""Arm -> for each model, the seeds of its runs in the order of the score rows."""
 
 SEEDS_TO_PAIR_SEVERAL = 10
 
@@ -48,7 +51,12 @@ def pairs_by_seed(*, planned: bool, n_arms: int, n_seeds: int) -> bool:
 
 
 def against_baseline(
-    arms: Arms, baseline: str, *, paired: bool = False, clusters: Labels | None = None
+    arms: Arms,
+    baseline: str,
+    *,
+    paired: bool = False,
+    clusters: Labels | None = None,
+    seeds: Seeds | None = None,
 ) -> tuple[ArmContrast, ...]:
     """Compare every arm with the baseline, on average of the models.
 
@@ -65,17 +73,21 @@ def against_baseline(
     if baseline not in arms:
         raise ValueError(f"{baseline!r} is not one of the arms {', '.join(arms)}")
     pairs = [(baseline, arm) for arm in arms if arm != baseline]
-    return _family(arms, pairs, paired=paired, clusters=clusters)
+    return _family(arms, pairs, paired=paired, clusters=clusters, seeds=seeds)
 
 
 def all_pairs(
-    arms: Arms, *, paired: bool = False, clusters: Labels | None = None
+    arms: Arms,
+    *,
+    paired: bool = False,
+    clusters: Labels | None = None,
+    seeds: Seeds | None = None,
 ) -> tuple[ArmContrast, ...]:
     """Compare every two arms, Holm over all K (K - 1) / 2 contrasts.
 
     Null hypotheses, sides, smallest n and errors as in ``against_baseline``.
     """
-    return _family(arms, list(combinations(arms, 2)), paired=paired, clusters=clusters)
+    return _family(arms, list(combinations(arms, 2)), paired=paired, clusters=clusters, seeds=seeds)
 
 
 def best_set(
@@ -86,7 +98,7 @@ def best_set(
     Null hypotheses, one-sided, one for every ordered pair: arm j is no better than
     arm i. Arm i is dropped where some j beats it at level / (K - 1), so the truly
     best arm stays with a probability of at least 1 - level (Bonferroni over its
-    K - 1 rivals). Smallest n: as for the contrasts. Source: Gupta (1965); Hsu (1996).
+    K - 1 rivals). Smallest n: as for the contrasts. Source: Gupta (1965).
 
     Args:
         pairs: every two arms, as ``all_pairs`` gives them.
@@ -109,9 +121,16 @@ def _family(
     *,
     paired: bool,
     clusters: Labels | None,
+    seeds: Seeds | None,
 ) -> tuple[ArmContrast, ...]:
     contrasts = [
-        _averaged(arms[one], arms[other], paired=paired, clusters=clusters) for one, other in pairs
+        _averaged(
+            list(zip(arms[one], arms[other], strict=True)),
+            None if seeds is None else (seeds[one], seeds[other]),
+            paired=paired,
+            clusters=clusters,
+        )
+        for one, other in pairs
     ]
     adjusted = holm([contrast.p_value for contrast in contrasts])
     return tuple(
@@ -121,12 +140,18 @@ def _family(
 
 
 def _averaged(
-    baseline: Sequence[Any], treatment: Sequence[Any], *, paired: bool, clusters: Labels | None
+    runs: Sequence[tuple[Any, Any]],
+    seeds: tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]] | None,
+    *,
+    paired: bool,
+    clusters: Labels | None,
 ) -> Contrast:
     contrasts = [
         compare_clustered(a, b, paired=paired, clusters=labels)
-        for a, b, labels in zip(
-            baseline, treatment, clusters or [None] * len(baseline), strict=True
-        )
+        for (a, b), labels in zip(runs, clusters or [None] * len(runs), strict=True)
     ]
-    return contrasts[0] if len(contrasts) == 1 else pool(contrasts)
+    if len(contrasts) == 1:
+        return contrasts[0]
+    if seeds is None:
+        return pool(contrasts)
+    return average_models(contrasts, runs, seeds=seeds[0], treatment_seeds=seeds[1])

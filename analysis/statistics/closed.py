@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
-from statsmodels.stats.multitest import multipletests
 
 Test = Callable[[tuple[str, ...]], float]
 """The p of an intersection: all of the named hypotheses are true."""
@@ -64,7 +63,7 @@ def behind_gate(gate: float, singles: Mapping[str, float | None]) -> dict[str, f
 
 
 def holm(p_values: Sequence[float | None]) -> tuple[float, ...]:
-    """Adjust the p-values of one family by Holm (1979), through statsmodels.
+    """Adjust the p-values of one family by Holm (1979).
 
     Keeps the chance of any false rejection in the family below the level,
     whatever the dependence. A test that could not run stays in the family with
@@ -75,4 +74,8 @@ def holm(p_values: Sequence[float | None]) -> tuple[float, ...]:
     known = [1.0 if p is None else p for p in p_values]
     if not np.isfinite(known).all():
         raise ValueError(f"p-values must be finite, not {known}")
-    return tuple(float(p) for p in multipletests(known, method="holm")[1])
+    order = np.argsort(known, kind="stable")
+    steps = np.arange(len(known), 0, -1) * np.asarray(known)[order]
+    adjusted = np.empty(len(known))
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return tuple(adjusted.tolist())

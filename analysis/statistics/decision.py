@@ -111,9 +111,8 @@ def decide(metrics: Sequence[CoPrimary], *, level: float = 0.05) -> Outcome:
       between models, or is claimed to have a direction where signs conflict;
     - inconclusive: else.
 
-    Smallest n: that of the contrasts, two seeds per arm. Source: METHODS.md, 10;
-    Bloch, Lai and Tubert-Bitter (2001) for superiority in one and
-    non-inferiority in all.
+    Smallest n: that of the contrasts, two seeds per arm. Source: METHODS.md, 4;
+    Tamhane and Logan (2004) for superiority in one and non-inferiority in all.
 
     Raises:
         ValueError: there is no metric or more than two, or a SESOI is not positive.

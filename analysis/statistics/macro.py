@@ -103,7 +103,8 @@ def length_controlled(differences: Any, lengths: Any) -> Array:
     the intercept and its spread over prompts is the intercept's. The result goes
     where scores go, into ``compare_arms``. A null hypothesis is that function's,
     about means at equal length. Smallest n: three items. Assumes that score is
-    linear in length. Source: Dubois et al. (2024), the idea; Hampel (1974).
+    linear in length. Source: Dubois et al. (2024) for the
+    idea, there in a logistic model; Hampel (1974) for the influence.
 
     Args:
         differences: ``(S, N)`` score minus that of a fixed reference answer.

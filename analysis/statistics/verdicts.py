@@ -37,12 +37,19 @@ class Verdict(StrEnum):
     EQUIVALENT = "equivalent"
     NEGLIGIBLE = "different but negligible"
     INCONCLUSIVE = "inconclusive"
+    DESCRIBED = "interval alone"
+    """Of a metric that no plan registered: no test, no claim."""
     NOT_TESTED = "not tested"
 
     @property
     def decided(self) -> bool:
         """Whether it says that the arms differ, by however little."""
-        return self not in (Verdict.EQUIVALENT, Verdict.INCONCLUSIVE, Verdict.NOT_TESTED)
+        return self not in (
+            Verdict.EQUIVALENT,
+            Verdict.INCONCLUSIVE,
+            Verdict.DESCRIBED,
+            Verdict.NOT_TESTED,
+        )
 
     @property
     def favours(self) -> int:

@@ -9,9 +9,7 @@ from analysis.records.study import LOCAL, RunRecord, StudyRecords
 from study.arms import UNTRAINED
 from study.config.canonical import digest, to_dict
 from study.config.recipe import load_recipe, recipe_names
-
-SEEDS_PER_STUDY = 1_000
-"""Run seeds that one ``--seed`` has, as ``study.config.seeds`` gives them out."""
+from study.config.seeds import study_seed
 
 
 def signature(records: StudyRecords) -> str:
@@ -95,6 +93,10 @@ def _n_seeds(records: StudyRecords, recipe: str) -> int:
     return len({run.seed for run in records.of(recipe) if run.arm != UNTRAINED})
 
 
+ANALYSIS = ("primary_metrics", "secondary_metrics", "sesoi")
+"""What a plan keeps of a recipe; an older one has no such metrics to repeat."""
+
+
 def _commands_of(records: StudyRecords, recipe: str) -> list[tuple[str, str]]:
     shared = records.of(recipe)[0].config["recipe"]
     found = []
@@ -107,11 +109,11 @@ def _commands_of(records: StudyRecords, recipe: str) -> list[tuple[str, str]]:
         found.append(("search", f" --trials {trials}{_seed(seed)}{_overrides(recipe, searched)}"))
     seeds = sorted({run.seed for run in records.of(recipe) if run.arm != UNTRAINED})
     if seeds:
-        n, seed = len(seeds), seeds[0] // SEEDS_PER_STUDY
+        n, seed = len(seeds), study_seed(seeds[0])
         plan = records.plans[recipe]
         used = {
             **shared,
-            "analysis": {name: plan[name] for name in ("primary_metric", "sesoi")},
+            "analysis": {name: plan[name] for name in ANALYSIS if name in plan},
             "arms": {
                 run.arm: run.config["settings"]
                 for run in records.of(recipe)
@@ -121,7 +123,7 @@ def _commands_of(records: StudyRecords, recipe: str) -> list[tuple[str, str]]:
         found.append(("compare", f" --seeds {n}{_seed(seed)}{_overrides(recipe, used)}"))
     seeds = sorted({run.seed for run in records.claim_runs if run.recipe == recipe})
     if seeds:
-        n, seed = len(seeds), seeds[0] // SEEDS_PER_STUDY
+        n, seed = len(seeds), study_seed(seeds[0])
         found.append(("claims", f" --seeds {n}{_seed(seed)}{_overrides(recipe, shared)}"))
     return found
 

@@ -6,6 +6,7 @@ from scipy import stats as scipy_stats
 
 from analysis import statistics as stats
 from analysis.judge.comparisons import POOLED, Comparison
+from analysis.judge.judged import Judged
 from analysis.printing import arm_name, in_unit, percent
 from analysis.records.metrics import METRICS
 from analysis.records.study import StudyRecords
@@ -15,21 +16,22 @@ from study.arms import BASELINE
 
 
 def test_remarks(
-    found: Sequence[Comparison],
-    pooled: Sequence[Comparison],
-    rows: Sequence[ContrastRow],
-    *,
-    primary: str,
+    found: Sequence[Comparison], rows: Sequence[ContrastRow], judged: Judged
 ) -> tuple[str, ...]:
-    """Say how tests are corrected, what they could find and what would help."""
-    asked = [one for one in (*pooled, *found) if one.question and one.metric == primary]
-    tested = [(one, one.contrast) for one in asked if one.contrast is not None]
+    """Say how tests are corrected, what they could find and what would help.
+
+    Args:
+        found: comparisons over all models first, then on each.
+        rows: the same, corrected in their families.
+        judged: the registered metrics.
+    """
+    asked = [one for one in found if one.question and one.metric in judged.primary]
+    deciding = [one for one in asked if one.recipe == POOLED] or asked
+    tested = [(one, one.contrast) for one in deciding if one.contrast is not None]
     return (
-        *_families(rows, primary),
-        *(
-            f"{one.recipe}: {' '.join(_help(contrast, primary, one.sesoi))}"
-            for one, contrast in tested
-        ),
+        *_families(rows, judged),
+        *_shared_seeds(deciding),
+        *(f"{one.recipe}: {' '.join(_help(contrast, one))}" for one, contrast in tested),
     )
 
 
@@ -48,30 +50,56 @@ def failure_rates(records: StudyRecords) -> tuple[str, ...]:
     )
 
 
-def _families(rows: Sequence[ContrastRow], primary: str) -> Iterator[str]:
+def _families(rows: Sequence[ContrastRow], judged: Judged) -> Iterator[str]:
     """Say which tests belong together and how they are corrected."""
     sizes = {row.family: row.family_size for row in rows if row.family_size}
-    label = METRICS[primary].label
-    treatments = dict.fromkeys(arm_name(row.treatment) for row in rows if row.family)
-    who, baseline = " or ".join(treatments), arm_name(BASELINE)
-    if any(row.recipe == POOLED for row in rows):
+    labels = " and ".join(METRICS[name].label for name in judged.primary)
+    arms = list(dict.fromkeys(arm_name(row.treatment) for row in rows if row.family))
+    who, baseline = " or ".join(arms), arm_name(BASELINE)
+    if not arms:
+        return
+    half = ", each at 2.5 %" if len(judged.primary) > 1 else " at 5 %"
+    several = any(row.recipe == POOLED for row in rows)
+    over = "on average of exactly these models" if several else "here"
+    yield (f"The verdict rests on whether {who} and {baseline} differ in {labels}{half}, {over}.")
+    if len(arms) > 1:
         yield (
-            f"The primary family asks whether {who} and {baseline} differ in {label}: first over "
-            f"all models at 5 %, and only if that rejects, for each model, corrected by Holm for "
-            f"{sizes.get('primary', 0)} tests."
+            f"The {len(arms)} arms are compared with {baseline} one by one, corrected by Holm; "
+            "runs are paired by seed from ten seeds on."
         )
-    elif "primary" in sizes:
-        yield f"The primary family is one test, of {who} against {baseline} in {label}, at 5 %."
+    if several:
+        yield (
+            "A single model is judged behind that gate, by closed testing: each of two models at "
+            "the full level, of more models by Bonferroni within every intersection."
+        )
     if "secondary" in sizes:
+        listed = ", ".join(METRICS[name].label for name in judged.secondary)
         yield (
-            f"The other scores of {who} against {baseline} are a secondary family of "
-            f"{sizes['secondary']} tests, corrected by Holm; no claim rests on them alone."
+            f"The other registered metrics ({listed}) are a secondary family of "
+            f"{sizes['secondary']} tests, corrected by Holm; all remaining scores have intervals "
+            "and no test. Equivalence is tested for registered metrics alone, corrected by Holm."
         )
 
 
-def _help(contrast: Contrast, primary: str, sesoi: float | None) -> Iterator[str]:
-    """Say what could be found, what the uncertainty is made of, and what would help."""
-    metric = METRICS[primary]
+def _shared_seeds(deciding: Sequence[Comparison]) -> Iterator[str]:
+    """Say where models share their seeds, so that their runs are not independent."""
+    seeds = [
+        seed
+        for one in deciding[:1]
+        for single in one.singles
+        if single.scores is not None
+        for seed in single.scores[1].seeds
+    ]
+    if len(seeds) > len(set(seeds)):
+        yield (
+            "The models share their seeds, and with them the order of the pairs: runs of one seed "
+            "are averaged over the models before their variance is taken."
+        )
+
+
+def _help(contrast: Contrast, one: Comparison) -> Iterator[str]:
+    """Say what could be found and what would help."""
+    metric, sesoi = METRICS[one.metric], one.sesoi
 
     def size(effect: float) -> str:
         return in_unit(f"{effect:.{metric.digits}f}", metric)
@@ -83,7 +111,6 @@ def _help(contrast: Contrast, primary: str, sesoi: float | None) -> Iterator[str
         f"would find a true difference of {size(contrast.minimum_detectable())} in {metric.label} "
         f"({size(low)} to {size(high)}, as far as these seeds tell)."
     )
-    share = {name: percent(value) for name, value in contrast.shares.items()}
     seeds = contrast.rescaled(seeds=2).minimum_detectable()
     prompts = contrast.rescaled(prompts=2).minimum_detectable()
     best = "more seeds" if seeds < prompts else "more pairs"
@@ -91,10 +118,8 @@ def _help(contrast: Contrast, primary: str, sesoi: float | None) -> Iterator[str
     if max(seeds, prompts) < 1.1 * min(seeds, prompts):
         advice = "both would help about alike"
     yield (
-        f"More seeds or more pairs? {share['seed']} of the variance comes from "
-        f"seeds, {share['prompt']} from the choice of pairs and {share['residual']} from "
-        f"single answers. Twice the seeds would bring the smallest detectable difference to "
-        f"{size(seeds)}, twice the pairs to {size(prompts)}: {advice}."
+        "More seeds or more pairs? Twice the seeds would bring the smallest detectable "
+        f"difference to {size(seeds)}, twice the pairs to {size(prompts)}: {advice}."
     )
     if sesoi is not None:
         needed = contrast.seeds_needed(sesoi)

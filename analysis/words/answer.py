@@ -1,155 +1,219 @@
-"""Sentences of the findings: words chosen by verdicts and records alone."""
+"""The answer in words: chosen by decisions and records alone."""
 
 from collections.abc import Sequence
 from typing import Final
 
-from analysis.printing import arm_name, in_unit, settings, signed, verdict_words
+from analysis.judge.comparisons import POOLED
+from analysis.judge.decisions import NOT_TESTED
+from analysis.judged_rows import CoPrimaryRow, DecisionRow
+from analysis.printing import arm_name, in_unit, number, p_value, settings, signed
 from analysis.records.metrics import METRICS
-from analysis.rows import ArmRow, ContrastRow
-from analysis.statistics.verdicts import Verdict
+from analysis.rows import ArmRow
+from analysis.statistics import Outcome
 from study.arms import BASELINE
+from study.config.judging import ANSWERS
 
-VERBS: Final = {
-    Verdict.BETTER: "beats",
-    Verdict.BETTER_BY_AT_LEAST: "beats",
-    Verdict.WORSE: "falls behind",
-    Verdict.WORSE_BY_AT_LEAST: "falls behind",
-    Verdict.HIGHER: "differs from",
-    Verdict.LOWER: "differs from",
-}
+WEAK: Final = "ROUGE-L counts words shared with the chosen answer, not right answers."
 
 
 def answer(
-    contrasts: Sequence[ContrastRow],
+    decisions: Sequence[DecisionRow],
     arms: Sequence[ArmRow],
-    metric: str,
     treatments: Sequence[str],
+    *,
+    planned: Sequence[str] = (),
 ) -> str:
-    """Answer the study's question, SFT or another arm, in one sentence per treatment.
+    """Answer the study's question, SFT or another arm: what to do, how sure, at what cost.
 
-    With several recipes the contrast over all of them comes first.
+    Args:
+        decisions: per treatment over all models, where there are several, then on each.
+        arms: settings and numbers of runs.
+        treatments: arms that are judged against the baseline.
+        planned: metrics that the plan rests the verdict on, where they are others.
     """
     if not treatments:
         return f"No arm can be compared with {arm_name(BASELINE)}: no other was planned."
-    return " ".join(_answer(contrasts, arms, metric, treatment) for treatment in treatments)
-
-
-def _answer(
-    contrasts: Sequence[ContrastRow], arms: Sequence[ArmRow], metric: str, treatment: str
-) -> str:
-    """Answer whether one treatment beats the baseline."""
-    names = arm_name(treatment), arm_name(BASELINE)
-    contrasts = [row for row in contrasts if (row.baseline, row.treatment) == (BASELINE, treatment)]
-    rows = {(arm.recipe, arm.arm): arm for arm in arms}
-    asked = {row.recipe: row for row in contrasts if row.metric == metric}
-    pooled = next((row for row in asked.values() if row.n_models > 1), None)
-    parts = [_verdict_clause(pooled, *names, f"over {pooled.n_models} models")] if pooled else []
-    for recipe in dict.fromkeys(arm.recipe for arm in arms):
-        a, b, contrast = (
-            rows.get((recipe, BASELINE)),
-            rows.get((recipe, treatment)),
-            asked.get(recipe),
+    sentences = [_answer(decisions, arms, treatment) for treatment in treatments]
+    metrics = decisions[0].metrics if decisions else ()
+    if late := [METRICS[one.metric].label for one in metrics if one.late]:
+        named = " and ".join(METRICS[name].label for name in planned)
+        sentences.append(
+            f"That {' and '.join(late)} {'counts' if len(late) == 1 else 'count'}, or from what "
+            "effect on, was settled after the results had been seen"
+            f"{f'; the plan names {named}' if named else ''}."
         )
-        if a is None or b is None or contrast is None:
-            parts.append(
-                f"on {recipe} {' and '.join(names)} cannot be compared: finished runs are missing"
-            )
-        elif pooled:
-            parts.append(_short_clause(contrast, a, b))
+    if any(one.metric == "rougeL" for one in metrics):
+        sentences.append(WEAK)
+    return " ".join(sentences)
+
+
+def _answer(decisions: Sequence[DecisionRow], arms: Sequence[ArmRow], treatment: str) -> str:
+    """Answer whether to take one treatment instead of the baseline."""
+    mine = {row.recipe: row for row in decisions if row.treatment == treatment}
+    main = mine.get(POOLED)
+    recipes = list(dict.fromkeys(arm.recipe for arm in arms))
+    said = [_sentence(main)] if main else []
+    for recipe in recipes:
+        if recipe not in mine:
+            names = f"{arm_name(treatment)} and {arm_name(BASELINE)}"
+            said.append(f"On {recipe} {names} cannot be compared: finished runs are missing.")
+        elif main:
+            said.append(_on_one(mine[recipe], arms))
         else:
-            parts.append(_verdict_clause(contrast, _arm(b), _arm(a), f"on {recipe}", a, b))
-    sentence = "; ".join(parts)
-    return f"{sentence[0].upper()}{sentence[1:]}.{_other_side(contrasts, metric, names)}"
+            said += [_sentence(mine[recipe]), f"Settings: {_settings(mine[recipe], arms)}."]
+    return " ".join(said)
 
 
-BESIDE = ("nll", "exact_match", "rougeL")
-"""Scores that a reader must know beside the primary one: likelihood and answers."""
+def _sentence(row: DecisionRow) -> str:
+    """Say what a decision is, with effects, intervals, cost and n, and what follows."""
+    treatment, baseline = arm_name(row.treatment), arm_name(row.baseline)
+    where = f"on average of these {row.n_models} models" if row.n_models > 1 else f"on {row.recipe}"
+    leads: dict[str, str] = {
+        Outcome.BETTER: f"{treatment} is better than {baseline} {where}: it ",
+        Outcome.WORSE: f"{treatment} is worse than {baseline} {where}: it ",
+        Outcome.TRADE_OFF: f"Mixed: {where} {treatment} ",
+        Outcome.EQUIVALENT: (
+            f"{treatment} equals {baseline} {where}, within the smallest effects of interest: it "
+        ),
+        Outcome.INCONCLUSIVE: (
+            f"No difference between {treatment} and {baseline} is shown {where}: {treatment} "
+        ),
+        Outcome.DEPENDS: f"It depends on the model: {where} {treatment} ",
+        NOT_TESTED: f"{treatment} and {baseline} are not tested {where}, because {row.reason}: it ",
+    }
+    lead = leads[row.outcome]
+    converged = "When it converges, " if sum(row.n_diverged) else ""
+    if converged and lead.startswith(("Mixed", "No ", "It ")):
+        lead = f"{lead[0].lower()}{lead[1:]}"
+    clauses = [_clause(one, tested=row.outcome != NOT_TESTED) for one in row.metrics]
+    listed = (", but " if _turns(row) else ", and ").join(clauses)
+    body = f"{converged}{lead}{listed}{_cost(row)} ({_size(row)}{_diverged(row)})."
+    return f"{body} {_consequence(row)}".strip()
 
 
-def _other_side(contrasts: Sequence[ContrastRow], metric: str, names: tuple[str, str]) -> str:
-    """Name the scores in which the treatment is worse than the baseline, or nothing.
+def _clause(one: CoPrimaryRow, *, tested: bool) -> str:
+    """Say what one metric shows."""
+    metric = METRICS[one.metric]
+    effect = in_unit(signed(one.estimate, metric.digits), metric)
+    bounds = ""
+    if one.low is not None and one.high is not None:
+        bounds = f", 95 % interval {signed(one.low, metric.digits)} to " + signed(
+            one.high, metric.digits
+        )
+    margin = in_unit(f"{one.sesoi:g}", metric)
+    numbers = f"({metric.label} {effect}{bounds})"
+    state = _state(one) if tested and one.low is not None else "untested"
+    if one.metric in ANSWERS:
+        words = {
+            "better": "its own answers are better",
+            "worse": "its own answers are worse",
+            "equivalent": f"its own answers are as good within ±{margin}",
+            "not inferior": f"its own answers lose less than {margin}",
+            "open": "its own answers are not shown to be as good",
+            "untested": "what its own answers show is untested",
+        }[state]
+        return f"{words} {numbers}"
+    what = "ranks given pairs" if one.metric != "nll" else "expects chosen answers"
+    words = {
+        "better": f"{what} better",
+        "worse": f"{what} worse",
+        "equivalent": f"{what} equally well within ±{margin}",
+        "not inferior": f"{what} at most {margin} worse",
+        "open": f"is not shown to {what.replace('ranks', 'rank').replace('expects', 'expect')} "
+        "as well",
+        "untested": f"{what} by an untested difference",
+    }[state]
+    return f"{words} {numbers}"
 
-    They are read over all models, or on the one model that there is.
-    """
-    pooled = [row for row in contrasts if row.n_models > 1]
-    worse = [
-        f"{METRICS[row.metric].label} {signed(row.estimate, METRICS[row.metric].digits)}"
-        for row in pooled or contrasts
-        if row.metric in BESIDE and row.metric != metric and _is_worse(row)
+
+def _state(one: CoPrimaryRow) -> str:
+    for name, holds in (
+        ("better", one.better),
+        ("worse", one.worse),
+        ("equivalent", one.equivalent),
+        ("not inferior", one.not_inferior),
+    ):
+        if holds:
+            return name
+    return "open"
+
+
+def _turns(row: DecisionRow) -> bool:
+    """Tell whether the second metric speaks against the first."""
+    good = [one.better or one.equivalent or one.not_inferior for one in row.metrics]
+    return len(set(good)) > 1
+
+
+def _cost(row: DecisionRow) -> str:
+    ratio = row.costs.get("train_s")
+    return "" if ratio is None else f", at {number(ratio, 2)} times the time"
+
+
+def _consequence(row: DecisionRow) -> str:
+    """Say what follows for a practitioner."""
+    treatment, baseline = arm_name(row.treatment), arm_name(row.baseline)
+    dearer = row.costs.get("train_s", 1.0) > 1
+    if row.outcome == Outcome.TRADE_OFF:
+        good = [one for one in row.metrics if one.better]
+        if not good:
+            return f"There is no reason here to leave {baseline}."
+        if any(one.metric in ANSWERS for one in good):
+            return f"If ranking matters, there is no reason here to leave {baseline}."
+        return f"If answers matter, there is no reason here to leave {baseline}."
+    follows: dict[str, str] = {
+        Outcome.BETTER: f"These runs speak for {treatment}{' where its cost fits' * dearer}.",
+        Outcome.WORSE: f"Stay with {baseline}.",
+        Outcome.EQUIVALENT: f"Take the cheaper one, {baseline if dearer else treatment}.",
+        Outcome.INCONCLUSIVE: f"There is no reason here to leave {baseline}.",
+        Outcome.DEPENDS: f"{_models_differ(row)} Go by the model that is nearest to yours.",
+    }
+    return follows.get(row.outcome, "")
+
+
+def _models_differ(row: DecisionRow) -> str:
+    """Say in which metrics the models differ."""
+    words = [
+        f"{METRICS[one.metric].label}: "
+        + ("signs conflict, " if one.signs_conflict else "")
+        + f"equal effects {p_value(one.heterogeneity_p)}"
+        for one in row.metrics
+        if one.heterogeneity_p is not None
     ]
-    listed = "; ".join(worse)
-    return f" In other scores {' is worse than '.join(names)}: {listed}." if worse else ""
+    return f"The models differ ({'; '.join(words)})."
 
 
-def _is_worse(row: ContrastRow) -> bool:
-    """Tell whether the 95 % interval lies on the worse side of zero."""
-    if row.low is None or row.high is None:
-        return False
-    return row.low > 0 if METRICS[row.metric].higher_is_better is False else row.high < 0
+def _on_one(row: DecisionRow, arms: Sequence[ArmRow]) -> str:
+    """Say in a few words what one model shows."""
+    effects = ", ".join(
+        f"{METRICS[one.metric].label} {signed(one.estimate, METRICS[one.metric].digits)}"
+        for one in row.metrics
+    )
+    return f"On {row.recipe}: {row.outcome} ({effects}), with {_settings(row, arms)}."
 
 
-def _verdict_clause(
-    contrast: ContrastRow, treatment: str, baseline: str, where: str, *runs: ArmRow
-) -> str:
-    """Say what a contrast shows, with its effect, interval and n."""
-    metric = METRICS[contrast.metric]
-    effect = f"{in_unit(signed(contrast.estimate, metric.digits), metric)} in {metric.label}"
-    details = f"({_details(contrast)}{_diverged(*runs)})"
-    margin = "" if contrast.sesoi is None else in_unit(f"±{contrast.sesoi:g}", metric)
-    verdict = Verdict(contrast.verdict)
-    if verdict in VERBS:
-        return f"{treatment} {VERBS[verdict]} {baseline} {where} by {effect} {details}"
-    if verdict is Verdict.NEGLIGIBLE:
-        return (
-            f"{treatment} differs from {baseline} {where} by a negligible {effect}, "
-            f"within {margin} {details}"
+def _settings(row: DecisionRow, arms: Sequence[ArmRow]) -> str:
+    known = {(arm.recipe, arm.arm): arm for arm in arms}
+    return " against ".join(
+        f"{arm_name(name)} ({settings(found.settings)}{'' if found.tuned else ', untuned'})"
+        for name in (row.treatment, row.baseline)
+        for found in [known[row.recipe, name]]
+    )
+
+
+def _size(row: DecisionRow) -> str:
+    a, b = row.n_seeds
+    each = " of each model" if row.n_models > 1 else ""
+    n = f"{b} and {a} seeds" if a != b else "1 seed" if a == 1 else f"{a} seeds{each}"
+    return f"{n}, {row.n_examples} held-out pairs"
+
+
+def _diverged(row: DecisionRow) -> str:
+    """Say how many runs diverged, and whether the arms differ in that."""
+    words = [
+        f"{k} of {n} {arm_name(arm)} runs diverged"
+        for arm, k, n in zip(
+            (row.baseline, row.treatment), row.n_diverged, row.n_begun, strict=True
         )
-    if verdict is Verdict.EQUIVALENT:
-        return f"{treatment} equals {baseline} {where} within {margin}: {effect} {details}"
-    if verdict is Verdict.INCONCLUSIVE:
-        return (
-            f"no difference between {treatment} and {baseline} is shown {where}: {effect} is "
-            f"inconclusive {details}"
-        )
-    reason = contrast.test.removeprefix("not tested: ")
-    return (
-        f"the difference between {treatment} and {baseline} {where}, {effect}, is not tested, "
-        f"because {reason} {details}"
-    )
-
-
-def _short_clause(contrast: ContrastRow, a: ArmRow, b: ArmRow) -> str:
-    """Say in a few words what a recipe adds to the contrast over all of them."""
-    metric = METRICS[contrast.metric]
-    return (
-        f"on {contrast.recipe} {signed(contrast.estimate, metric.digits)}, "
-        f"{verdict_words(contrast)}, with {_arm(b)} against {_arm(a)}{_diverged(a, b)}"
-    )
-
-
-def _details(contrast: ContrastRow) -> str:
-    digits = METRICS[contrast.metric].digits
-    size = f"{_seeds(contrast)}, {contrast.n_examples} held-out pairs"
-    if contrast.low is None or contrast.high is None:
-        return size
-    return (
-        f"95 % interval {signed(contrast.low, digits)} to {signed(contrast.high, digits)}; {size}"
-    )
-
-
-def _arm(row: ArmRow) -> str:
-    untuned = "" if row.tuned else ", untuned"
-    return f"{arm_name(row.arm)} ({settings(row.settings)}{untuned})"
-
-
-def _seeds(contrast: ContrastRow) -> str:
-    a, b = contrast.n_baseline, contrast.n_treatment
-    if a != b:
-        return f"{b} and {a} seeds"
-    of_each = " of each model" if contrast.n_models > 1 else ""
-    return "1 seed" if a == 1 else f"{a} seeds{of_each}"
-
-
-def _diverged(*rows: ArmRow) -> str:
-    words = [f"{row.n_diverged} {arm_name(row.arm)} diverged" for row in rows if row.n_diverged]
-    return f"; {', '.join(words)}" if words else ""
+        if k
+    ]
+    return f"; {', '.join(words)}; equal rates {p_value(row.divergence_p)}" if words else ""

@@ -1,30 +1,7 @@
-"""Where a study departs from its sources or its plan."""
-
-from collections.abc import Mapping
-from typing import Any
+"""Where a study departs from its sources."""
 
 from analysis.records.study import StudyRecords
 from study.arms import BASELINE
-
-
-def _amended_plans(records: StudyRecords) -> list[str]:
-    """Say which plans were changed after runs had finished under them."""
-    return [
-        f"{recipe}: the plan was changed after {past['finished_runs']} runs had finished; it was "
-        f"{_plan_in_words(past)}, and is {_plan_in_words(plan)}."
-        for recipe, plan in records.plans.items()
-        for past in plan["amended"]
-        if past["finished_runs"]
-    ]
-
-
-def _plan_in_words(plan: Mapping[str, Any]) -> str:
-    sizes = ", ".join(f"{metric} {size:g}" for metric, size in plan["sesoi"].items()) or "none"
-    pairing = "paired by seed" if plan["paired"] else "unpaired"
-    return (
-        f"{len(plan['seeds'])} seeds, {pairing}, judged by {plan['primary_metric']}, smallest "
-        f"effects of interest {sizes}"
-    )
 
 
 def deviations(records: StudyRecords) -> tuple[str, ...]:
@@ -86,4 +63,4 @@ def deviations(records: StudyRecords) -> tuple[str, ...]:
             "The embedded study trains tiny models on a toy language in place of the sources' "
             "models and data."
         )
-    return (*sentences, *_amended_plans(records))
+    return tuple(sentences)

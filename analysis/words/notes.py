@@ -13,6 +13,14 @@ UNTESTED: Final = "Nothing is tested in this table."
 
 
 FIXED: Final = {
+    "decisions": (
+        "Null hypotheses: of each metric, two-sided at half of 5 % where there are two, that the "
+        "arms do not differ over seeds and prompts like these, on average of exactly these models "
+        "or on one; of the other metric, one-sided, that the arm loses the margin beside the "
+        "p-value or more. Better needs one metric better and none inferior; one better and "
+        "another not shown non-inferior is a trade-off. Models alike: the difference is the same "
+        "in all of them, judged at 10 %. n: the runs in the table, pairs as in the tests."
+    ),
     "search": (
         f"{UNTESTED} n: trials as counted, one run each with the same seed; Repeated is a mean "
         "over fresh seeds. Objective values of different searches are not compared."
@@ -132,8 +140,15 @@ def _corrections(rows: Sequence[ContrastRow]) -> str:
     sizes = {row.family: row.family_size for row in rows if row.family and row.family_size}
     if not sizes:
         return "Corrections: none, since there are intervals alone."
-    parts = [f"{size} of the {family} family" for family, size in sorted(sizes.items())]
-    return f"Corrections: Holm's for the {' and the '.join(parts)}; intervals are not corrected."
+    parts = []
+    if "primary" in sizes:
+        parts.append(
+            "of the co-primary metrics by half the level for each of two, Holm over arms and "
+            "closed testing behind all models"
+        )
+    if "secondary" in sizes:
+        parts.append(f"of {sizes['secondary']} secondary tests by Holm")
+    return f"Corrections: {'; '.join(parts)}; intervals are not corrected."
 
 
 def _detectable(rows: Sequence[ContrastRow]) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from analysis.findings import ContrastRow, Findings, Metric
 from analysis.printing import (
-    MISSING,
     arm_name,
     arrow,
     count,
@@ -34,7 +33,7 @@ def tests(findings: Findings, rows: Sequence[ContrastRow]) -> Table:
             Column(head="Effect", width=0.08, number=True),
             Column(head="95 % interval", width=0.15, number=True),
             Column(head="p-value", width=0.105, number=True),
-            Column(head="Holm", width=0.105, number=True),
+            Column(head="Corrected", width=0.105, number=True),
             Column(head="Detectable", width=0.1, number=True),
             Column(head="Seeds", width=0.08, number=True),
             Column(head="Pairs", width=0.06, number=True),
@@ -58,14 +57,13 @@ def parts(findings: Findings, rows: Sequence[ContrastRow]) -> Table:
         name=slug(f"parts {_key(rows[0])}"),
         columns=(
             Column(head="Score", width=0.17),
-            Column(head="On these\npairs alone", width=0.14, number=True),
+            Column(head="On these\npairs alone", width=0.16, number=True),
             Column(head="df", width=0.05, number=True),
-            Column(head="Variance\nfrom seeds,\npairs,\nanswers", width=0.1, number=True),
-            Column(head="Prompts\nwon", width=0.12, number=True),
+            Column(head="Prompts\nwon", width=0.14, number=True),
             Column(head="Relative", width=0.09, number=True),
             Column(head="Smallest\neffect of\ninterest", width=0.08, number=True),
-            Column(head="Equivalence", width=0.11, number=True),
-            Column(head="Detectable,\nrange", width=0.14, number=True),
+            Column(head="Equivalence,\ncorrected", width=0.13, number=True),
+            Column(head="Detectable,\nrange", width=0.18, number=True),
         ),
         groups=one_group([_parts_of(findings.metrics[found.metric], found) for found in rows]),
         caption=f"{recipe}: {treatment} against {baseline}, other scopes and sizes of the same "
@@ -121,30 +119,21 @@ def _tested(findings: Findings, found: ContrastRow) -> Row:
         f"{found.n_treatment} and {found.n_baseline}",
         count(found.n_examples),
         cell(verdict_words(found), note=found.remark, tone=tone(found.verdict)),
-        primary=found.metric == findings.primary_metric,
+        primary=found.metric in findings.primary_metrics,
     )
 
 
 def _parts_of(metric: Metric, found: ContrastRow) -> Row:
-    shares, won = found.shares, [percent(found.win_rate)]
+    won = [percent(found.win_rate)]
     if found.win_rate is not None:
         won.append(interval(found.win_low, found.win_high, 2))
-    if shares is None:
-        variance = [MISSING]
-    else:
-        variance = [
-            f"{percent(shares['seed'])},",
-            f"{percent(shares['prompt'])},",
-            percent(shares["residual"]),
-        ]
     return row(
         with_unit(metric.label, metric.unit),
         interval(found.test_set_low, found.test_set_high, metric.digits),
         number(found.df, 1),
-        cell(*variance),
         cell(*won),
         percent(found.relative),
         setting(found.sesoi),
-        p_value(found.tost_p),
+        p_value(found.tost_adjusted),
         interval(found.detectable_low, found.detectable_high, metric.digits),
     )

@@ -35,7 +35,7 @@ def arms(findings: Findings, recipe: str) -> Table:
         row(
             with_unit(metric.label, metric.unit) + arrow(metric),
             *(_score(arm, metric) for arm in found),
-            primary=metric.name == findings.primary_metric,
+            primary=metric.name in findings.primary_metrics,
         )
         for metric in findings.metrics.values()
     ]

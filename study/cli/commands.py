@@ -29,6 +29,7 @@ from study.cli.options import (
 )
 from study.config.environment import quieten
 from study.config.recipe import load_recipe, recipe_names
+from study.errors import RecordError
 from study.records.layout import BENCH
 
 
@@ -172,6 +173,24 @@ def claims_command(
     )
     show(records, as_json, tables.claims_table)
     say(f"next: python -m paper.build --runs {runs}")
+
+
+@main.command("note")
+@click.argument("what")
+@click.option("--recipe", "names", multiple=True, metavar="NAME", help="Only this one; repeatable.")
+@runs_option
+def note_command(*, what: str, names: tuple[str, ...], runs: Path) -> None:
+    """Keep beside the plan WHAT was decided after results had been seen; the report shows it.
+
+    The commands keep by themselves what they change: seeds, settings, metrics, --fresh.
+    """
+    from study.records.layout import recipes_in
+    from study.records.plan import note
+
+    noted = [name for name in names or recipes_in(runs) if note(runs, name, what.rstrip("."))]
+    if not noted:
+        raise RecordError(f"{runs} holds no plan of a comparison to note this in; give its --runs")
+    click.echo(f"noted in the plan of {' and '.join(noted)}")
 
 
 @main.command("status")

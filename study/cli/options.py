@@ -151,13 +151,20 @@ def chosen_recipes(
 def begin_again(
     recipes: Sequence[Recipe], runs: Path, part: str, say: Callable[[str], None]
 ) -> None:
-    """Begin a part of every recipe afresh and say where the old records are."""
+    """Begin a part of every recipe afresh and say where the old records are.
+
+    A search that is begun again beside a comparison is noted in that one's plan; a
+    comparison's own plan finds what was set aside by itself.
+    """
     from study.records.folders import begin_afresh
+    from study.records.plan import note
     from study.records.processes import agree, is_main
 
     for recipe in recipes if is_main() else ():
         if kept := begin_afresh(runs / recipe.name / part):
             say(f"the old records of {recipe.name} are kept in {kept}")
+            if part == "search":
+                note(runs, recipe.name, "the search was set aside and begun again")
     agree(True)  # processes that train together wait for the first one
 
 

@@ -12,7 +12,6 @@ they were.
 import dataclasses
 import datetime as dt
 import itertools
-import math
 import tomllib
 import typing
 from collections.abc import Iterable, Mapping
@@ -24,6 +23,7 @@ from typing import Any, Literal, Self
 from study.arms import ARMS, Settings, check_settings
 from study.config.build import assign, build
 from study.config.canonical import plain
+from study.config.judging import AnalysisConfig
 from study.errors import ConfigError, nearest, require
 
 TEMPLATE_DATE = "2024-07-26"
@@ -223,28 +223,6 @@ class EvaluationConfig:
         for field in ("max_new_tokens", "batch_pairs"):
             value = getattr(self, field)
             require(value > 0, f"evaluation.{field} is {value}; it must be at least 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnalysisConfig:
-    """How a comparison is judged: its plan, written down before its first run.
-
-    No part of a run's digest, because it changes no run.
-    """
-
-    primary_metric: Literal["accuracy", "margin", "nll", "log_odds", "rougeL", "exact_match"]
-    """The one metric that the answer in one sentence rests on."""
-    sesoi: Mapping[str, float]
-    """Metric -> smallest effect size of interest, in the metric's unit; the
-    equivalence of a metric that is not named is not assessed."""
-
-    def __post_init__(self) -> None:
-        """Refuse effect sizes that are not positive."""
-        for metric, value in self.sesoi.items():
-            require(
-                math.isfinite(value) and value > 0,
-                f"analysis.sesoi.{metric} is {value}; it must be positive and finite",
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

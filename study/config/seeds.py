@@ -1,8 +1,12 @@
 """Where every seed comes from: search, confirmation and comparison never share one.
 
 Each ``--seed`` has a range of its own in each of the three, so that studies
-with different seeds are independent of each other.
+with different seeds are independent of each other. Recipes of one study have a
+stream each in a comparison: with a seed in common they would share the order of the
+pairs, and their runs would be no independent replicates.
 """
+
+import zlib
 
 from study.errors import ConfigError
 
@@ -16,6 +20,10 @@ SEARCH_BASE = 100_000
 CONFIRMATION_BASE = 200_000
 
 
+N_STREAMS = 20_000
+"""Two recipes have the same one by chance alone; every seed is below 2^31."""
+
+
 def search_seed(seed: int) -> int:
     """Return the one seed of all trials: they differ in their settings alone."""
     return SEARCH_BASE + _first(seed, 0)
@@ -26,9 +34,27 @@ def confirmation_seeds(seed: int, n: int) -> list[int]:
     return [CONFIRMATION_BASE + _first(seed, n) + k for k in range(1, n + 1)]
 
 
-def compare_seeds(seed: int, n: int) -> list[int]:
-    """Return the seeds of a comparison, none of which a search ever used."""
-    return [_first(seed, n) + k for k in range(1, n + 1)]
+def compare_seeds(seed: int, n: int, *, recipe: str) -> list[int]:
+    """Return the seeds of a comparison, none of which a search ever used.
+
+    Args:
+        seed: the study's seed.
+        n: seeds per arm.
+        recipe: its name, from which its stream follows; empty is the stream that all
+            recipes shared in older records.
+    """
+    first = _stream(recipe) * SEARCH_BASE + _first(seed, n)
+    return [first + k for k in range(1, n + 1)]
+
+
+def study_seed(seed: int) -> int:
+    """Return the ``--seed`` that one of a comparison's seeds comes from."""
+    return seed % SEARCH_BASE // PER_STUDY
+
+
+def _stream(recipe: str) -> int:
+    """Return the number of a recipe's range, beyond those of search and confirmation."""
+    return 3 + zlib.crc32(recipe.encode()) % N_STREAMS if recipe else 0
 
 
 def _first(seed: int, n: int) -> int:

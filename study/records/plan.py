@@ -3,7 +3,8 @@
 Which metric decides, from which effect on a difference matters and whether
 runs are compared seed by seed must not depend on the scores. What is changed
 later is kept beside what was first written, with the number of runs that had
-finished by then.
+finished by then: amendments below ``amended``, all else that was done after a look
+below ``history``. Both outlive ``--fresh``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,14 +17,26 @@ from study.config.canonical import to_dict
 from study.config.claims import load_claims
 from study.config.digests import SCHEMA
 from study.config.recipe import Recipe
+from study.config.seeds import SEARCH_BASE, compare_seeds
 from study.records.files import read_json, write_sealed
-from study.records.layout import claims_path, plan_path
+from study.records.layout import RECORD, claims_path, plan_path
 from study.records.locks import hold
 from study.records.runs import RunFolder, claim_folders, compare_folders
 
 SEEDS_TO_PAIR = 5
 """From so many seeds on, runs are compared seed by seed: with fewer, pairing
 costs more degrees of freedom than it gains."""
+
+
+def seeds_of(runs: Path, recipe: str, *, seed: int, n: int) -> list[int]:
+    """Return the seeds of a recipe's comparison and claims, which no other recipe has.
+
+    Records that were begun when all recipes shared their seeds go on with those.
+    """
+    plans = [read_json(path(runs, recipe)) for path in (plan_path, claims_path)]
+    planned = [known for plan in plans if plan for known in plan["seeds"]]
+    is_shared = any(known < SEARCH_BASE for known in planned)
+    return compare_seeds(seed, n, recipe="" if is_shared else recipe)
 
 
 def write_plan(
@@ -74,15 +87,59 @@ def write_amended(
         wanted = _with_seeds(plan, seeds, earlier)
         if earlier is not None and _is_same(earlier, wanted):
             return earlier
-        past = []
+        past, events = _set_aside_before(path) if earlier is None else ([], [])
         if earlier is not None:
             n_finished = sum(folder.is_finished() for _, _, folder in runs)
-            kept = {name: value for name, value in earlier.items() if name != "amended"}
-            past = [*earlier["amended"], {**kept, "finished_runs": n_finished}]
+            past = [*earlier["amended"], _as_past(earlier, n_finished)]
+            events = earlier.get("history", [])
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        written = {**wanted, "written_at": now, "amended": past}
+        written = {**wanted, "written_at": now, "amended": past, "history": events}
         write_sealed(path, written)
         return written
+
+
+def note(runs: Path, recipe: str, what: str) -> bool:
+    """Add to a plan's history what was done; False where there is no plan yet.
+
+    Args:
+        runs: folder of all records.
+        recipe: whose comparison it concerns.
+        what: one sentence without its full stop.
+    """
+    path = plan_path(runs, recipe)
+    if not path.exists():
+        return False
+    with hold(path.with_name(f".{path.name}.lock"), wait=True):
+        plan = read_json(path)
+        assert plan is not None
+        n_finished = sum(folder.is_finished() for _, _, folder in compare_folders(runs, recipe))
+        events = [*plan.get("history", []), _event(what, n_finished)]
+        write_sealed(path, {**plan, "history": events})
+    return True
+
+
+def _event(what: str, n_finished: int) -> dict[str, Any]:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"at": now, "what": what, "finished_runs": n_finished}
+
+
+def _as_past(plan: Mapping[str, Any], n_finished: int) -> dict[str, Any]:
+    """Return a plan as it is kept once another has taken its place."""
+    kept = {name: value for name, value in plan.items() if name not in ("amended", "history")}
+    return {**kept, "finished_runs": n_finished}
+
+
+def _set_aside_before(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the past and the history of the newest plan that ``--fresh`` set aside."""
+    folder = path.parent
+    for old in sorted(folder.parent.glob(f"{folder.name}.old-*"), reverse=True):
+        plan = read_json(old / path.name)
+        n_finished = sum(1 for _ in old.glob(f"*/*/{RECORD}"))
+        if plan is not None and n_finished:
+            what = f"finished runs ({folder.name}) were set aside and begun again"
+            events = [*plan.get("history", []), _event(what, n_finished)]
+            return [*plan["amended"], _as_past(plan, n_finished)], events
+    return [], []
 
 
 def _with_seeds(

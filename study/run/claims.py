@@ -12,9 +12,8 @@ from typing import Any
 
 from study.config.claims import SETTINGS_OF, load_claims
 from study.config.recipe import Recipe
-from study.config.seeds import compare_seeds
 from study.model.jobs import Job
-from study.records.plan import register
+from study.records.plan import register, seeds_of
 from study.records.runs import setting_folder
 from study.run.make import PlannedRun, check_plan, make_missing
 
@@ -52,7 +51,7 @@ def make_claim_runs(
     ]
     check_plan(plan, say)
     for recipe in recipes:
-        register(runs, recipe, seeds=compare_seeds(seed, seeds))
+        register(runs, recipe, seeds=seeds_of(runs, recipe.name, seed=seed, n=seeds))
     make_missing(plan, runs=runs, command="claims", run_jobs=run_jobs, say=say)
     return [
         {**record, "setting": run.part}
@@ -78,5 +77,5 @@ def plan_claim_runs(recipe: Recipe, *, runs: Path, seeds: int, seed: int) -> lis
             folder=setting_folder(runs, recipe.name, name, run_seed),
         )
         for name, settings in scale.settings.items()
-        for run_seed in compare_seeds(seed, seeds)
+        for run_seed in seeds_of(runs, recipe.name, seed=seed, n=seeds)
     ]

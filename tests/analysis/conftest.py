@@ -40,6 +40,7 @@ def builders():
         "study": made_records.make_study,
         "examples": made_records.make_examples,
         "scores": made_records.scores_of,
+        "settings": made_records.SETTINGS,
         "recipe": made_records.load_recipe,
         "remove": shutil.rmtree,
     }

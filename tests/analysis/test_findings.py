@@ -105,17 +105,16 @@ def test_a_score_without_any_variance_is_not_tested(findings):
 
 
 def test_the_answer_names_settings_effect_interval_and_n_for_every_recipe(findings):
-    assert findings.answer.startswith("ORPO beats SFT over 2 models by +0.")
-    assert "in preference accuracy (95 % interval +0." in findings.answer
-    assert "; 3 seeds of each model, 80 held-out pairs)" in findings.answer
-    assert (
-        "better by at least 0.02, with ORPO (learning rate 3.2e-3, β 0.42) against SFT "
-        "(learning rate 2.5e-3)"
-    ) in findings.answer
-    assert "on tiny-llama +0." in findings.answer
-    assert "on tiny-smollm2 +0." in findings.answer
-    assert findings.answer.count(".\n") == 0
-    assert findings.answer.endswith(".")
+    assert findings.answer.startswith(
+        "Mixed: on average of these 2 models ORPO ranks given pairs better (preference accuracy +0."
+    )
+    assert "but its own answers are not shown to be as good (exact match" in findings.answer
+    assert "at 1.00 times the time (3 seeds of each model, 80 held-out pairs)" in findings.answer
+    assert "If answers matter, there is no reason here to leave SFT." in findings.answer
+    for recipe in ("tiny-llama", "tiny-smollm2"):
+        assert f"On {recipe}: trade-off (preference accuracy +0." in findings.answer
+    settings = "with ORPO (learning rate 3.2e-3, β 0.42) against SFT (learning rate 2.5e-3)."
+    assert findings.answer.count(settings) == 2
 
 
 def test_an_interval_around_zero_is_told_as_no_difference_shown(small_runs, builders):
@@ -128,8 +127,8 @@ def test_an_interval_around_zero_is_told_as_no_difference_shown(small_runs, buil
     found = build_findings(load_study(small_runs), origin="local")
 
     assert contrast_of(found, "accuracy", "sft", "orpo").verdict == "inconclusive"
-    assert found.answer.startswith("No difference between ORPO (")
-    assert "is inconclusive (95 % interval −0." in found.answer
+    assert found.answer.startswith("No difference between ORPO and SFT is shown on tiny-llama: ")
+    assert ", 95 % interval −0." in found.answer
     assert "equal" not in found.answer
 
 
@@ -145,7 +144,8 @@ def test_one_seed_is_not_tested_and_says_why(tmp_path, builders):
     )
     assert (row.low, row.high, row.p_value, row.df) == (None, None, None, None)
     assert arm_of(found, "tiny-llama", "sft").scores["nll"].sd is None
-    assert "is not tested, because one seed" in found.answer
+    assert found.answer.startswith("ORPO and SFT are not tested on tiny-llama, because one seed")
+    assert [row.outcome for row in found.decisions] == ["not tested"]
 
 
 def test_two_seeds_are_called_exploratory(tmp_path, builders):
@@ -171,10 +171,11 @@ def test_diverged_runs_are_counted_told_and_never_averaged(small_runs, builders)
     )
     assert "p = 0.55 (Boschloo" in found.failed_runs[1]
     contrast = contrast_of(found, "rejected_logps", "sft", "orpo")
-    assert contrast.verdict == "inconclusive"
+    assert contrast.verdict == "interval alone"
     assert contrast.test.endswith("given convergence, 1 run diverged")
+    assert found.answer.startswith("When it converges, ")
     assert any("diverged" in sentence for sentence in found.cannot_conclude)
-    assert "1 ORPO diverged" in found.answer
+    assert "; 1 of 3 ORPO runs diverged; equal rates p\N{NO-BREAK SPACE}=" in found.answer
 
 
 def test_diverged_runs_bound_the_contrast_by_the_worst_that_they_could_have_scored(
@@ -187,8 +188,7 @@ def test_diverged_runs_bound_the_contrast_by_the_worst_that_they_could_have_scor
 
     assert row.bound_low < row.low
     assert row.bound_low < 0
-    assert row.verdict == "inconclusive"
-    assert row.remark == "runs diverged"
+    assert row.remark == "when it converges"
 
 
 def test_a_verdict_survives_where_no_score_of_the_diverged_run_could_change_it(tmp_path, builders):
@@ -209,19 +209,20 @@ def test_a_verdict_survives_where_no_score_of_the_diverged_run_could_change_it(t
     assert row.bound_high >= row.high
     assert row.verdict == "better by at least"
     assert row.remark == "holds whatever the diverged runs had scored"
-    assert "ORPO (learning rate 3.2e-3, β 0.42) beats SFT" in found.answer
-    assert "1 SFT diverged" in found.answer
+    assert "ORPO ranks given pairs better" in found.answer
+    assert "1 of 4 SFT runs diverged" in found.answer
 
 
 def test_one_recipe_answers_with_its_settings(small_runs):
     found = build_findings(load_study(small_runs), origin="local")
 
     assert found.pooled == ()
-    assert found.answer.startswith(
-        "ORPO (learning rate 3.2e-3, β 0.42) beats SFT (learning rate 2.5e-3) on tiny-llama by +0."
+    assert found.answer.startswith("Mixed: on tiny-llama ORPO ranks given pairs better (")
+    assert "(3 seeds, 80 held-out pairs)" in found.answer
+    assert found.answer.endswith(
+        "Settings: ORPO (learning rate 3.2e-3, β 0.42) against SFT (learning rate 2.5e-3)."
     )
-    assert "; 3 seeds, 80 held-out pairs)" in found.answer
-    assert contrast_of(found, "accuracy", "sft", "orpo").family_size == 1
+    assert contrast_of(found, "accuracy", "sft", "orpo").family_size == 2
 
 
 def test_the_contrast_over_models_is_the_mean_of_theirs(findings):
@@ -245,29 +246,34 @@ def test_families_are_corrected_and_base_has_intervals_alone(findings):
     ]
     tested = [row for row in secondary if row.p_value is not None]
 
-    assert [row.metric for row in primary] == ["accuracy", "accuracy"]
-    assert min(row.p_adjusted for row in primary) == pytest.approx(
-        2 * min(row.p_value for row in primary)
-    )
-    assert len(tested) < len(secondary)  # one score had no variance
+    gate = next(row for row in findings.pooled if row.metric == "accuracy")
+
+    assert [row.metric for row in primary] == ["accuracy", "exact_match"] * 2
+    assert gate.p_adjusted == pytest.approx(2 * gate.p_value)
+    for row in primary:
+        over_all = next(one for one in findings.pooled if one.metric == row.metric)
+        assert row.p_adjusted == pytest.approx(min(1, 2 * max(row.p_value, over_all.p_value)))
+    assert {row.metric for row in secondary} == {"margin", "nll"}
+    assert len(tested) == len(secondary) == 6
     assert min(row.p_adjusted for row in tested) == pytest.approx(
         len(secondary) * min(row.p_value for row in tested)
     )
-    for row in tested:
-        if row.p_adjusted > 0.05:
-            assert row.verdict in ("inconclusive", "equivalent", "different but negligible")
+    others = [row for row in findings.contrasts if row.baseline == "sft" and not row.family]
+    assert {row.verdict for row in others} <= {"interval alone", "not tested"}
+    assert all(row.p_value is row.tost_adjusted is None for row in others)
     base = contrast_of(findings, "nll", "base", "sft")
     assert base.p_value is base.p_adjusted is None
     assert base.low is not None
 
 
-def test_a_closed_gate_and_a_correction_take_verdicts_back(findings):
+def test_a_correction_takes_verdicts_back(findings):
     row = contrast_of(findings, "accuracy", "sft", "orpo")
     weak = dataclasses.replace(row, p_adjusted=0.06)
+    alike = dataclasses.replace(row, verdict="equivalent", tost_adjusted=0.06)
 
-    assert _decided(row, is_open=True) == row
-    assert _decided(row, is_open=False).verdict == "inconclusive"
-    assert _decided(weak, is_open=True).remark == "not after correction for the family"
+    assert _decided(row) == row
+    assert _decided(weak).remark == "not after correction for the family"
+    assert _decided(weak).verdict == _decided(alike).verdict == "inconclusive"
 
 
 def test_rouge_is_told_beside_a_changed_length(findings):
@@ -427,9 +433,13 @@ def test_overrides_in_the_commands_lead_back_to_the_same_recipe(tmp_path, builde
 
 
 def test_recipes_judged_by_different_metrics_are_kept_apart(small_runs, builders):
-    recipe = builders["recipe"]("tiny-smollm2").override(["analysis.primary_metric=nll"])
+    recipe = builders["recipe"]("tiny-smollm2").override(
+        ['analysis.primary_metrics=["nll"]', 'analysis.secondary_metrics=["margin"]']
+    )
     builders["run"](small_runs, recipe, "sft", 1)
-    with pytest.raises(RecordError, match="tiny-llama by accuracy, tiny-smollm2 by nll"):
+    with pytest.raises(
+        RecordError, match="tiny-llama by accuracy and exact_match, tiny-smollm2 by nll"
+    ):
         build_findings(load_study(small_runs), origin="local")
 
 

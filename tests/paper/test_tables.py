@@ -14,7 +14,7 @@ from paper.blocks import Document, Fold, TableBlock
 from paper.cells import Cell, Column, Group, Row, Table, cell, row
 from paper.document import build_document
 from paper.render import render_html, render_tex
-from paper.tables import claims, contrasts, costs, provenance, results, search
+from paper.tables import claims, contrasts, costs, decisions, provenance, results, search
 
 Cells = list[list[str]]
 
@@ -143,12 +143,13 @@ def test_arms_show_settings_then_scores_with_the_primary_one_set_apart(
     rows = [made for group in table.groups for made in group.rows]
     arm = next(a for a in findings.arms if (a.recipe, a.arm) == ("tiny-llama", "orpo"))
     score = arm.scores["accuracy"]
-    [primary] = [made for made in rows if made.primary]
+    primary, answers = (made for made in rows if made.primary)
 
     assert [column.head for column in table.columns[1:]] == ["Base", "SFT", "ORPO"]
     assert texts(rows[0]) == ["learning rate", "–", "2.5e-3", "3.2e-3"]
     assert texts(primary)[0] == "preference accuracy\N{NO-BREAK SPACE}↑"
     assert texts(primary)[3] == mean_sd(score.mean, score.sd, 3)
+    assert texts(answers)[0] == "exact match\N{NO-BREAK SPACE}↑"
 
 
 def test_tests_show_effect_interval_failures_and_remark(findings: Findings) -> None:
@@ -162,9 +163,28 @@ def test_tests_show_effect_interval_failures_and_remark(findings: Findings) -> N
         note=f"with failures {interval(found.bound_low, found.bound_high, 3)}",
     )
     assert texts(made)[3] == p_value(found.p_value)
-    assert made.cells[8] == cell("inconclusive", note="runs diverged", tone="inconclusive")
+    assert made.cells[8] == cell("better by at least 0.02", note="when it converges", tone="better")
     assert table.groups[0].heading is not None
     assert f" {found.null_hypothesis}. " in [span.text for span in table.groups[0].heading.spans]
+
+
+def test_decisions_show_both_metrics_costs_failures_and_the_verdict(findings: Findings) -> None:
+    table = decisions.decisions(findings)
+    assert table is not None
+    first, found = table.groups[0].rows[0], findings.decisions[0]
+    ranking, answers = found.metrics
+
+    assert len(table.groups[0].rows) == len(findings.decisions) == 3
+    assert first.cells[0] == cell("all models", note="ORPO − SFT")
+    assert first.cells[1].lines[0] == signed(ranking.estimate, 3)
+    assert first.cells[2].lines == (
+        signed(answers.estimate, 3),
+        interval(answers.low, answers.high, 3),
+    )
+    assert p_value(answers.p_adjusted) in first.cells[2].note
+    assert "models alike p" in first.cells[1].note
+    assert first.cells[4].lines == ("0 of 6 SFT", "1 of 6 ORPO")
+    assert texts(first)[5] == found.outcome
 
 
 def test_claims_show_verdict_source_scale_and_every_prediction(findings: Findings) -> None:

@@ -26,6 +26,8 @@ from study.records.searches import search_faults
 from study.records.sharing import present
 from study.search.search import search_arm
 
+pytestmark = pytest.mark.usefixtures("small_seeds")
+
 SCORES = {"nll": 1.0, "accuracy": 0.75}
 FILES = ("steps.jsonl", "examples.parquet", "generations.jsonl", "adapter/adapter.safetensors")
 RUN_FILES = ("config.json", "record.json", *FILES)

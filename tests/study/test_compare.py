@@ -17,6 +17,8 @@ from study.records.runs import lock_path, run_folder
 from study.records.sharing import present
 from study.run.make import _record
 
+pytestmark = pytest.mark.usefixtures("small_seeds")
+
 SCORES = {"nll": 1.0, "accuracy": 0.75}
 
 
@@ -86,7 +88,8 @@ def test_every_arm_gets_every_seed_and_the_base_gets_one_run(recipe, trained, tm
 def test_seeds_of_a_comparison_follow_the_studys_seed(recipe, trained, tmp_path):
     records = run([recipe], tmp_path, seed=7)
 
-    assert {r["seed"] for r in records if r["arm"] != "base"} == set(seeds.compare_seeds(7, 2))
+    found = {r["seed"] for r in records if r["arm"] != "base"}
+    assert found == set(seeds.compare_seeds(7, 2, recipe=recipe.name))
 
 
 def test_finished_runs_are_kept_and_missing_ones_made(recipe, trained, tmp_path):

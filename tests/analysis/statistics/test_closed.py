@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from statsmodels.stats.multitest import multipletests
 
 from analysis.statistics.closed import behind_gate, closed, holm
 
@@ -10,6 +11,13 @@ P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=5)
 
 
 @settings(max_examples=20)  # statsmodels takes 0.1 s per call
+@given(p_values=P_VALUES)
+def test_holm_agrees_with_statsmodels(p_values):
+    theirs = multipletests(p_values, method="holm")[1]
+
+    assert holm(p_values) == pytest.approx(tuple(theirs), abs=1e-12)
+
+
 @given(p_values=P_VALUES)
 def test_closed_bonferroni_is_holm(p_values):
     names = [str(place) for place in range(len(p_values))]

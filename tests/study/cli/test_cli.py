@@ -13,7 +13,10 @@ from click.testing import CliRunner
 
 from study.bench.parts import PARTS
 from study.cli.commands import main
+from study.config.recipe import load_recipe
 from study.records.files import read_json
+from study.records.layout import plan_path
+from study.records.plan import write_plan
 
 COMMANDS = ["search", "compare", "claims", "status", "doctor", "recipes", "bench", "data"]
 
@@ -362,10 +365,22 @@ def test_real_runs_of_claims_leave_records_like_a_comparisons(real, tmp_path):
         (name, "ok") for name in ("default", "beta-0.1", "beta-0.5", "beta-1.0", "higher-rate")
     ]
     for record in records:
-        folder = tmp_path / f"tiny-llama/claims/{record['setting']}/seed-1"
+        folder = tmp_path / f"tiny-llama/claims/{record['setting']}/seed-{record['seed']}"
         assert {"steps.jsonl", "examples.parquet"} <= {path.name for path in folder.iterdir()}
     plan = read_json(tmp_path / "tiny-llama/claims/config.json")
     assert plan["settings"] == {r["setting"]: r["settings"] for r in records}
+
+
+def test_a_note_goes_into_every_plan_and_needs_one(study, tmp_path):
+    write_plan(tmp_path / "runs", load_recipe("tiny-llama"), seeds=[1], arms={"base": {}})
+    done = study("note", "The range was narrowed.", "--runs", tmp_path / "runs")
+    lost = study("note", "Nothing.", "--runs", tmp_path / "elsewhere")
+    (event,) = read_json(plan_path(tmp_path / "runs", "tiny-llama"))["history"]
+
+    assert done.output == "noted in the plan of tiny-llama\n"
+    assert event["what"] == "The range was narrowed"
+    assert lost.exit_code == 1
+    assert "holds no plan" in lost.output
 
 
 def test_claims_are_made_and_shown_by_setting(study, trained):

@@ -202,21 +202,32 @@ def test_all_trials_share_one_seed_and_confirmations_never_use_it(recipe, traine
     confirmed = {row["seed"] for row in read_jsonl(folder / "confirmations.jsonl")}
     assert {row["seed"] for row in rows(folder)} == {seeds.search_seed(4)}
     assert confirmed == set(seeds.confirmation_seeds(4, 2))
-    assert not confirmed & {seeds.search_seed(4), *seeds.compare_seeds(4, 50)}
+    assert not confirmed & {seeds.search_seed(4), *seeds.compare_seeds(4, 50, recipe="tiny-llama")}
 
 
 def test_seeds_that_would_meet_the_search_are_refused():
     with pytest.raises(ConfigError, match="--seed is 100"):
-        seeds.compare_seeds(100, 3)
+        seeds.compare_seeds(100, 3, recipe="tiny-llama")
 
 
 def test_studies_with_different_seeds_share_no_seed():
     def everything(seed):
         return {seeds.search_seed(seed), *seeds.confirmation_seeds(seed, 9)} | set(
-            seeds.compare_seeds(seed, 9)
+            seeds.compare_seeds(seed, 9, recipe="tiny-llama")
         )
 
     assert not everything(0) & everything(1)
+
+
+def test_recipes_of_one_study_share_no_seed():
+    one, other, shared = (
+        set(seeds.compare_seeds(3, 99, recipe=name)) for name in ("tiny-llama", "tiny-smollm2", "")
+    )
+
+    assert not one & other
+    assert not (one | other) & shared
+    assert {seeds.study_seed(seed) for seed in one | other | shared} == {3}
+    assert max(one | other) < 2**31
 
 
 def test_pruned_and_diverged_trials_count(long_search):

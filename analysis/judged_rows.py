@@ -1,0 +1,125 @@
+"""The frozen rows of what was judged: decisions over metrics, and claims of the sources."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoPrimaryRow:
+    """What one co-primary metric adds to a decision."""
+
+    metric: str
+    estimate: float
+    """Treatment minus baseline, in the metric's unit."""
+    low: float | None
+    high: float | None
+    """Bounds of the 95 % interval; None where no test could run."""
+    sesoi: float
+    p_adjusted: float | None
+    better: bool
+    worse: bool
+    """Whether a difference is shown, at half the level and after all corrections."""
+    not_inferior: bool
+    """Whether the treatment is shown to lose less than ``sesoi``."""
+    equivalent: bool
+    heterogeneity_p: float | None = None
+    """p of: the difference is the same in all models; None with one model."""
+    signs_conflict: bool = False
+    late: bool = False
+    """Whether it, or its margin, was chosen after results had been seen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionRow:
+    """One treatment against the baseline over the co-primary metrics."""
+
+    recipe: str
+    baseline: str
+    treatment: str
+    outcome: str
+    """One of ``analysis.statistics.decision.Outcome``, or ``not tested``."""
+    metrics: tuple[CoPrimaryRow, ...]
+    """How pairs are ranked first, then how prompts are answered, where that is scored."""
+    costs: Mapping[str, float]
+    """``train_s``, ``train_tokens``, ``peak_memory_bytes`` -> treatment over baseline."""
+    n_models: int
+    n_seeds: tuple[int, int]
+    """Runs with scores of the baseline and of the treatment, of each model."""
+    n_examples: int
+    n_diverged: tuple[int, int]
+    n_begun: tuple[int, int]
+    """Finished runs of both arms, diverged ones among them, over all models."""
+    divergence_p: float | None = None
+    """Boschloo's p of: both arms diverge at the same rate; None where none did."""
+    reason: str = ""
+    """Why nothing could be tested, or what the corrections took back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairRow:
+    """Two arms in the family of all pairs."""
+
+    baseline: str
+    treatment: str
+    estimate: float
+    low: float
+    high: float
+    p_adjusted: float
+    """Holm's p-value over all pairs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestSetRow:
+    """The arms that none is shown to beat in one metric, on average of the models."""
+
+    metric: str
+    kept: tuple[str, ...]
+    pairs: tuple[PairRow, ...]
+    n_models: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimPart:
+    """One prediction of a claim, measured on one model or over all."""
+
+    prediction: str
+    """What must hold, in words."""
+    estimate: float | None
+    low: float | None
+    high: float | None
+    """Bounds of the 95 % interval; None where no test could run."""
+    digits: int
+    unit: str
+    is_difference: bool
+    """Whether the estimate is a difference, whose sign is always shown."""
+    detectable: float | None
+    """True difference that 80 % of such studies would find, in the same unit."""
+    p_value: float | None
+    p_adjusted: float | None
+    """Holm's p-value within the family."""
+    family_size: int
+    n: str
+    """What was counted: runs, pairs, trials."""
+    test: str
+    null_hypothesis: str
+    verdict: str
+    """One of ``analysis.statistics.verdicts.ClaimVerdict``."""
+    remark: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimRow:
+    """One claim of a source, judged on one model or over all."""
+
+    claim: str
+    source: str
+    sentence: str
+    made_at: str
+    """Model and data that the source made it on."""
+    here: str
+    """Size of the model and data here."""
+    recipe: str
+    verdict: str
+    """One of ``analysis.statistics.verdicts.ClaimVerdict``."""
+    parts: tuple[ClaimPart, ...]
+    remark: str = ""

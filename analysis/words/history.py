@@ -1,0 +1,70 @@
+"""What was done after results had been seen, one sentence each."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from analysis.judge.judged import Judged
+from analysis.printing import arm_name, settings
+from analysis.records.metrics import METRICS
+from analysis.records.study import StudyRecords
+
+
+def history(records: StudyRecords, judged: Judged) -> tuple[str, ...]:
+    """Tell what the plans keep of their own changes, and what the plan left open.
+
+    Changes before the first run had finished are no part of it.
+    """
+    sentences = []
+    for recipe, plan in records.plans.items():
+        stages = [*plan["amended"], plan]
+        for past, now in itertools.pairwise(stages):
+            n = past["finished_runs"]
+            if n and (changes := list(_changes(past, now))):
+                sentences.append(f"{recipe}: after {n} finished runs {'; '.join(changes)}.")
+        sentences += [
+            f"{recipe}: {event['what']} ({event['at'][:10]}, after {event['finished_runs']} "
+            "finished runs)."
+            for event in plan.get("history", ())
+        ]
+    sentences += [
+        f"The plan lacks {METRICS[name].label} or its margin, {judged.sesoi[name]:g}: it became "
+        "a co-primary metric after the results had been seen."
+        for name in judged.late
+    ]
+    if judged.instead_of:
+        sentences.append(
+            f"No run is scored in {METRICS[judged.instead_of].label}, on which the plan rests; "
+            "the verdict does without it or takes the next metric of answers."
+        )
+    return tuple(sentences)
+
+
+def _changes(past: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Say what a plan's amendment changed."""
+    if added := sorted(set(now["seeds"]) - set(past["seeds"])):
+        yield f"seeds {', '.join(map(str, added))} were added"
+    if past["paired"] != now["paired"]:
+        yield f"runs came to be compared {'by seed' if now['paired'] else 'unpaired'}"
+    metrics = [
+        tuple(plan.get("primary_metrics") or [plan.get("primary_metric", "")])
+        for plan in (past, now)
+    ]
+    if metrics[0] != metrics[1]:
+        before, after = (" and ".join(names) for names in metrics)
+        yield f"the deciding metric changed from {before} to {after}"
+    if past.get("secondary_metrics", ()) != now.get("secondary_metrics", ()):
+        yield "the secondary metrics changed"
+    if past["sesoi"] != now["sesoi"]:
+        before, after = (_sizes(plan["sesoi"]) for plan in (past, now))
+        yield f"the smallest effects of interest changed from {before} to {after}"
+    for arm in sorted({*past["arms"], *now["arms"]}):
+        old, new = past["arms"].get(arm), now["arms"].get(arm)
+        if old is None or new is None:
+            yield f"{arm_name(arm)} was {'added' if old is None else 'dropped'}"
+        elif old != new:
+            yield f"{arm_name(arm)} changed from {settings(old)} to {settings(new)}"
+
+
+def _sizes(sesoi: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {size:g}" for name, size in sorted(sesoi.items())) or "none"
