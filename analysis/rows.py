@@ -150,13 +150,26 @@ class SearchRow:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightRow:
-    """Which trial would have won, had the odds-ratio loss another weight."""
+    """Which trial would have won, had the loss beside NLL another weight."""
 
     weight: float
     trial: int
     settings: Mapping[str, float]
     nll: float
-    lor: float
+    second: float
+    """The loss beside NLL, ``TuningRow.second``."""
+    chosen: bool
+    """Whether these are the settings that the search chose."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontRow:
+    """A trial that no other beats in both NLL and ranking loss."""
+
+    trial: int
+    settings: Mapping[str, float]
+    nll: float
+    ranking: float
     chosen: bool
     """Whether these are the settings that the search chose."""
 
@@ -186,13 +199,17 @@ class TuningRow:
     seconds: float
     expected_best: tuple[BestOf, ...]
     importance: Mapping[str, float]
+    second: str
+    """The loss whose weight beside NLL is varied: the objective's own, where it has one."""
     weights: tuple[WeightRow, ...]
+    front: tuple[FrontRow, ...]
+    """Pareto front of NLL and ranking loss; empty where that loss is not on record."""
     early: tuple[EarlyRow, ...]
     last_step: int
     leader_from: int | None
     """Step from which on the trial that ends best leads."""
     meaning: Mapping[str, str]
-    """``expected``, ``importance``, ``weights``, ``early`` -> one sentence."""
+    """``expected``, ``importance``, ``weights``, ``front``, ``early`` -> one sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)

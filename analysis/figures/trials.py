@@ -33,7 +33,7 @@ EARLY: Final = FigureFile(
 )
 
 
-DASHES = dict(zip(SCORES, ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1))), strict=True))
+DASHES = dict(zip(SCORES, ("--", (0, (8, 2)), ":", "-.", (0, (5, 1, 1, 1, 1, 1))), strict=True))
 
 
 def draw_expected_best(rows: Sequence[TuningRow]) -> Figure:
