@@ -84,7 +84,7 @@ def test_unknown_keys_are_refused_with_the_nearest_name(
         ("search", {"space": {"sft": {"learning_rate": [1e-4]}}}, "it must have 2 entries"),
         ("arms", {"orpo": {"learning_rate": 1e-3}}, "orpo takes ['beta', 'learning_rate']"),
         ("arms", {"orpo": {"learning_rate": 1e-3, "beta": -1.0}}, "arms.orpo.beta is -1.0"),
-        ("arms", {"ORPO": {"learning_rate": 1e-3}}, "arms are base, sft, orpo"),
+        ("arms", {"ORPO": {"learning_rate": 1e-3}}, "arms are base, sft, sft-matched, orpo"),
         ("", {"name": "../elsewhere"}, "must be letters, digits"),
         ("", {"model": "gpt2"}, "model must be a table, not 'gpt2'"),
     ],
