@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 RECIPES = ("tiny-smollm2", "tiny-llama")
 DATA_SEED = 43
-TRIALS_PER_HYPERPARAMETER = 18
+TRIALS_PER_HYPERPARAMETER = 12
 TEST_SCORES = ("accuracy", "margin", "nll", "ranking", "exact_match", "rougeL")
 
 
