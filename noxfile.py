@@ -46,8 +46,8 @@ def types(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
-    """Run the tests; what follows `--` goes to pytest."""
-    _run(session, "pytest", *session.posargs)
+    """Run the tests on all cores, each file on one; what follows `--` goes to pytest."""
+    _run(session, "pytest", "--numprocesses=auto", "--dist=loadfile", *session.posargs)
 
 
 @nox.session(python=False)

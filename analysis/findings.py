@@ -36,6 +36,7 @@ from analysis.tables.trials import budget_remarks, tuning_rows
 from analysis.words import advice, notes
 from analysis.words import answer as wording
 from analysis.words.deviations import deviations
+from analysis.words.displacement import displacement
 from analysis.words.limits import cannot_conclude, failed_runs, search_remarks
 
 __all__ = [
@@ -109,6 +110,7 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
         tuning=tuning,
         rouge=rouge,
         rouge_remarks=rouge_remarks(rouge),
+        displacement=displacement(found),
         table_notes=notes.table_notes(records, (*contrasts, *pooled)),
         claims=claims,
         claim_remarks=claim_remarks(records, claims),

@@ -407,6 +407,8 @@ class Findings:
     rouge: tuple[RougeRow, ...] = ()
     rouge_remarks: tuple[str, ...] = ()
     """One sentence per recipe: what the published scoring does to the order of the arms."""
+    displacement: tuple[str, ...] = ()
+    """One sentence per trained arm that made chosen answers less likely as its margin grew."""
     table_notes: Mapping[str, str] = field(default_factory=dict)
     """Table -> what is tested in it, or that nothing is, and its numbers of cases."""
     claims: tuple[ClaimRow, ...] = ()

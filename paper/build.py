@@ -3,9 +3,7 @@
 # Heavy imports stand inside functions so that ``--help`` answers at once.
 # ruff: noqa: PLC0415
 
-import os
 import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from paper.compile import compile_pdf, missing_for_scripts
+
 if TYPE_CHECKING:
     from analysis.findings import FigureFile, Findings
 
 LOCAL, PUBLISHED, OUT = Path("runs/local"), Path("runs/published"), Path("paper/build")
-TEX_TIMEOUT_S = 120
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +31,7 @@ class BuildResult:
     pdf: Path | None
     """None where no PDF could be made."""
     hint: str | None
-    """Why there is no PDF and what to do about it."""
+    """Why there is no PDF, or none that prints every script, and what to do about it."""
 
 
 @click.command()
@@ -115,7 +114,10 @@ def write_report(findings: "Findings", figures: Sequence["FigureFile"], out: Pat
         figure.name: (out / "figures" / f"{figure.name}.svg").read_bytes() for figure in figures
     }
     html = _write(out / "report.html", render_html(findings, figures, images))
-    tex = _write(out / "report.tex", render_tex(findings, figures))
+    source = render_tex(findings, figures)
+    if missing := missing_for_scripts(source):
+        source = render_tex(findings, figures, scripts=False)
+    tex = _write(out / "report.tex", source)
     judged = _write(out / "findings.json", to_json(findings))
     shutil.copyfile(BIBLIOGRAPHY, out / BIBLIOGRAPHY.name)
     pdf, hint = compile_pdf(tex)
@@ -126,42 +128,8 @@ def write_report(findings: "Findings", figures: Sequence["FigureFile"], out: Pat
         tex=tex,
         findings=judged,
         pdf=pdf,
-        hint=hint,
+        hint=hint or missing,
     )
-
-
-def compile_pdf(tex: Path) -> tuple[Path | None, str | None]:
-    """Compile a LaTeX file beside itself; return the PDF, or a hint and no PDF.
-
-    The document holds text that models wrote, so that TeX may run no command
-    and open no file outside its folder.
-    """
-    pdf = tex.with_suffix(".pdf")
-    pdf.unlink(missing_ok=True)
-    if shutil.which("latexmk") is None or shutil.which("pdflatex") is None:
-        return None, (
-            "no report.pdf: latexmk or pdflatex is missing; on Debian install latexmk "
-            "texlive-latex-recommended texlive-fonts-recommended lmodern"
-        )
-    command = (
-        "latexmk", "-norc", "-g", "-pdf", "-interaction=nonstopmode", "-halt-on-error",
-        "-latexoption=-no-shell-escape", tex.name,
-    )  # fmt: skip
-    limits = {"openin_any": "p", "openout_any": "p", "shell_escape": "f"}
-    try:
-        subprocess.run(  # noqa: S603 (a fixed command and our own file name)
-            command,
-            cwd=tex.parent,
-            env=os.environ | limits,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=True,
-            timeout=TEX_TIMEOUT_S,
-        )
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
-        pdf.unlink(missing_ok=True)
-        return None, f"no report.pdf: LaTeX failed; {tex.with_suffix('.log')} says where"
-    return pdf, None
 
 
 def _write(path: Path, text: str) -> Path:

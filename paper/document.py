@@ -104,6 +104,7 @@ def _arms(findings: Findings) -> list[Block]:
     blocks: list[Block] = [
         _text("arms"),
         *(_table(results.arms(findings, recipe)) for recipe in findings.recipes),
+        *_list(findings.displacement),
         Fold(summary="What each score means", blocks=(Bullets(items=meanings),)),
     ]
     found = results.rouge(findings)

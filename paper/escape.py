@@ -2,13 +2,19 @@
 
 Models write what they like: markup, control characters, scripts that no TeX
 font has. Every function here returns ``Markup``, the one type that templates
-do not escape again.
+do not escape again. For pdfLaTeX a character without a font becomes its code
+point; with ``scripts``, for LuaLaTeX, it is printed, in its own direction.
 """
 
+import itertools
 import re
 import unicodedata
+from collections.abc import Callable, Iterable
 
 from markupsafe import Markup, escape
+
+from paper.bidi import MIRRORED, base_level, directed_runs
+from paper.scripts import break_between, language, script_runs, set_run
 
 CLIP_CHARACTERS = 1500
 """Longest text that the LaTeX report prints in full; a page must hold a table's cell."""
@@ -27,17 +33,65 @@ def printable(text: str) -> str:
     return "".join("\ufffd" if _is_invalid(character) else character for character in text)
 
 
-def tex(text: object) -> Markup:
+def tex(text: object, *, scripts: bool = False) -> Markup:
     """Escape one line of text for LaTeX; long words may break anywhere."""
     flat = re.sub(r"\s+", " ", _normalised(str(text)[:CLIP_CHARACTERS]))
-    return Markup(re.sub(r"\S+", lambda word: _tex_word(word.group()), flat) + _rest(str(text)))  # noqa: S704 (escaped above)
+    if not scripts:
+        return Markup(_tex_words(flat, "") + _rest(str(text)))  # noqa: S704 (escaped above)
+    ideographs = language(flat)
+    base = base_level(flat)
+    line = _directed(flat, base, lambda run: _tex_words(run, ideographs))
+    return Markup((rf"\rtl{{{line}}}" if base else line) + _rest(str(text)))  # noqa: S704 (escaped above)
 
 
-def generated_tex(text: str) -> Markup:
+def generated_tex(text: str, *, scripts: bool = False) -> Markup:
     """Escape generated text for LaTeX, keep its lines and clip its length."""
     lines = _normalised(text[:CLIP_CHARACTERS]).expandtabs(4).splitlines() or [""]
-    body = r"\hfil\break\strut{}".join(_tex_line(line) for line in lines)
-    return Markup(rf"\leavevmode\strut{{}}{body}{_rest(text)}")  # noqa: S704 (escaped above)
+    if not scripts:
+        return _paragraph((_tex_line(line, "") for line in lines), _rest(text))
+    ideographs = language(text)
+    bases = [base_level(SPEAKER.sub("", line)) for line in lines]
+    written = [
+        _directed(line, base, lambda run: _tex_line(run, ideographs))
+        for line, base in zip(lines, bases, strict=True)
+    ]
+    paragraphs = [
+        (base, [written[place] for place in group])
+        for base, group in itertools.groupby(range(len(lines)), key=bases.__getitem__)
+    ]
+    last = len(paragraphs) - 1
+    return Markup("").join(
+        _paragraph(part, _rest(text) * (number == last), is_rtl=bool(base))
+        for number, (base, part) in enumerate(paragraphs)
+    )
+
+
+SPEAKER = re.compile(r"^(system|user|assistant|tool): ")
+"""What names a turn in a printed prompt; it says nothing about its direction."""
+
+
+def _paragraph(lines: Iterable[str], rest: str, *, is_rtl: bool = False) -> Markup:
+    body = r"\leavevmode\strut{}" + r"\hfil\break\strut{}".join(lines)
+    if is_rtl:
+        end = rf"\ltr{{{rest}}}" if rest else ""
+        return Markup(rf"\rtlparagraph{{{body}{end}}}")  # noqa: S704 (its lines are escaped)
+    return Markup(body + rest)  # noqa: S704 (its lines are escaped)
+
+
+def _directed(line: str, base: int, escaped: Callable[[str], str]) -> str:
+    """Escape a line run by run, each in its direction; brackets turn round."""
+    runs = directed_runs(line, base)
+    if all(level == 0 for level, _ in runs):
+        return escaped(line)
+    inner = [
+        (level > 0, escaped(run.translate(MIRRORED) if level == 1 else run), level)
+        for level, run in runs
+    ]
+    parts = []
+    for turned, group in itertools.groupby(inner, key=lambda part: part[0]):
+        text = "".join(rf"\ltr{{{run}}}" if level == 2 else run for _, run, level in group)
+        parts.append(rf"\rtl{{{text}}}" if turned and not base else text)
+    return "".join(parts)
 
 
 _CODEPOINT = Markup('<span class="codepoint">{}</span>')
@@ -69,6 +123,24 @@ LONG_WORD = 18
 """Characters from which a word gets break points of its own."""
 
 
+def _tex_words(text: str, ideographs: str) -> str:
+    return re.sub(r"\S+", lambda word: _in_scripts(word.group(), ideographs, _tex_word), text)
+
+
+def _in_scripts(word: str, ideographs: str, latin: Callable[[str], str]) -> str:
+    """Escape a word, its runs of other scripts in theirs; none where there is no language."""
+    if not ideographs or word.isascii():
+        return latin(word)
+    runs = script_runs(word, ideographs, _is_printed)
+    parts = [set_run(script, run) if script else latin(run) for script, run in runs]
+    breaks = [break_between(one, other) for one, other in itertools.pairwise(runs)]
+    return "".join(itertools.chain(*zip(parts, [*breaks, ""], strict=True)))
+
+
+def _is_printed(character: str) -> bool:
+    return character in _TEX or _is_plain(character)
+
+
 def _tex_word(word: str) -> str:
     if len(word) < LONG_WORD:
         return _tex_characters(word)
@@ -78,12 +150,14 @@ def _tex_word(word: str) -> str:
     return r"\allowbreak{}".join(_tex_characters(part) for part in parts)
 
 
-def _tex_line(line: str) -> str:
+def _tex_line(line: str, ideographs: str) -> str:
     parts = re.split(r"(^ +| {2,})", line)
     return "".join(
         r"\ " * len(part)
         if number % 2
-        else re.sub(r"[^ ]+", lambda word: _tex_letters(word.group()), part)
+        else re.sub(
+            r"[^ ]+", lambda word: _in_scripts(word.group(), ideographs, _tex_letters), part
+        )
         for number, part in enumerate(parts)
     )
 

@@ -8,6 +8,8 @@ measured.
 # Heavy imports stand inside functions so that ``--help`` answers at once.
 # ruff: noqa: PLC0415
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,7 @@ from paper.build import PUBLISHED
 from paper.render import markdown_environment
 
 if TYPE_CHECKING:
-    from analysis.findings import Findings
+    from analysis.findings import BenchRow, Findings
 
 README = Path("README.md")
 BEGIN = "<!-- written by `python -m paper.readme` from runs/published: begin -->"
@@ -67,9 +69,18 @@ def bench_block(findings: "Findings") -> str:
     """Render the costs beside TRL's as Markdown, or how to measure them."""
     from paper.tables import costs
 
-    if findings.bench is None:
+    bench = findings.bench
+    if bench is None:
         return _render("bench.md", costs=None)
-    return _render("bench.md", costs=costs.bench(findings.bench), remarks=findings.bench.remarks)
+    shown = dataclasses.replace(bench, rows=headlines(bench.rows))
+    return _render("bench.md", costs=costs.bench(shown), n_rows=len(bench.rows))
+
+
+def headlines(rows: Sequence["BenchRow"]) -> "tuple[BenchRow, ...]":
+    """Choose one row each for time, memory and a whole search: the last of its kind."""
+    kinds = ("training step, HH-RLHF, float32", "peak memory", "search")
+    last = [next((row for row in reversed(rows) if row.subject.startswith(k)), None) for k in kinds]
+    return tuple(row for row in last if row is not None)
 
 
 def _render(template: str, **values: object) -> str:

@@ -7,6 +7,7 @@ layout only; ``paper.document`` holds the order, ``paper.tables`` the cells,
 
 import base64
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jinja2
@@ -16,6 +17,7 @@ from analysis.findings import FigureFile, Findings
 from paper.document import build_document
 from paper.escape import generated_html, generated_tex, printable, tex
 from paper.prose import FOLDER, Reference, prose_html, prose_tex, read_references
+from paper.scripts import FONTS, scripts_of
 
 
 def render_html(
@@ -41,10 +43,25 @@ def render_html(
     return printable(page)
 
 
-def render_tex(findings: Findings, figures: Sequence[FigureFile]) -> str:
-    """Render the report as LaTeX; it expects ``figures/<name>.pdf`` beside it."""
-    template = tex_environment().get_template("report.tex")
-    return template.render(document=build_document(findings, figures))
+def render_tex(findings: Findings, figures: Sequence[FigureFile], *, scripts: bool = True) -> str:
+    """Render the report as LaTeX; it expects ``figures/<name>.pdf`` beside it.
+
+    The document is pdfLaTeX's, unless texts hold other scripts: then it is
+    LuaLaTeX's, as its first line says.
+
+    Args:
+        findings: what the report says.
+        figures: the figures, in the order in which they appear.
+        scripts: print other scripts; else their characters are code points, and
+            the document is pdfLaTeX's whatever it holds.
+    """
+    template = tex_environment(scripts=scripts).get_template("report.tex")
+    document = build_document(findings, figures)
+    source = template.render(document=document, is_lua=False, fonts={})
+    if not (found := scripts_of(source)):
+        return source
+    fonts = {name: FONTS[name] for name in found if name in FONTS}
+    return template.render(document=document, is_lua=True, fonts=fonts)
 
 
 def html_environment(references: Sequence[Reference]) -> jinja2.Environment:
@@ -62,14 +79,14 @@ def markdown_environment() -> jinja2.Environment:
     return _environment()
 
 
-def tex_environment() -> jinja2.Environment:
-    """Build the environment that escapes for LaTeX.
+def tex_environment(*, scripts: bool = False) -> jinja2.Environment:
+    """Build the environment that escapes for LaTeX, with other scripts or without.
 
     Values pass ``finalize``, which escapes all but ``Markup``; autoescape stays
     on so that macros return ``Markup`` and are not escaped a second time.
     """
     environment = _environment(
-        finalize=lambda value: value if isinstance(value, Markup) else tex(value),
+        finalize=lambda value: value if isinstance(value, Markup) else tex(value, scripts=scripts),
         block_start_string="((*",
         block_end_string="*))",
         variable_start_string="(((",
@@ -77,7 +94,10 @@ def tex_environment() -> jinja2.Environment:
         comment_start_string="((=",
         comment_end_string="=))",
     )
-    environment.filters |= {"generated": generated_tex, "prose": prose_tex}
+    environment.filters |= {
+        "generated": partial(generated_tex, scripts=scripts),
+        "prose": prose_tex,
+    }
     return environment
 
 

@@ -33,6 +33,10 @@ class RecordError(StudyError):
     """Records of runs are missing, damaged or belong to another study."""
 
 
+class UnreadableError(RecordError):
+    """A record that this user may not read, and which may be sound."""
+
+
 def require(condition: bool, message: str) -> None:
     """Raise a ConfigError with the message unless the condition holds."""
     if not condition:

@@ -153,6 +153,7 @@ def make_examples(rng, arm):
             "rouge2": only_generated((rouge * 0.6).tolist()),
             "rougeL": only_generated((rouge * 0.9).tolist()),
             "exact_match": only_generated((rng.random(n) < quality).astype(float).tolist()),
+            "distinct_2": only_generated((1 - rouge / 10).tolist()),
         }
     )
 
@@ -177,7 +178,15 @@ def scores_of(frame):
         "chosen_logps": np.mean(chosen),
         "rejected_logps": np.mean(rejected),
     }
-    for name in ("rouge1", "rouge2", "rougeL", "response_tokens", "ended", "exact_match"):
+    for name in (
+        "rouge1",
+        "rouge2",
+        "rougeL",
+        "response_tokens",
+        "ended",
+        "exact_match",
+        "distinct_2",
+    ):
         values = [float(row[name]) for row in rows if not pd.isna(row[name])]
         scores[name] = np.mean(values)
     return {name: float(value) for name, value in scores.items()}
@@ -231,7 +240,7 @@ def _workbench():
     split = {"pairs": N_EXAMPLES, "fingerprint": digest("split")}
     return SimpleNamespace(
         data_summary={"train": split, "validation": split, "test": split, "source": "toy"},
-        base=SimpleNamespace(resolved={}),
+        base=SimpleNamespace(resolved={}, checked=None),
         device="cpu",
     )
 

@@ -114,8 +114,8 @@ def scores_of(runs: Sequence[RunRecord], metric: str) -> Scores | None:
     if not runs:
         return None
     columns = [example_scores(run.examples).get(metric) for run in runs]
-    if columns[0] is None or columns[0].isna().all():
-        return None
+    if any(column is None or column.isna().all() for column in columns):
+        return None  # no answers, or some records are older than the score
     present = columns[0].notna().to_numpy()
     return Scores(
         seeds=tuple(run.seed for run in runs),

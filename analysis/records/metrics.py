@@ -8,8 +8,17 @@ import pandas as pd
 
 from analysis.rows import Metric
 
-GENERATED = ("response_tokens", "ended", "rouge1", "rouge2", "rougeL", "exact_match")
-"""Scores of generated answers; null for pairs that none was generated for."""
+GENERATED = (
+    "response_tokens",
+    "ended",
+    "rouge1",
+    "rouge2",
+    "rougeL",
+    "exact_match",
+    "distinct_2",
+)
+"""Scores of generated answers; null for pairs that none was generated for. One for
+each distinct prompt; in older records for each pair, and without ``distinct_2``."""
 
 
 LARGEST_LOGP = -1e-7
@@ -81,6 +90,11 @@ METRICS = _metrics(
     (
         "ended", "answers that end by themselves", "", True, 3,
         "Share of generated answers that end within the limit of new tokens.",
+    ),
+    (
+        "distinct_2", "distinct word pairs", "", None, 3,
+        ("Share of distinct ones among an answer's pairs of neighbouring words, its reasoning "
+        "included; near 0 where it goes round in circles."),
     ),
 )  # fmt: skip
 """Every score that is reported, in the order of the tables."""

@@ -2,7 +2,7 @@
 
 Shapes: ``(..., S, N)`` holds scores of S training runs on the same N held-out
 examples, for any leading axes of studies.
-Sources: METHODS.md, section 2; Cochran and Cox (1957); Welch (1947).
+Sources: METHODS.md, section 2; Cochran and Cox (1950); Welch (1947).
 """
 
 from collections.abc import Sequence

@@ -39,7 +39,7 @@ MEMORY = (
 )
 
 
-ANSWERS = {UNTRAINED: "the base's rambling ones", BASELINE: "brief ones after SFT"}
+ANSWERS = {UNTRAINED: "untuned base (long answers)", BASELINE: "after SFT (short answers)"}
 
 
 GPU = (

@@ -85,9 +85,9 @@ def _arms(records: StudyRecords, recipe: str) -> str:
     pairs = 0 if run is None or run.examples is None else len(run.examples)
     answers = 0 if run is None else len(run.generations)
     return (
-        f"{UNTESTED} n: the seeds in the table, {pairs} held-out pairs, {answers} of them "
-        "answered. Whether arms differ, and what could have been detected, stands in the section "
-        "on tests."
+        f"{UNTESTED} n: the seeds in the table, {pairs} held-out pairs, answers to {answers} "
+        "of their prompts. Whether arms differ, and what could have been detected, stands in the "
+        "section on tests."
     )
 
 

@@ -46,7 +46,7 @@ def bench(measured: Bench, note: str = "") -> Table:
             Column(head="Cost", width=0.39),
             Column(head="Compared with", width=0.25),
             Column(head="This study", width=0.13, number=True),
-            Column(head="There", width=0.13, number=True),
+            Column(head="Baseline", width=0.13, number=True),
             Column(head="Ratio", width=0.1, number=True),
         ),
         groups=one_group(

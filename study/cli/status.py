@@ -6,7 +6,7 @@ from typing import Any
 
 from study.arms import ARMS, UNTRAINED, arms_in_order
 from study.config.recipe import load_recipe, recipe_names
-from study.errors import RecordError
+from study.errors import RecordError, UnreadableError
 from study.records.files import read_json, read_jsonl
 from study.records.layout import (
     BEST,
@@ -58,7 +58,10 @@ def _searches(runs: Path, recipe: str) -> list[Row]:
         if arm in ARMS and ARMS[arm].tuned_as is not None:
             continue  # another arm's search finds its settings
         folder = search_folder(runs, recipe, arm)
-        faults = search_faults(folder)
+        try:
+            faults = search_faults(folder)
+        except UnreadableError as error:
+            faults = [str(error)]
         n_trials = 0 if faults else len(list(read_jsonl(folder / TRIALS)))
         workers = leases(folder, WORKER)
         rows.append(
@@ -88,8 +91,11 @@ def _trained_arms(runs: Path, recipe: str) -> list[str]:
 def _search_state(folder: Path, n_trials: int, workers: Sequence[Lease], *, queued: bool) -> str:
     if any(worker.held for worker in workers):
         return "running"
-    if search_faults(folder):
-        return "damaged"
+    try:
+        if search_faults(folder):
+            return "damaged"
+    except UnreadableError:
+        return "unreadable"
     if queued:
         return "queued"
     best = read_json(folder / BEST)
@@ -174,8 +180,11 @@ def _run_state(folder: RunFolder, *, queued: bool) -> str:
 
 
 def _run_detail(folder: RunFolder) -> str:
-    if faults := folder.faults():
-        return faults[0]
+    try:
+        if faults := folder.faults():
+            return faults[0]
+    except UnreadableError as error:
+        return str(error)
     record = folder.record()
     if record is None:
         return ""

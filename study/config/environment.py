@@ -1,4 +1,4 @@
-"""What a run ran on; the one place that reads the environment."""
+"""What a run ran on: versions, device, commit and time, for its record."""
 
 import datetime as dt
 import functools

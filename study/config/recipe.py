@@ -88,7 +88,7 @@ class AdapterConfig:
     dropout: float
     """Dropout probability before the adapter's first matrix."""
     target_modules: tuple[str, ...]
-    """Names of the linear layers that get an adapter."""
+    """Names of the linear layers that get an adapter; ``["all-linear"]`` is all but the output."""
 
     def __post_init__(self) -> None:
         """Refuse ranks and probabilities that mean nothing."""
@@ -197,7 +197,7 @@ class EvaluationConfig:
     """How held-out pairs are scored."""
 
     generated_answers: int
-    """Test prompts answered by generation; 0 generates none."""
+    """Distinct test prompts answered by generation; 0 generates none."""
     max_new_tokens: int
     batch_pairs: int
     """Pairs or prompts per forward pass; changes speed, never scores."""

@@ -81,7 +81,7 @@ def packed_attention(
         out = attend_in_rows(q, k, v, sequences, scaling=scaling, dropout=dropout)
     else:
         out = kernel(q, k, v, sequences, scaling)
-    return out[None], None
+    return out[None].contiguous(), None  # architectures take views of it
 
 
 def longest_plain_row(causal: Any) -> float:

@@ -13,7 +13,7 @@ Shapes: T tokens of a batch, N labels, B pairs, H hidden size, V vocabulary.
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,9 @@ from study.losses import PairLogps
 
 log = logging.getLogger(__name__)
 
+Layout = Literal["packed", "padded", "plain"]
+"""How a batch is computed: each token once; rows of one answer each through the decoder and this
+engine's output layer; the same rows through the model's own forward pass, all logits kept."""
 
 PADDED_NOTE = (
     "%s: attention is plainly causal over %s tokens at most (sliding window, soft capping, sinks "
@@ -66,47 +69,87 @@ def install(causal: Any, *, attention: str = "auto") -> None:
             layout throughout, ``sdpa`` the rows form on every device.
     """
     original = causal.forward
-    longest = 0 if attention == "eager" else longest_plain_row(causal)
+    causal.longest_packed_row = 0 if attention == "eager" else longest_plain_row(causal)
+    causal.keeps_own_forward = False
+    causal.own_attention = causal.config._attn_implementation  # noqa: SLF001 - no public word
     say_once = functools.cache(log.warning)
 
     @functools.wraps(original)
     def forward(*args: Any, packed: dict[str, Any] | None = None, **kwargs: Any) -> Any:
         if packed is None:
             return original(*args, **kwargs)
-        if packed["longest_key"] <= longest:
+        if causal.keeps_own_forward:
+            return _plain_logps(original, packed)
+        if packed["longest_key"] <= causal.longest_packed_row:
             hidden = _packed_hidden(causal, packed)
         else:
-            say_once(PADDED_NOTE, type(causal).__name__, longest)
+            say_once(PADDED_NOTE, type(causal).__name__, causal.longest_packed_row)
             hidden = _padded_hidden(causal, packed)
         predicting = hidden.index_select(0, packed["label_at"])
         return label_logps(head_of(causal), predicting, packed["labels"])
 
     causal.forward = forward
     fuse_norms(causal)
-    if longest:
+    if causal.longest_packed_row:
         causal.set_attn_implementation(ONLY_ROWS if attention == "sdpa" else ATTENTION)
+
+
+def use_layout(causal: Any, layout: Layout) -> None:
+    """Keep an installed model to a slower layout from now on, with its own attention."""
+    if layout != "packed":
+        causal.longest_packed_row = 0
+        causal.keeps_own_forward = layout == "plain"
+        causal.set_attn_implementation(causal.own_attention)
 
 
 def _packed_hidden(causal: Any, batch: dict[str, Any]) -> Tensor:
     """Return the hidden state of each token, (T, H), computing each once."""
-    hidden = causal.get_decoder()(
+    decoder = causal.get_decoder()
+    hidden = decoder(
         inputs_embeds=_embed(causal.get_input_embeddings(), batch["input_ids"]),
         position_ids=batch["position_ids"],
         attention_mask=batch["input_ids"].new_zeros(1, 1, 1, 1),  # 4-D masks are left alone
         use_cache=False,
         sequences=Sequences(*(batch[name] for name in Sequences._fields)),
+        **_per_layer(decoder, batch["input_ids"]),
     ).last_hidden_state[0]
     return cast(Tensor, hidden)
 
 
 def _padded_hidden(causal: Any, batch: dict[str, Any]) -> Tensor:
     """Return the same from right-padded rows through the model's own attention."""
-    ids, hidden = batch["input_ids"][0], []
+    ids, hidden, decoder = batch["input_ids"][0], [], causal.get_decoder()
     for index, n_rows in zip(batch["row_index"], batch["n_rows"], strict=True):
-        embeds = _embed(causal.get_input_embeddings(), ids[index].view(n_rows, -1))
-        rows = causal.get_decoder()(inputs_embeds=embeds, use_cache=False).last_hidden_state
-        hidden.append(rows.flatten(0, 1))
+        rows = ids[index].view(n_rows, -1)
+        embeds = _embed(causal.get_input_embeddings(), rows)
+        given = {"inputs_embeds": embeds, "use_cache": False, **_per_layer(decoder, rows)}
+        hidden.append(decoder(**given).last_hidden_state.flatten(0, 1))
     return torch.cat(hidden).index_select(0, batch["row_place"])
+
+
+def _per_layer(decoder: Any, input_ids: Tensor) -> dict[str, Tensor]:
+    """Return a second embedding that every layer of Gemma 3n or 4 takes, by its name.
+
+    From embeddings alone Gemma 3n leaves it out, and Gemma 4 searches its first
+    embedding for the tokens, in memory of tokens x vocabulary x hidden size.
+    """
+    if not getattr(decoder, "hidden_size_per_layer_input", None):
+        return {}
+    return {"per_layer_inputs": decoder.get_per_layer_inputs(input_ids)}
+
+
+def _plain_logps(forward: Callable[..., Any], batch: dict[str, Any]) -> Tensor:
+    """Return the labels' log-probabilities, (N,), from the model's own logits of padded rows."""
+    ids, places, labels = batch["input_ids"][0], batch["row_place"][batch["label_at"]], []
+    logps, first = [], 0
+    for index, n_rows in zip(batch["row_index"], batch["n_rows"], strict=True):
+        rows = forward(input_ids=ids[index].view(n_rows, -1), use_cache=False).logits.flatten(0, 1)
+        (mine,) = ((places >= first) & (places < first + len(index))).nonzero(as_tuple=True)
+        wide = rows[places[mine] - first].to(torch.promote_types(rows.dtype, torch.float32))
+        labels.append(mine)
+        logps.append(wide.log_softmax(-1).gather(1, batch["labels"][mine, None])[:, 0])
+        first += len(index)
+    return torch.cat(logps).index_select(0, torch.cat(labels).argsort())
 
 
 def _embed(layer: Any, input_ids: Tensor) -> Tensor:

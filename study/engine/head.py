@@ -1,5 +1,6 @@
 """The output layer where labels are, in chunks, with a log-softmax in float32."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
@@ -13,6 +14,15 @@ from study.errors import ModelError
 
 LOGITS_PER_CHUNK, LOGITS_PER_CHUNK_ON_CPU = 2**26, 2**21
 """Elements of one chunk of float32 logits: 256 MiB, and 8 MiB, which a cache holds."""
+
+SCALES = ("logit_scale", "lm_head_multiplier")
+"""What configurations call a factor of the logits: Cohere, Falcon-H1."""
+
+SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+"""What configurations call a soft cap of the logits: Gemma, RecurrentGemma, xLSTM."""
+
+MULTIPLIES = ("hyperclovax",)
+"""Model types whose ``logits_scaling`` is a factor; Granite's and others' is a divisor."""
 
 
 class Head(NamedTuple):
@@ -107,8 +117,8 @@ def _logits(head: Head, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return logits (n, V), and tanh of the capped ones."""
     logits = F.linear(hidden, head.weight, head.bias)
     if head.trained_ids is not None and head.trained_rows is not None:
-        trained = F.linear(hidden, head.trained_rows.to(hidden.dtype))
-        logits[:, head.trained_ids] = trained
+        bias = None if head.bias is None else head.bias[head.trained_ids]
+        logits[:, head.trained_ids] = F.linear(hidden, head.trained_rows.to(hidden.dtype), bias)
     if head.scale == 1 and head.softcap is None:
         return logits, None
     logits = head.scale * logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -142,14 +152,15 @@ def head_of(causal: Any) -> Head:
         trained_ids=trained_ids,
         trained_rows=trained_rows,
         scale=_logit_scale(config),
-        softcap=getattr(config, "final_logit_softcapping", None),
+        softcap=next(filter(None, (getattr(config, name, None) for name in SOFTCAPS)), None),
     )
 
 
 def _logit_scale(config: Any) -> float:
-    """Return what a model multiplies its logits by; Granite divides instead."""
-    divisor = getattr(config, "logits_scaling", None) or 1.0
-    return float(getattr(config, "logit_scale", None) or 1.0) / divisor
+    """Return what a model multiplies its logits by."""
+    factor = math.prod(float(getattr(config, name, None) or 1.0) for name in SCALES)
+    scaling = float(getattr(config, "logits_scaling", None) or 1.0)
+    return factor * scaling if config.model_type in MULTIPLIES else factor / scaling
 
 
 def trained_tokens(layer: Any) -> tuple[Any, Tensor | None, Tensor | None]:

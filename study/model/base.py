@@ -6,6 +6,7 @@ was trained before it.
 """
 
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,19 +14,33 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from study.config.canonical import digest
 from study.config.recipe import ModelConfig
 from study.data.rehearsal import rehearse
 from study.data.templates import CHATML, read_template
-from study.data.tokens import end_of_turn, prepare_tokenizer
-from study.engine.forward import install
+from study.data.tokens import CHATML_TOKENS, PAD_TOKEN, end_of_turn, prepare_tokenizer
+from study.engine.forward import Layout, install
+from study.engine.greedy import Generation
 from study.errors import ModelError, first_line
-from study.records.files import checksum
+from study.model.folder import check_folder, fingerprint
 
 if TYPE_CHECKING:
     from study.model.toy import Progress
 
 TOY = "toy:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfCheck:
+    """What serves a model, and how far each way that was tried is from its own."""
+
+    layout: Layout
+    generation: Generation
+    tolerance_nats: float
+    layout_off_nats: dict[str, float | None]
+    """Layout -> largest difference of a token's log-probability, or in 16 bits their root
+    mean square; None where it failed."""
+    generation_off_nats: dict[str, float | None]
+    """Way -> the same of how far chosen tokens are below those that the model prefers."""
 
 
 @dataclass
@@ -42,6 +57,8 @@ class Base:
     """Of the weights that are not quantised; mixed precision where it is bfloat16."""
     resolved: dict[str, str] = field(default_factory=dict)
     """What ``auto`` and ``main`` meant here: dtype, quantisation, commit of the weights."""
+    checked: SelfCheck | None = None
+    """What the check of the model against itself found, once it is made."""
     initial: dict[str, torch.Tensor] | None = None
     """Trainable parameters of a freshly attached adapter, by name."""
 
@@ -78,31 +95,67 @@ def load_base(config: ModelConfig, *, device: str, progress: "Progress | None" =
     name = _locate(config.name, progress)
     tokenizer, trained_token_ids = load_tokenizer(config, progress=progress)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             name,
             dtype=pick_dtype(config, where),
             use_safetensors=True,
             quantization_config=quantization_config(config, where),
             device_map={"": where},
             attn_implementation=_attention(config, where),
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            output_loading_info=True,
             **_hub_options(config),
         )
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot load model {config.name!r}: {_hub_hint(error)}") from error
-    _grow_embeddings(model, len(tokenizer))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a configuration may name anything
+        raise ModelError(f"cannot load model {config.name!r}: {_why(error)}") from error
+    model, loading = loaded
+    _refuse_other_weights(config.name, loading)
+    commit = getattr(model.config, "_commit_hash", None) or fingerprint(
+        Path(name), weights_only=config.name.startswith(TOY)
+    )
+    return prepare_base(model, tokenizer, trained_token_ids, config, device=where, commit=commit)
+
+
+def prepare_base(
+    model: Any,
+    tokenizer: Any,
+    trained_token_ids: tuple[int, ...],
+    config: ModelConfig,
+    *,
+    device: torch.device,
+    commit: str,
+) -> Base:
+    """Make a model that transformers has loaded ready for the engine and for adapters.
+
+    Raises:
+        ModelError: its embeddings cannot be found or enlarged.
+    """
+    try:
+        new = _new_tokens_of_chat(model, tokenizer)
+        _grow_embeddings(model, 1 + max(tokenizer.get_vocab().values()))
+    except ModelError:
+        raise
+    except Exception as error:  # any architecture's own code may run here
+        raise ModelError(
+            f"{type(model).__name__} has no embeddings that can take the tokens of a chat: "
+            f"{first_line(error)}; choose another base model"
+        ) from error
     model.generation_config.eos_token_id = end_of_turn(tokenizer)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     _keep_nf4_exact(model)
     install(model, attention=config.attention)
     model.requires_grad_(False)
     model.eval()
-    dtype = pick_dtype(config, where)
+    dtype = pick_dtype(config, device)
     resolved = {
         "dtype": str(dtype).removeprefix("torch."),
         "quantization": config.quantization,
-        "commit": str(getattr(model.config, "_commit_hash", None) or _fingerprint(Path(name))),
+        "commit": commit,
     }
-    return Base(model, tokenizer, where, trained_token_ids, dtype, resolved)
+    trained = tuple(dict.fromkeys((*trained_token_ids, *new)))
+    return Base(model, tokenizer, device, trained, dtype, resolved)
 
 
 def load_tokenizer(
@@ -119,10 +172,8 @@ def load_tokenizer(
     name = _locate(config.name, progress)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(config))
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"cannot load the tokenizer of {config.name!r}: {_hub_hint(error)}"
-        ) from error
+    except Exception as error:  # its files may hold anything
+        raise ModelError(f"cannot load the tokenizer of {config.name!r}: {_why(error)}") from error
     return tokenizer, prepare_as_asked(tokenizer, config)
 
 
@@ -182,14 +233,50 @@ def _locate(name: str, progress: "Progress | None") -> str:
         folder = Path(name).expanduser()
         if not (folder / "config.json").is_file():
             raise ModelError(f"model folder {name} has no config.json; name a folder as on the Hub")
+        check_folder(folder)
         return str(folder)
     return name
 
 
-def _fingerprint(folder: Path) -> str:
-    """Stand in for the commit of a local folder: a SHA-256 of its weights."""
-    files = sorted(folder.glob("*.safetensors"))
-    return f"sha256:{digest([[path.name, checksum(path)] for path in files])[:16]}"
+def _refuse_other_weights(name: str, loading: Mapping[str, Any]) -> None:
+    """Refuse weights that do not fill the model: transformers draws the rest at random."""
+    missing = sorted(loading["missing_keys"])
+    mismatched = sorted(str(key[0]) for key in loading["mismatched_keys"])
+    for keys, fault in ((missing, "lack"), (mismatched, "have another shape of")):
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            raise ModelError(
+                f"cannot load model {name!r}: its weights {fault} {', '.join(keys[:3])}{more}, "
+                "which its config.json asks for; the two do not belong together"
+            )
+
+
+def _new_tokens_of_chat(model: Any, tokenizer: Any) -> list[int]:
+    """Return ids without a row in the embedding that the chat template writes, to be trained.
+
+    Other special tokens stand in no text.
+
+    Raises:
+        ModelError: ordinary tokens have no row either.
+    """
+    n_rows = model.get_input_embeddings().weight.shape[0]
+    beyond = {token: at for token, at in tokenizer.get_vocab().items() if at >= n_rows}
+    added = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    ends = {*CHATML_TOKENS, tokenizer.bos_token, tokenizer.eos_token}
+    written = {
+        token
+        for token in beyond
+        if token in ends or (token in added and token in tokenizer.chat_template)
+    }
+    unknown = set(beyond) - written - {PAD_TOKEN, *tokenizer.all_special_tokens}
+    if unknown:
+        first = min(unknown, key=beyond.__getitem__)
+        raise ModelError(
+            f"the tokenizer has {len(tokenizer)} tokens and the model {n_rows} embeddings: "
+            f"{len(unknown)} tokens such as {first!r} were never trained; take the tokenizer "
+            "that the model was trained with"
+        )
+    return sorted(beyond[token] for token in written - {tokenizer.pad_token})
 
 
 def _hub_options(config: ModelConfig) -> dict[str, Any]:
@@ -247,6 +334,14 @@ def _grow_embeddings(model: Any, n_tokens: int) -> None:
     with torch.no_grad():
         for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
             layer.weight[n_old:] = layer.weight[:n_old].mean(dim=0)
+
+
+def _why(error: Exception) -> str:
+    """Say why transformers could not load something, and where to look."""
+    if isinstance(error, OSError) or type(error) is ValueError:
+        return _hub_hint(error)
+    told = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {told}; its config.json or tokenizer files ask for it"
 
 
 def _hub_hint(error: BaseException) -> str:

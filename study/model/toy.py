@@ -19,6 +19,7 @@ from study.config.canonical import digest
 from study.config.environment import cache_folder
 from study.data.toy import RIGHT_SHARE, WRONG_SHARE, plain_texts
 from study.errors import ConfigError, ModelError
+from study.records.files import follow_umask
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig, PreTrainedTokenizerFast
@@ -110,6 +111,7 @@ def _pretrain(shape: str, folder: Path, progress: Progress) -> None:
         model.save_pretrained(finished)
         tokenizer.save_pretrained(finished)
         (finished / "toy.json").write_text(json.dumps({**PRETRAINING, "shape": shape}))
+        follow_umask(finished)
         with contextlib.suppress(FileExistsError):
             os.rename(finished, folder)
 

@@ -17,6 +17,7 @@ from study.data.tokens import USELESS, encode, fingerprint_tokens
 from study.engine.encoded import Encoded
 from study.errors import DataError, RowError
 from study.model.base import Base, load_base
+from study.model.selfcheck import check_base
 from study.records.folders import facts_of
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def open_workbench(recipe: Recipe, *, device: str, progress: "Progress | None" =
     for name in ("train", "validation", "test"):
         encoded[name], reasons = encode_split(getattr(splits, name), base, recipe)
         left_out |= {f"{reason}, {name}": n for reason, n in reasons.items()}
+    base.checked = check_base(base, recipe.adapter, longest_row=_longest_row(recipe, encoded))
     gc.collect()
     gc.freeze()  # the base and the pairs stay: spare every later collection the walk over them
     held_out = [*splits.validation, *splits.test]
@@ -88,6 +90,16 @@ def open_workbench(recipe: Recipe, *, device: str, progress: "Progress | None" =
         test=encoded["test"],
         pairs={pair.example_id: pair for pair in held_out},
         data_summary=summary,
+    )
+
+
+def _longest_row(recipe: Recipe, encoded: dict[str, list[Encoded]]) -> int:
+    """Return the most tokens of a prompt with an answer, given or to be generated."""
+    n_new = recipe.evaluation.max_new_tokens if recipe.evaluation.generated_answers else 0
+    return max(
+        len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids), n_new)
+        for pairs in encoded.values()
+        for pair in pairs
     )
 
 

@@ -4,13 +4,13 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from study.config.canonical import digest
-from study.errors import RecordError
+from study.errors import RecordError, UnreadableError
 
 RESOLVED, CHECKSUM = "resolved.json", "checksum"
 
@@ -22,11 +22,14 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
     Raises:
         RecordError: the file is not a whole JSON object, or was changed.
+        UnreadableError: this user may not read it.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except PermissionError as error:
+        raise unreadable(path) from error
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}; name another --runs") from error
     except ValueError as error:
@@ -36,6 +39,14 @@ def read_json(path: Path) -> dict[str, Any] | None:
     if CHECKSUM in value and value.pop(CHECKSUM) != digest(value):
         raise RecordError(f"{path} is damaged (changed since it was written)")
     return value
+
+
+def unreadable(path: Path) -> UnreadableError:
+    """Return the error of a file that belongs to somebody else."""
+    return UnreadableError(
+        f"{path} may not be read by this user; ask its owner for leave to (chmod a+r), or name "
+        "another --runs"
+    )
 
 
 def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
@@ -100,7 +111,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     except OSError as error:
         raise RecordError(
             f"cannot write {path}: {error.strerror}; make room or name another --runs"
@@ -110,7 +122,6 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
         raise RecordError(
@@ -118,7 +129,16 @@ def write_bytes(path: Path, content: bytes) -> None:
             "another --runs"
         ) from error
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+
+
+def follow_umask(folder: Path) -> None:
+    """Give the files of a folder the mode that the umask asks for; safetensors makes them 0600."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o666 & ~mask)
 
 
 def checksum(path: Path) -> str:

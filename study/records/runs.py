@@ -12,8 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from study.errors import RecordError
-from study.records.files import checksum, read_json, read_jsonl, write_bytes, write_sealed
+from study.errors import RecordError, UnreadableError
+from study.records.files import (
+    checksum,
+    read_json,
+    read_jsonl,
+    unreadable,
+    write_bytes,
+    write_sealed,
+)
 from study.records.folders import claim_folder, read_config
 from study.records.layout import ADAPTER, CONFIG, RECORD, STEPS
 
@@ -34,9 +41,12 @@ class RunFolder:
         claim_folder(self.path, config)
 
     def status(self) -> str:
-        """Return ``missing``, ``unfinished``, ``ok``, ``diverged`` or ``damaged``."""
-        if self.faults():
-            return "damaged"
+        """Return ``missing``, ``unfinished``, ``ok``, ``diverged``, ``damaged``, ``unreadable``."""
+        try:
+            if self.faults():
+                return "damaged"
+        except UnreadableError:
+            return "unreadable"
         record = self.record()
         if record is not None:
             return str(record["status"])
@@ -62,11 +72,16 @@ class RunFolder:
         """Say what is damaged, one line each; nothing where the run is sound.
 
         Weights may be left out, as published records do, but not in part.
+
+        Raises:
+            UnreadableError: this user may not read them.
         """
         try:
             record, config = self.record(), self.config()
             if record is None:
                 return []
+        except UnreadableError:
+            raise
         except RecordError as error:
             return [str(error)]
         if config is None:
@@ -139,6 +154,8 @@ def _changed_files(folder: Path, files: Mapping[str, str]) -> list[str]:
                 found.append(f"{name} was changed after the run ended")
             elif not path.exists() and ("/" not in name or part.exists()):
                 found.append(f"{name} is missing")
+        except PermissionError as error:
+            raise unreadable(path) from error
         except OSError as error:
             found.append(f"{name} cannot be read: {error.strerror}")
     return found

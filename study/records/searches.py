@@ -6,7 +6,7 @@ from typing import Any
 
 from study.arms import ARMS
 from study.config.canonical import digest
-from study.errors import RecordError
+from study.errors import RecordError, UnreadableError
 from study.records.files import read_json, read_jsonl
 from study.records.folders import read_config, set_aside
 from study.records.layout import BEST, CONFIRMATIONS, JOURNAL, TRIALS, search_folder
@@ -24,6 +24,8 @@ def search_faults(folder: Path) -> list[str]:
     try:
         read_config(folder)
         best = read_json(folder / BEST)
+    except UnreadableError:
+        raise
     except RecordError as error:
         found.append(str(error))
     for name in (TRIALS, CONFIRMATIONS):

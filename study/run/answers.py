@@ -1,4 +1,4 @@
-"""Answers that a model generates, and how they compare with the chosen ones."""
+"""Answers that a model generates, one for each distinct prompt."""
 
 import math
 from collections.abc import Sequence
@@ -6,45 +6,53 @@ from typing import Any
 
 import torch
 
-from study.data.pairs import Pair
-from study.data.templates import split_reasoning
 from study.data.tokens import answer_text, end_of_turn
 from study.engine.encoded import Encoded
+from study.engine.greedy import answer_greedily
 from study.model.workbench import Workbench
+from study.run.prompts import GENERATED, distinct_prompts, generation_row, score_answer
 from study.run.scores import chunks
-
-ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
 
 
 def validation_rouge(workbench: Workbench) -> float:
     """Return the mean ROUGE-L of answers to validation prompts."""
-    answered = workbench.validation[: workbench.recipe.evaluation.generated_answers]
-    return generation_scores(generate(workbench, answered))["rougeL"]
+    limit = workbench.recipe.evaluation.generated_answers
+    return generation_scores(generate(workbench, workbench.validation, limit=limit))["rougeL"]
 
 
-def generate(workbench: Workbench, pairs: Sequence[Encoded]) -> list[dict[str, Any]]:
-    """Answer the pairs' prompts greedily, in length-sorted batches.
+def generate(
+    workbench: Workbench, pairs: Sequence[Encoded], *, limit: int | None = None
+) -> list[dict[str, Any]]:
+    """Answer the pairs' distinct prompts greedily, in length-sorted batches.
+
+    Args:
+        workbench: base model and pairs.
+        pairs: those that share a prompt get one answer, under the id of the first.
+        limit: prompts that are answered, in the order of ``pairs``; None for all.
 
     Returns:
-        In the order of ``pairs``: example id, text, the reasoning before it,
-        tokens of the answer (its end of turn included), whether it ended by
-        itself, ROUGE and exact match of the text alone.
+        In the order of ``pairs``: example id, text, the reasoning before it, the
+        scores `GENERATED` (tokens count reasoning and the end of turn; ROUGE and
+        exact match see the text alone), and ``row``, that of ``generations.jsonl``.
     """
     base = workbench.base
     end = end_of_turn(base.tokenizer)
+    prompts = distinct_prompts(pairs, workbench.pairs, limit=limit)
+    found = continue_prompts(workbench, [asked.first for asked in prompts])
     answers = []
-    for pair, new in zip(pairs, continue_prompts(workbench, pairs), strict=True):
+    for asked, new in zip(prompts, found, strict=True):
         ended = end in new
         ids = new[: new.index(end)] if ended else new
         reasoning, text = answer_text(base.tokenizer, ids)
+        said = {"text": text.strip(), "reasoning": reasoning}
         answers.append(
             {
-                "example_id": pair.example_id,
-                "text": text.strip(),
-                "reasoning": reasoning,
+                "example_id": asked.first.example_id,
+                **said,
                 "response_tokens": len(ids) + ended,
                 "ended": ended,
-                **_compare(text, workbench.pairs[pair.example_id]),
+                **score_answer(asked, text, reasoning=reasoning),
+                "row": generation_row(asked, said),
             }
         )
     return answers
@@ -67,81 +75,19 @@ def continue_prompts(workbench: Workbench, pairs: Sequence[Encoded]) -> list[lis
 
 
 def _continue(workbench: Workbench, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Extend a batch of prompts greedily; rows that have ended leave the batch."""
-    from transformers import DynamicCache
-
-    base, limit = workbench.base, workbench.recipe.evaluation.max_new_tokens
-    end, pad = end_of_turn(base.tokenizer), base.tokenizer.pad_token_id
-    width = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=base.device)
-    starts = torch.tensor([width - len(p) for p in prompts], device=base.device)
-    positions = torch.arange(width, device=base.device) - starts[:, None]
-    mask = (positions >= 0).long()
-    cache = DynamicCache(config=base.causal.config)
-    answers: list[list[int]] = [[] for _ in prompts]
-    rows = list(range(len(prompts)))
-    for _ in range(limit):
-        logits = base.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions.clamp(min=0),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits
-        ids = logits[:, -1].argmax(-1, keepdim=True)
-        going = []
-        for place, (row, token) in enumerate(zip(rows, ids[:, 0].tolist(), strict=True)):
-            answers[row].append(token)
-            if token != end:
-                going.append(place)
-        if not going:
-            break
-        positions = positions[:, -1:] + 1
-        if len(going) < len(rows):
-            kept = torch.tensor(going, device=base.device)
-            cache.batch_select_indices(kept)
-            ids, mask, positions = ids[kept], mask[kept], positions[kept]
-            rows = [rows[place] for place in going]
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-    return answers
-
-
-def _compare(text: str, pair: Pair) -> dict[str, float | None]:
-    from rouge_score.rouge_scorer import RougeScorer
-
-    scores = RougeScorer(list(ROUGE_TYPES)).score(reference(pair), text)
-    exact = None if pair.answer is None else float(_plain(text) == _plain(pair.answer))
-    return {**{name: score.fmeasure for name, score in scores.items()}, "exact_match": exact}
-
-
-def reference(pair: Pair) -> str:
-    """Return the chosen answer as text, without reasoning."""
-    return "\n".join(split_reasoning(message.content)[1] for message in pair.chosen)
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().strip(" .\n").split())
-
-
-def generation_row(workbench: Workbench, answer: dict[str, Any]) -> dict[str, str]:
-    """Return the row of ``generations.jsonl``: an answer, its prompt and its reference."""
-    pair = workbench.pairs[answer["example_id"]]
-    reasoning = {"reasoning": answer["reasoning"]} if answer["reasoning"] else {}
-    return {
-        "example_id": answer["example_id"],
-        "prompt": "\n\n".join(f"{m.role}: {m.content}" for m in pair.prompt),
-        "reference": reference(pair),
-        "text": answer["text"],
-        **reasoning,
-    }
+    """Extend a batch of prompts greedily, in the way that suits the model."""
+    base = workbench.base
+    return answer_greedily(
+        base.model,
+        prompts,
+        limit=workbench.recipe.evaluation.max_new_tokens,
+        end=end_of_turn(base.tokenizer),
+        pad=base.tokenizer.pad_token_id,
+        way="batched" if base.checked is None else base.checked.generation,
+    )
 
 
 def generation_scores(answers: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return the means of the scores that answers have."""
-    """Return the means of the scores that answers have."""
-    """Return the means of the scores that answers have."""
     """Return means over the answers; a score that none of them has is left out."""
-    names = ("response_tokens", "ended", *ROUGE_TYPES, "exact_match")
-    known = {name: [a[name] for a in answers if a[name] is not None] for name in names}
+    known = {name: [a[name] for a in answers if a[name] is not None] for name in GENERATED}
     return {name: math.fsum(values) / len(values) for name, values in known.items() if values}

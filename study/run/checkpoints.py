@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from study.errors import RecordError
-from study.records.files import read_json, read_jsonl, write_jsonl
+from study.records.files import follow_umask, read_json, read_jsonl, write_jsonl
 from study.records.layout import STEPS
 
 TRAINER = "trainer"
@@ -22,6 +22,7 @@ def save_adapter(model: Any, folder: Path) -> None:
         if isinstance(config.target_modules, set):
             config.target_modules = sorted(config.target_modules)
     model.save_pretrained(folder, save_embedding_layers=False)
+    follow_umask(folder)
 
 
 def resume_from(folder: Path | None, *, tidy: bool) -> tuple[str | None, list[dict[str, Any]]]:

@@ -1,7 +1,8 @@
 """Per-example scores on held-out pairs: log-probabilities, generation, ROUGE.
 
-Greedy decoding under the chat template; ROUGE compares the *response* alone
-with the chosen answer. Corpus figures are means of the rows written here.
+Greedy decoding under the chat template, one answer per distinct prompt; ROUGE
+compares the *response* alone with the chosen answer (`study.run.prompts`).
+Corpus figures are means of the rows written here.
 """
 
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 from study.model.workbench import Workbench
 from study.records.files import write_bytes, write_jsonl
 from study.records.layout import EXAMPLES, GENERATIONS
-from study.run.answers import ROUGE_TYPES, generate, generation_row, generation_scores
+from study.run.answers import generate, generation_scores
+from study.run.prompts import GENERATED
 from study.run.scores import preference_scores, score_pairs
 
 
@@ -21,13 +23,12 @@ def evaluate_run(workbench: Workbench, *, folder: Path) -> dict[str, float]:
     """
     pairs = workbench.test
     columns = score_pairs(workbench, pairs)
-    answered = pairs[: workbench.recipe.evaluation.generated_answers]
-    answers = generate(workbench, answered)
-    blank = [None] * (len(pairs) - len(answered))
-    for name in ("response_tokens", "ended", *ROUGE_TYPES, "exact_match"):
-        columns[name] = [answer[name] for answer in answers] + blank
+    answers = generate(workbench, pairs, limit=workbench.recipe.evaluation.generated_answers)
+    answered = {answer["example_id"]: answer for answer in answers}
+    for name in GENERATED:
+        columns[name] = [answered.get(row, {}).get(name) for row in columns["example_id"]]
     write_bytes(folder / EXAMPLES, _parquet(columns))
-    write_jsonl(folder / GENERATIONS, (generation_row(workbench, a) for a in answers))
+    write_jsonl(folder / GENERATIONS, (answer["row"] for answer in answers))
     return {**preference_scores(columns), **generation_scores(answers)}
 
 
@@ -36,7 +37,7 @@ def _parquet(columns: dict[str, list[Any]]) -> bytes:
     import pyarrow.parquet as pq
 
     kinds = {"response_tokens": pa.int64(), "ended": pa.bool_()}
-    kinds |= dict.fromkeys((*ROUGE_TYPES, "exact_match"), pa.float64())
+    kinds |= dict.fromkeys(set(GENERATED) - kinds.keys(), pa.float64())
     table = pa.table({name: pa.array(column, kinds.get(name)) for name, column in columns.items()})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")

@@ -4,7 +4,7 @@ import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,18 +101,25 @@ def make_missing(
 
 def make_run(workbench: "Workbench", report: Report, *, run: PlannedRun) -> None:
     """Train, score and record one run; nothing where another process makes it."""
+    from study.run.trained import forget_trained, keep_trained, recall_trained
+
     with hold(lock_path(run.folder)) if is_main() else nullcontext(True) as free:
         if not agree(free and (not is_main() or _begin(workbench, run))):
             return
-        outcome = _train(workbench, report, run)
+        outcome = recall_trained(workbench, run.folder.path, seed=run.seed)
+        if outcome is None:
+            outcome = _train(workbench, report, run)
+            if is_main() and run.arm != UNTRAINED and outcome.status == "ok":
+                keep_trained(run.folder.path, outcome)  # scoring may fail
         if not is_main():
             return
         report(1, 1, "scoring held-out pairs")
         began = time.perf_counter()
-        scores = {} if outcome.status == "diverged" else _evaluate(workbench, run)
+        scores = _scores(workbench, run, outcome)
         cost = {**outcome.cost, "evaluate_s": round(time.perf_counter() - began, 3)}
         _discard_checkpoints(run)
         run.folder.finish(_record(workbench, run, outcome, scores, cost))
+        forget_trained(run.folder.path)
 
 
 def _begin(workbench: "Workbench", run: PlannedRun) -> bool:
@@ -205,10 +212,18 @@ def _discard_checkpoints(run: PlannedRun) -> None:
     discard_checkpoints(run.folder.path)
 
 
-def _evaluate(workbench: "Workbench", run: PlannedRun) -> dict[str, float]:
+def _scores(workbench: "Workbench", run: PlannedRun, outcome: "Outcome") -> Mapping[str, float]:
+    """Score a run on the held-out pairs; nothing where it diverged."""
     from study.run.evaluate import evaluate_run
 
-    return evaluate_run(workbench, folder=run.folder.path)
+    if outcome.status == "diverged":
+        return {}
+    try:
+        return evaluate_run(workbench, folder=run.folder.path)
+    except Exception as error:
+        if run.arm != UNTRAINED:
+            error.add_note(f"the training of {run.name} is kept: the same command only scores it")
+        raise
 
 
 def _record(
@@ -218,6 +233,8 @@ def _record(
     scores: Mapping[str, float],
     cost: Mapping[str, Any],
 ) -> dict[str, Any]:
+    from study.run.prompts import SCORING
+
     config = run.config
     return {
         "schema": SCHEMA,
@@ -235,6 +252,8 @@ def _record(
         "cost": dict(cost),
         "parameters": outcome.parameters,
         "model": workbench.base.resolved,
+        "scoring": dict(SCORING),
+        "self_check": None if workbench.base.checked is None else asdict(workbench.base.checked),
         "out_of_memory": outcome.out_of_memory,
         **environment(str(workbench.device)),
     }

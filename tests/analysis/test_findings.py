@@ -83,7 +83,7 @@ def test_against_base_the_test_is_the_one_sample_t_over_seeds(findings):
 def test_every_metric_is_contrasted_for_every_pair_of_arms(findings):
     n_metrics = len(findings.metrics)
 
-    assert n_metrics == 12
+    assert n_metrics == 13
     assert len(findings.contrasts) == 2 * 3 * n_metrics
 
 

@@ -1,18 +1,20 @@
 """The report's files, from findings to PDF."""
 
+import dataclasses
 import json
 import re
 import shutil
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from analysis.findings import FigureFile, Findings
-from paper import build, escape
+from analysis.findings import FigureFile, Findings, Sample
+from paper import build, compile, escape  # noqa: A004 (the module compiles LaTeX)
 from paper.render import render_tex, tex_environment
 
 Draw = Callable[[Path], tuple[FigureFile, ...]]
@@ -20,6 +22,10 @@ Draw = Callable[[Path], tuple[FigureFile, ...]]
 needs_tex = pytest.mark.skipif(
     shutil.which("latexmk") is None or shutil.which("pdflatex") is None,
     reason="latexmk or pdflatex is not installed",
+)
+needs_scripts = pytest.mark.skipif(
+    compile.missing_for_scripts(r"\script{chinese}{} \script{arabic}{}") is not None,
+    reason="LuaLaTeX or Noto fonts are not installed",
 )
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 PUBLISHED = Path(__file__).parents[2] / build.PUBLISHED
@@ -53,13 +59,89 @@ def test_the_document_compiles_without_complaint(
 
 @needs_tex
 @pytest.mark.slow
+@pytest.mark.parametrize("missing", [None, "no fonts"])
 def test_the_document_compiles_whatever_models_wrote(
-    hostile_findings: Findings, draw: Draw, tmp_path: Path
+    hostile_findings: Findings,
+    draw: Draw,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    missing: str | None,
 ) -> None:
+    if missing:
+        monkeypatch.setattr(build, "missing_for_scripts", lambda source: missing)
     result = build.write_report(hostile_findings, draw(tmp_path / "figures"), tmp_path)
 
     assert result.pdf == tmp_path / "report.pdf", result.hint
     assert complaints(tmp_path / "report.log") == []
+
+
+SAID = {
+    "Chinese": "机器学习让计算机（例如 GPT-4）从数据中学习。" * 5,
+    "Japanese": "東京タワーの高さは333メートルです。" * 5,
+    "Korean": "인공지능은 사람의 학습을 흉내 냅니다. " * 5,
+    "Arabic": "عاصمة مصر هي القاهرة (2023) و GPT-4 بنسبة 95%! " * 4 + "\nEnglish سلام.",
+    "Hebrew": "בירת ישראל היא ירושלים (Jerusalem), 754 מ'. " * 4,
+}
+
+
+@needs_tex
+@needs_scripts
+@pytest.mark.slow
+def test_answers_in_other_scripts_are_printed_as_text(
+    findings: Findings, draw: Draw, tmp_path: Path
+) -> None:
+    samples = tuple(
+        Sample(recipe="tiny-llama", example_id=name, prompt=text, reference=text, answers={})
+        for name, text in SAID.items()
+    )
+    told = dataclasses.replace(findings, samples=samples, failed_runs=tuple(SAID.values()))
+    result = build.write_report(told, draw(tmp_path / "figures"), tmp_path)
+
+    assert result.pdf is not None, result.hint
+    assert complaints(tmp_path / "report.log") == []
+    shown = subprocess.run(
+        ["pdftotext", str(result.pdf), "-"], capture_output=True, text=True, check=True
+    ).stdout
+    for word in ("机器学习", "東京タワ", "인공지능은", "القاهرة", "ירושלים"):
+        assert unicodedata.normalize("NFKC", shown).count(word) >= 12, word
+    assert "U+" not in shown.partition("Chosen answer")[2].partition("Cost")[0]
+
+
+@pytest.mark.parametrize(
+    ("lacking", "told"),
+    [
+        ("lualatex", "since LuaLaTeX is missing; on Debian install texlive-luatex"),
+        (
+            "NotoSansCJK",
+            "since NotoSansCJK-Regular.ttc is missing; on Debian install fonts-noto-cjk",
+        ),
+    ],
+)
+def test_without_lualatex_or_fonts_other_scripts_are_code_points_and_the_hint_says_why(
+    findings: Findings,
+    draw: Draw,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lacking: str,
+    told: str,
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None if name == lacking else f"/bin/{name}")
+    monkeypatch.setattr(
+        compile, "_found", lambda files: {file for file in files if not file.startswith(lacking)}
+    )
+    monkeypatch.setattr(build, "compile_pdf", lambda tex: (tex.with_suffix(".pdf"), None))
+    chinese = dataclasses.replace(findings, deviations=("漢字",))
+    result = build.write_report(chinese, draw(tmp_path / "figures"), tmp_path)
+
+    assert result.hint == f"report.pdf prints chinese text as code points, {told}"
+    assert r"\codepoint{6F22}" in result.tex.read_text(encoding="utf-8")
+
+
+def test_only_a_document_with_other_scripts_is_for_lualatex(findings: Findings) -> None:
+    chinese = dataclasses.replace(findings, deviations=("漢字",))
+
+    assert render_tex(chinese, ()).startswith("% !TEX program = lualatex\n")
+    assert "fontspec" not in render_tex(findings, ())
 
 
 @needs_tex

@@ -64,15 +64,49 @@ def test_tex_escapes(text: str, expected: str) -> None:
     assert tex(text) == expected
 
 
-@given(st.text(st.characters(codec=None)))
-def test_tex_of_any_text_has_balanced_braces_and_no_special_characters(text: str) -> None:
-    for escaped in (tex(text), generated_tex(text)):
+@given(st.text(st.characters(codec=None)), st.booleans())
+def test_tex_of_any_text_has_balanced_braces_and_no_special_characters(
+    text: str, scripts: bool
+) -> None:
+    for escaped in (tex(text, scripts=scripts), generated_tex(text, scripts=scripts)):
         plain = re.sub(r"\\[{}$&#%_]", "", escaped)
         plain = re.sub(r"\\[a-zA-Z]+", "", plain).replace("\\ ", "")
 
         assert plain.count("{") == plain.count("}")
         assert not set(plain) & set("\\$&#%_^\n\x00")
         assert "\n" not in escaped
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain, β and 100 %", r"plain, \ensuremath{\beta} and 100 \%"),
+        ("😀", r"\codepoint{1F600}"),
+        ("漢字。", r"\script{chinese}{漢\scriptbreak{}字。}"),
+        ("漢字カナ", r"\script{japanese}{漢\scriptbreak{}字\scriptbreak{}カ\scriptbreak{}ナ}"),
+        ("第3（a", r"\script{chinese}{第}\scriptbreak{}3\scriptbreak{}\script{chinese}{（}a"),
+        ("한국어, 韓", r"\script{korean}{한국어}, \script{korean}{韓}"),
+        ("ชาวโลก", r"\script{thai}{ชา\scriptbreak{}ว\scriptbreak{}โล\scriptbreak{}ก}"),
+        ("мир", r"\script{european}{мир}"),
+        ("αβ β", r"\script{european}{αβ} \ensuremath{\beta}"),
+        ("Việt", r"Vi\script{latin}{ệ}t"),
+        ("a שלום b", r"a \rtl{\script{hebrew}{שלום}} b"),
+        ("שלום (a) 12.5!", r"\rtl{\script{hebrew}{שלום} )\ltr{a}( \ltr{12.5}!}"),
+        ("سلام 3", r"\rtl{\script{arabic}{سلام} \ltr{3}}"),
+        ("می\u200cخواهم", "\\rtl{\\script{arabic}{می\u200cخواهم}}"),
+    ],
+)  # fmt: skip
+def test_tex_for_lualatex_sets_each_script_in_its_font_and_direction(
+    text: str, expected: str
+) -> None:
+    assert tex(text, scripts=True) == expected
+
+
+def test_generated_lines_that_run_right_to_left_are_paragraphs_of_their_own() -> None:
+    assert generated_tex("user: שלום\nHi", scripts=True) == (
+        r"\rtlparagraph{\leavevmode\strut{}\ltr{user}: \script{hebrew}{שלום}}"
+        r"\leavevmode\strut{}Hi"
+    )
 
 
 def test_a_long_word_may_break_between_any_four_letters() -> None:

@@ -93,7 +93,7 @@ def trained(monkeypatch):
 
 
 def bench(recipe, *, model=CPU, data=DATA, device="cpu"):
-    base = SimpleNamespace(resolved=model)
+    base = SimpleNamespace(resolved=model, checked=None)
     return SimpleNamespace(recipe=recipe, device=device, data_summary=data, base=base)
 
 

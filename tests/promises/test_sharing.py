@@ -34,6 +34,7 @@ import math
 import os
 import sys
 import time
+from dataclasses import make_dataclass
 from types import SimpleNamespace
 
 from study.records.files import write_bytes
@@ -63,8 +64,11 @@ def wait_for_others():
         time.sleep(0.02)
 
 
+OUTCOME = ("status", "validation", "cost", "parameters", "divergence", "out_of_memory")
+
+
 def outcome(scores):
-    return SimpleNamespace(
+    return make_dataclass("Outcome", OUTCOME)(
         status="ok",
         validation=scores,
         cost={},
@@ -84,7 +88,7 @@ def open_workbench(recipe, device, report):
     import study.compare
 
     study.run.make._untrained = lambda workbench, run: outcome({})
-    base = SimpleNamespace(resolved={})
+    base = SimpleNamespace(resolved={}, checked=None)
     return SimpleNamespace(recipe=recipe, device="cpu", data_summary={}, base=base)
 '''
 
@@ -117,7 +121,7 @@ import stand_in
 from study.config.recipe import load_recipe
 from study.workers.devices import Slot
 from study.workers.jobs import run_jobs
-from study.search import search
+from study.search.search import search
 
 if __name__ == "__main__":
     def here(jobs):

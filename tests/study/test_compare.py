@@ -51,7 +51,7 @@ def trained(monkeypatch):
 
 
 def bench(recipe):
-    base = SimpleNamespace(resolved={"dtype": "float32"})
+    base = SimpleNamespace(resolved={"dtype": "float32"}, checked=None)
     return SimpleNamespace(recipe=recipe, device="cpu", data_summary={"source": "toy"}, base=base)
 
 

@@ -162,6 +162,31 @@ def test_other_tokens_are_refused_where_both_records_know_theirs(small_runs):
         load_study(small_runs)
 
 
+def test_answers_that_were_scored_in_another_way_are_refused(small_runs):
+    change_record(small_runs, "orpo", 1, lambda record: record["scoring"].update(tokenizer="x-2"))
+
+    with pytest.raises(RecordError, match=r"answers scored in another way .* tokenizer: .*x-2"):
+        load_study(small_runs)
+
+
+@pytest.mark.parametrize(("word", "comparable"), [("nine", True), ("neuf è", False)])
+def test_records_older_than_the_tokenizers_name_go_on_where_all_text_is_ascii(
+    small_runs, word, comparable
+):
+    path = run_folder(small_runs, "tiny-llama", "orpo", 1).path / "generations.jsonl"
+    path.write_text(path.read_text(encoding="utf-8").replace("orpo says", word), "utf-8")
+    change_record(small_runs, "orpo", 1, lambda record: record.pop("scoring"))
+    rewrite(small_runs, "orpo", 1, lambda frame: frame.drop(columns="distinct_2"))
+
+    if comparable:
+        records = load_study(small_runs)
+        assert score_matrix(records, "tiny-llama", "orpo", "distinct_2") is None
+        assert score_matrix(records, "tiny-llama", "orpo", "rougeL") is not None
+    else:
+        with pytest.raises(RecordError, match="answers scored in another way"):
+            load_study(small_runs)
+
+
 def test_another_recipe_is_refused(small_runs, builders):
     builders["remove"](run_folder(small_runs, "tiny-llama", "sft", 2).path)
     other = builders["recipe"]("tiny-llama").override(["training.max_steps=80"])

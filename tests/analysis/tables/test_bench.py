@@ -34,7 +34,7 @@ def test_ratios_say_how_many_times_cheaper_this_study_is(report):
     memory = row_of(
         table, "peak memory of a step, vocabulary of 128,256, without checkpointing", "TRL"
     )
-    answers = row_of(table, "greedy answers, brief ones after SFT", "one prompt at a time")
+    answers = row_of(table, "greedy answers, after SFT (short answers)", "one prompt at a time")
     search = row_of(
         table, "search of 40 trials, with pruning", "a process with TRL for each setting"
     )

@@ -49,7 +49,7 @@ def trained(monkeypatch):
                     recipe=job.recipe,
                     device="cpu",
                     data_summary={},
-                    base=SimpleNamespace(resolved={}),
+                    base=SimpleNamespace(resolved={}, checked=None),
                 ),
                 lambda *_: None,
             )
@@ -162,7 +162,9 @@ def test_an_interruption_is_status_130_and_says_how_to_go_on(study, monkeypatch)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_before_the_first_worker_is_an_interruption_too(study, monkeypatch, number):
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("study.cli.options.chosen_recipes", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr(
+        "study.cli.commands.chosen_recipes", lambda *_: os.kill(os.getpid(), number)
+    )
     result = study("compare")
 
     assert result.exit_code == 130
@@ -263,7 +265,7 @@ def test_two_recipes_of_one_name_are_refused(study, tmp_path):
 
     assert "tiny-llama" in recipe_names()
     (tmp_path / "copy.toml").write_text(
-        (read_recipe("tiny-llama")).replace("max_steps = 160", "max_steps = 10")
+        read_recipe("tiny-llama").replace("max_steps = 96", "max_steps = 10")
     )
     result = study("compare", "--recipe", "tiny-llama", "--recipe", "copy.toml")
 

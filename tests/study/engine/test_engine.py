@@ -34,8 +34,11 @@ TINY = {
     "tie_word_embeddings": True,
 }
 BETA = 0.3
-FUSED = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
-"""Phi-3's linear layers."""
+TARGETS = {
+    "Phi3": ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
+    "GptOss": ("q_proj", "k_proj", "v_proj", "o_proj"),
+}
+"""Linear layers of families that do not have the usual seven."""
 
 
 def padded_logps(model, pairs: list[Encoded], *, prompt_nll: bool) -> PairLogps:
@@ -107,7 +110,7 @@ def adapted(
     dtype=torch.float64,
     chat=True,
     attention="auto",
-    fused=False,
+    targets=None,
 ):
     """A tiny model with an adapter that is no longer at its start."""
     recipe = load_recipe("tiny-llama")
@@ -122,7 +125,7 @@ def adapted(
         for module in base.model.modules():
             if type(module).__name__.endswith("RMSNorm") and "forward" not in vars(module):
                 module.forward = types.MethodType(exact_norm, module)
-    targets = FUSED if fused else recipe.adapter.target_modules
+    targets = targets or recipe.adapter.target_modules
     adapter = dataclasses.replace(recipe.adapter, kind=kind, rank=4, target_modules=targets)
     model = fresh_adapter(base, adapter, seed=1)
     generator = torch.Generator().manual_seed(2)
@@ -353,7 +356,7 @@ def test_every_architecture_equals_its_padded_computation(name, encoded, tmp_pat
     model = adapted(
         tmp_path,
         dtype=torch.float32 if family == "GptOss" else torch.float64,
-        fused=family == "Phi3",
+        targets=TARGETS.get(family),
     ).model
     pairs, rtol = encoded[:6], 1e-5 if eager else 1e-12
     fast = orpo_loss(packed_logps(model, pairs))

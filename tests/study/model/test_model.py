@@ -170,6 +170,23 @@ def test_an_unknown_target_module_is_named(model_folder) -> None:
         fresh_adapter(base, config, seed=1)
 
 
+def test_targets_that_are_partly_absent_are_refused_by_name(model_folder) -> None:
+    base = load_base(model_config(model_folder), device="cpu")
+    config = dataclasses.replace(RECIPE.adapter, target_modules=("q_proj", "qkv_proj"))
+
+    with pytest.raises(ModelError, match=r"names qkv_proj, which .* are down_proj, .*all-linear"):
+        fresh_adapter(base, config, seed=1)
+
+
+def test_all_linear_layers_are_the_seven_projections(model_folder) -> None:
+    base = load_base(model_config(model_folder), device="cpu")
+    config = dataclasses.replace(RECIPE.adapter, target_modules=("all-linear",))
+    model = fresh_adapter(base, config, seed=1)
+    names = {n.split(".")[-4] for n, _ in model.named_parameters() if "lora_A" in n}
+
+    assert names == set(RECIPE.adapter.target_modules)
+
+
 def test_a_folder_that_is_no_model_is_refused(tmp_path) -> None:
     with pytest.raises(ModelError, match=r"no config\.json"):
         load_base(model_config(tmp_path), device="cpu")

@@ -69,7 +69,7 @@ def trained(monkeypatch):
 
 
 def here(jobs):
-    base = SimpleNamespace(resolved={})
+    base = SimpleNamespace(resolved={}, checked=None)
     bench = SimpleNamespace(device="cpu", data_summary={}, base=base)
     return [job.work(bench, lambda *_: None) for job in jobs]
 

@@ -28,7 +28,7 @@ STEPS = (0, 20, 40, 80, 120, 160)
 
 
 def bench_of(recipe):
-    base = SimpleNamespace(resolved={"dtype": "float32"})
+    base = SimpleNamespace(resolved={"dtype": "float32"}, checked=None)
     return SimpleNamespace(recipe=recipe, device="cpu", data_summary={}, base=base)
 
 
