@@ -10,7 +10,8 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.style import INK, NEUTRAL, colour_of, grid, legend, objective_words
 from analysis.printing import arm_name
-from analysis.rows import FigureFile, TuningRow
+from analysis.rows import FigureFile
+from analysis.search_rows import TuningRow
 from analysis.tables.trials import SCORES, score_label
 
 EXPECTED: Final = FigureFile(

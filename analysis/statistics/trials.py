@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from scipy import stats as scipy_stats
 
-from analysis.rows import BestOf, Early
+from analysis.search_rows import BestOf, Early
 
 Trial = Mapping[str, Any]
 

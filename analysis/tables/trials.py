@@ -8,7 +8,7 @@ from analysis.printing import arm_name, number, percent, setting_name
 from analysis.printing import settings as settings_words
 from analysis.records.study import SearchRecord, StudyRecords
 from analysis.records.study import in_order as ordered
-from analysis.rows import BestOf, EarlyRow, FrontRow, TuningRow, WeightRow
+from analysis.search_rows import BestOf, EarlyRow, FrontRow, TuningRow, WeightRow
 from analysis.statistics import trials as tuning
 
 SCORES: Final = ("nll", "ranking", "lor", "accuracy", "margin")
