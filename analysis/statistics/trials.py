@@ -238,7 +238,7 @@ def winners_by_weight(
     trials: Sequence[Trial], second: str = "lor", weights: Sequence[float] = WEIGHTS
 ) -> list[tuple[float, Trial]]:
     """Return (weight, trial with the least NLL + weight · second loss) for every weight."""
-    complete = [trial for trial in trials if trial["state"] == "complete"]
+    complete = [t for t in trials if t["state"] == "complete" and t[second] is not None]
     if not complete:
         return []
     return [
