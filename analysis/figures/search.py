@@ -1,7 +1,4 @@
-"""What the figures show, as frozen values: every computation of a figure is here.
-
-Each ``*_info`` function is pure; ``figures`` draws what it returns.
-"""
+"""Figures of the searches: ``*_info`` functions are pure; draw functions draw what they return."""
 
 import textwrap
 from collections.abc import Mapping, Sequence

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from analysis.judge.comparisons import Comparison
 from analysis.printing import arm_name, in_unit, number, signed
 from analysis.records.metrics import METRICS
+from study.arms import UNTRAINED
 
 
 def displacement(found: Sequence[Comparison]) -> tuple[str, ...]:
@@ -16,7 +17,9 @@ def displacement(found: Sequence[Comparison]) -> tuple[str, ...]:
 
     Source: Razin et al. (2024), who call it likelihood displacement.
     """
-    rows = {(one.recipe, one.treatment, one.metric): one for one in found if one.baseline == "base"}
+    rows = {
+        (one.recipe, one.treatment, one.metric): one for one in found if one.baseline == UNTRAINED
+    }
     sentences = []
     for (recipe, arm, metric), chosen in rows.items():
         margin = rows.get((recipe, arm, "margin"))

@@ -6,11 +6,12 @@ from statistics import quantiles
 from typing import Any
 
 from study.config.recipe import Recipe
-from study.data.load import dropped_lines, load_pairs
+from study.data.encoding import EncodedPairs, cut_all, encode_all
+from study.data.load import LoadedPairs, dropped_lines, load_pairs
 from study.data.pairs import Pair, fingerprint
 from study.data.splits import split_pairs
 from study.data.templates import mark_of_template
-from study.data.tokens import encode, spells_special_token, truncation_counts
+from study.data.tokens import spells_special_token, truncation_counts
 from study.engine.encoded import Encoded
 from study.errors import DataError, RowError, StudyError
 from study.model.base import TOY, load_tokenizer, prepare_as_asked
@@ -32,13 +33,19 @@ def check(recipe: Recipe) -> dict[str, Any]:
         "max_prompt_tokens": recipe.data.max_prompt_tokens,
         "max_length_tokens": recipe.data.max_length_tokens,
     }
-    encoded, refused = _encode_whole(loaded.pairs, tokenizer)
+    wholes = list(encode_all(loaded.pairs, tokenizer))
+    encoded, refused = _sorted_out(wholes)
+    splits, said = _splits(recipe, loaded.pairs)
+    by_id = {pair.example_id: whole for pair, whole in zip(loaded.pairs, wholes, strict=True)}
+    parts = _cut_splits(splits, by_id, tokenizer, recipe)
     return {
         "source": recipe.data.name,
         "form": loaded.form,
         "n_rows": loaded.n_rows,
         "n_pairs": len(loaded.pairs),
         "dropped": dropped_lines(loaded.dropped),
+        "not_read": list(loaded.unread),
+        "doubts": _doubts(loaded),
         "refused": refused,
         "rendered": _rendered(loaded.pairs),
         "recipe": recipe.name,
@@ -54,10 +61,12 @@ def check(recipe: Recipe) -> dict[str, Any]:
         "limits": limits,
         "truncated": {
             **truncation_counts(encoded, **limits),
-            "useless": sum(_is_useless(pair, **limits) for pair in encoded),
+            "useless": len(cut_all(encoded, tokenizer, recipe.data).left_out),
         },
         "spelled": sum(spells_special_token(pair, tokenizer) for pair in loaded.pairs),
-        "splits": _splits(recipe, loaded.pairs),
+        "splits": said,
+        "left_out": {name: part.reasons() for name, part in parts.items()},
+        "stops": {name: why for name, part in parts.items() if (why := part.refusal(recipe.data))},
         "example": _example(encoded[0], tokenizer),
     }
 
@@ -70,6 +79,8 @@ def as_text(report: dict[str, Any]) -> str:
         f"form       {report['form']}",
         f"rows       {report['n_rows']}, of which {report['n_pairs']} are usable pairs",
         *(f"dropped    {line}" for line in report["dropped"]),
+        f"not read   columns {', '.join(report['not_read']) or '(none)'}",
+        *(f"doubtful   {line}" for line in report["doubts"]),
         *(f"template   {line}" for line in report["refused"]),
         *(f"rendered   {line}" for line in report["rendered"]),
         f"tokens     {'':9}" + "".join(f"{name:>8}" for name in QUANTILES),
@@ -81,6 +92,7 @@ def as_text(report: dict[str, Any]) -> str:
         f"truncation {_truncation_words(report['limits'], report['truncated'])}",
         f"chat       pairs that spell a special token, which is read as text: {report['spelled']}",
         f"splits     {report['splits']}",
+        *_left_out_lines(report["left_out"], report["stops"]),
         "example    tokens with a label in [brackets]; the rest is context",
         *(f"  {side:8} {text}" for side, text in report["example"].items()),
     ]
@@ -96,28 +108,42 @@ def _tokenizer(recipe: Recipe) -> Any:
     return load_tokenizer(recipe.model)[0]
 
 
-def _encode_whole(pairs: Sequence[Pair], tokenizer: Any) -> tuple[list[Encoded], list[str]]:
-    """Encode pairs without a limit; describe those that cannot be, a line per reason.
+def _sorted_out(wholes: Sequence[Encoded | RowError]) -> tuple[list[Encoded], list[str]]:
+    """Part pairs that can be encoded from a line for each reason why others cannot.
 
     Raises:
         DataError: no pair can be encoded.
     """
-    encoded: list[Encoded] = []
+    encoded = [whole for whole in wholes if not isinstance(whole, RowError)]
     refused: defaultdict[str, list[str]] = defaultdict(list)
-    for pair in pairs:
-        try:
-            encoded.append(
-                encode(pair, tokenizer, max_prompt_tokens=2**30, max_length_tokens=2**31)
-            )
-        except RowError as error:
+    for error in wholes:
+        if isinstance(error, RowError):
             refused[error.reason].append(str(error))
     lines = [f"{reason}: {len(them)}, e.g. {them[0]}" for reason, them in refused.items()]
     if not encoded:
         raise DataError(
-            f"none of {len(pairs)} pairs can be written as tokens: {'; '.join(lines)}; "
+            f"none of {len(wholes)} pairs can be written as tokens: {'; '.join(lines)}; "
             "mend them, or name another template with model.chat_template"
         )
     return encoded, lines
+
+
+def _doubts(loaded: LoadedPairs) -> list[str]:
+    """Say what looks like a mistake in the data, and is read as it stands."""
+    repeated = sum(
+        all(answer[0].content.strip().startswith(asked) for answer in (pair.chosen, pair.rejected))
+        for pair in loaded.pairs
+        if (asked := pair.prompt[-1].content.strip())
+    )
+    doubts = []
+    if loaded.swapped:
+        doubts.append(f"{loaded.swapped}: are the answers swapped?")
+    if 2 * repeated > len(loaded.pairs):
+        doubts.append(
+            f"in {repeated} of {len(loaded.pairs)} pairs both answers begin with the whole prompt: "
+            "give the answers alone"
+        )
+    return doubts
 
 
 def _rendered(pairs: Sequence[Pair]) -> list[str]:
@@ -138,9 +164,16 @@ def _rendered(pairs: Sequence[Pair]) -> list[str]:
     return [line]
 
 
-def _is_useless(pair: Encoded, *, max_prompt_tokens: int, max_length_tokens: int) -> bool:
-    room = max_length_tokens - min(len(pair.prompt_ids), max_prompt_tokens)
-    return pair.chosen_ids[:room] == pair.rejected_ids[:room]
+def _left_out_lines(left_out: dict[str, dict[str, int]], stops: dict[str, str]) -> list[str]:
+    """Say for each split which pairs a run leaves out, and where it would stop for it."""
+    lines = []
+    for name, reasons in left_out.items():
+        counted = ", ".join(f"{n} {reason}" for reason, n in reasons.items())
+        if counted:
+            lines.append(f"left out   of {name}: {counted}")
+        if name in stops:
+            lines.append(f"stops      compare and search would stop at {name}: {stops[name]}")
+    return lines
 
 
 def _bias_words(bias: dict[str, float]) -> str:
@@ -178,19 +211,29 @@ def _length_bias(chosen: Sequence[int], rejected: Sequence[int]) -> dict[str, fl
     }
 
 
-def _splits(recipe: Recipe, pairs: Sequence[Any]) -> str:
+def _splits(recipe: Recipe, pairs: Sequence[Pair]) -> tuple[dict[str, tuple[Pair, ...]], str]:
+    """Return the splits and what to say of them; none where they cannot be made."""
     try:
-        splits = split_pairs(pairs, recipe.data)
+        made = split_pairs(pairs, recipe.data)
     except StudyError as error:
-        return f"cannot be made: {error}"
-    return ", ".join(
-        f"{name} {len(part)} ({fingerprint(part)[:12]})"
-        for name, part in (
-            ("train", splits.train),
-            ("validation", splits.validation),
-            ("test", splits.test),
-        )
+        return {}, f"cannot be made: {error}"
+    splits = {"train": made.train, "validation": made.validation, "test": made.test}
+    return splits, ", ".join(
+        f"{name} {len(part)} ({fingerprint(part)[:12]})" for name, part in splits.items()
     )
+
+
+def _cut_splits(
+    splits: dict[str, tuple[Pair, ...]],
+    wholes: dict[str, Encoded | RowError],
+    tokenizer: Any,
+    recipe: Recipe,
+) -> dict[str, EncodedPairs]:
+    """Cut the pairs of each split as a run does."""
+    return {
+        name: cut_all((wholes[pair.example_id] for pair in part), tokenizer, recipe.data)
+        for name, part in splits.items()
+    }
 
 
 def _example(pair: Any, tokenizer: Any) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from study.config.canonical import default_of
 from study.errors import nearest, require
 
-FREE_TABLES = ("model.template_kwargs",)
+FREE_TABLES = ("model.template_kwargs", "data.columns")
 """Tables whose keys are the user's own."""
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -23,14 +23,26 @@ def canonical_json(value: Any) -> str:
     Raises:
         ValueError: a number is not finite.
     """
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    return ENCODER.encode(value)
+
+
+ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 
 
 def digest(value: Any) -> str:
     """Return the SHA-256 of the canonical JSON of plain data, in hex."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def digest_of_list(values: Iterable[Any]) -> str:
+    """Return the digest of a list, which is never written out as a whole."""
+    found = hashlib.sha256(b"[")
+    for number, value in enumerate(values):
+        found.update(b"," * (number > 0) + canonical_json(value).encode())
+    found.update(b"]")
+    return found.hexdigest()
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -11,6 +11,7 @@ they were.
 
 import dataclasses
 import datetime as dt
+import itertools
 import math
 import tomllib
 import typing
@@ -103,7 +104,7 @@ class DataConfig:
     """Preference pairs: where they come from and how they are split."""
 
     name: str
-    """Hub dataset id, local file or folder, or ``toy``."""
+    """Hub dataset id, local file, folder, archive or glob, or ``toy``."""
     revision: str
     """Git revision on the Hub; ignored for local files."""
     split: str
@@ -122,6 +123,14 @@ class DataConfig:
     """Seed of the split by prompt cluster."""
     max_dropped_share: float
     """More than this share of unusable rows is an error."""
+    subset: str = ""
+    """Configuration of a Hub dataset, where it has several."""
+    data_dir: str = ""
+    """Folder to read inside the Hub dataset or the local folder."""
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The source's column -> the name to read it by; an empty one leaves it out."""
+    max_bytes: int = 2**31
+    """Most that is read, uncompressed; a row counts as 1 KiB at least."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that leave nothing to train or score."""
@@ -134,6 +143,10 @@ class DataConfig:
             f"data.max_length_tokens ({self.max_length_tokens})",
         )
         require(0 <= self.max_dropped_share <= 1, "data.max_dropped_share must be in [0, 1]")
+        require(self.max_bytes > 0, f"data.max_bytes is {self.max_bytes}; it must be at least 1")
+        named = sorted(name for name in self.columns.values() if name)
+        for one, other in itertools.pairwise(named):
+            require(one != other, f"data.columns maps two columns to {one!r}; choose one")
 
 
 @dataclass(frozen=True, kw_only=True)

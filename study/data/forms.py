@@ -1,219 +1,51 @@
-"""Preference pairs: rows in any known form, validated, split by prompt cluster.
+"""The known forms of preference data: a table of columns and how a row of each is read.
 
-Rows come from a file, a folder, the Hub or the toy language. `FORMS` recognises
-them by their columns and turns each row into two whole dialogues; one function
-then cuts both before their last answer. A row that cannot be used is dropped
-under a reason, with its number counted from 1; blank lines are not counted.
+Every form turns a row into whole dialogues, two for each pair: one that ends in
+the better answer, one in the worse. One function then cuts both before their
+last answer. A row that cannot be used has a reason.
 """
 
-import os
 import re
+import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
-from study.data.files import PRINTED_TURNS, parse_turns
-from study.data.pairs import INVISIBLE, Message, Pair, make_pair
+from study.data.dialogues import (
+    SIDES,
+    Convert,
+    answered,
+    answers,
+    best_first,
+    by_index,
+    by_label,
+    by_name,
+    by_sign,
+    dialogues,
+    judged,
+    openai,
+    ranked,
+    shared_beginning,
+    transcripts,
+)
+from study.data.pairs import Message, Pair, make_pair
+from study.data.turns import (
+    OPENING,
+    PICTURES,
+    SYSTEMS,
+    Row,
+    Unusable,
+    is_empty,
+    same,
+    text_of,
+    tools_of,
+    with_system,
+)
 from study.errors import DataError
 
-Row = Mapping[str, Any]
-
-
-SIDES = ("chosen", "rejected")
-
-
-ROLES = {
-    **dict.fromkeys(("system",), "system"),
-    **dict.fromkeys(("user", "human", "prompter"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bing", "bard", "model"), "assistant"),
-}
-
-
-HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
-
-
-OPENING = re.compile(r"\s*Human:")
-
-
-# Rows -> pairs
-
-
-class Unusable(Exception):  # noqa: N818 - its text is the reason, not an error to print
-    """A row cannot become a pair; the text is the reason it is counted under."""
-
-
-Dialogues = tuple[list[Message], list[Message]]
-"""The whole conversation that ends in the chosen and in the rejected answer."""
-
-
-def to_pair(row: Any, form: "Form", source: str) -> Pair:
-    """Convert one row.
-
-    Raises:
-        Unusable: the row is not a pair; the text says why.
-    """
-    if not isinstance(row, dict):
-        raise Unusable("not a record with one value per column")
-    (*prompt, chosen), (*rejected_prompt, rejected) = (
-        _with_system(row, dialogue) for dialogue in form.convert(row)
-    )
-    if any(answer.role != "assistant" for answer in (chosen, rejected)):
-        raise Unusable("last turn is not the assistant's")
-    if prompt != rejected_prompt:
-        raise Unusable("prompts differ between the sides")
-    if not prompt or any(_is_empty(turn) for turn in prompt):
-        raise Unusable("empty prompt, or an empty turn in it")
-    if any(turn.role == "system" for turn in prompt[1:]):
-        raise Unusable("a system turn that is not the first turn")
-    if prompt[-1].role != "user":
-        raise Unusable("turn before the answer is not the user's")
-    for side, answer in zip(SIDES, (chosen, rejected), strict=True):
-        if _is_empty(answer):
-            raise Unusable(f"empty answer in {side}")
-    if chosen.content.strip() == rejected.content.strip():
-        raise Unusable("chosen equals rejected")
-    named = row.get("source")
-    return make_pair(
-        prompt=tuple(prompt),
-        chosen=(chosen,),
-        rejected=(rejected,),
-        source=_text(named, "source") if isinstance(named, str) and named else source,
-    )
-
-
-def _is_empty(turn: Message) -> bool:
-    return not INVISIBLE.sub("", turn.content)
-
-
-def _with_system(row: Row, dialogue: list[Message]) -> list[Message]:
-    """Put the column ``system`` first, where a dialogue has no such turn."""
-    if row.get("system") and not any(turn.role == "system" for turn in dialogue):
-        dialogue = [*_turns(row, "system", "system"), *dialogue]
-    dialogue = [turn for turn in dialogue if turn.role != "system" or turn.content.strip()]
-    if not dialogue:
-        raise Unusable("no turns")
-    return dialogue
-
-
-def _texts(row: Row) -> Dialogues:
-    return _both(row, _turns(row, "prompt", "user"))
-
-
-def _explicit(row: Row) -> Dialogues:
-    """Join prompt and answers; answers that repeat the prompt are whole already."""
-    prompt = _turns(row, "prompt", "user")
-    chosen, rejected = (_turns(row, side, "assistant") for side in SIDES)
-    n = len(prompt)
-    if chosen[:n] == prompt == rejected[:n]:
-        return chosen, rejected
-    return [*prompt, *chosen], [*prompt, *rejected]
-
-
-def _dialogues(row: Row) -> Dialogues:
-    """Take whole dialogues; bare answers are put after the text of ``prompt``."""
-    chosen, rejected = (_turns(row, side, "assistant") for side in SIDES)
-    if "prompt" in row and all(
-        turns and turns[0].role == "assistant" for turns in (chosen, rejected)
-    ):
-        return _both(row, _turns(row, "prompt", "user"))
-    return chosen, rejected
-
-
-def _transcripts(row: Row) -> Dialogues:
-    """Read transcripts; a column ``prompt`` holds the part that both share."""
-    shared = _text(row["prompt"], "prompt") if "prompt" in row else ""
-    chosen, rejected = (_transcript(shared + _text(row.get(side), side)) for side in SIDES)
-    return chosen, rejected
-
-
-def _transcript(text: str) -> list[Message]:
-    head, marker, answer = text.rpartition(ASSISTANT)
-    if not marker:
-        raise Unusable("transcript has no assistant turn")
-    if HUMAN in answer:
-        raise Unusable("last turn is not the assistant's")
-    if not OPENING.match(head):
-        raise Unusable("transcript does not begin with 'Human:'")
-    parts = re.split(r"\n\n(Human|Assistant):", "\n\n" + head.lstrip())[1:]
-    turns = [
-        Message(ROLES["human" if who == "Human" else "assistant"], content.strip())
-        for who, content in zip(parts[::2], parts[1::2], strict=True)
-    ]
-    return [*turns, Message("assistant", answer.strip())]
-
-
-def _sharegpt(row: Row) -> Dialogues:
-    return _both(row, _turns(row, "conversations", "user"))
-
-
-def _alpaca(row: Row) -> Dialogues:
-    """Join instruction and input by a newline, as LLaMA-Factory does."""
-    parts = [_text(row.get("instruction"), "instruction"), _text(row.get("input") or "", "input")]
-    prompt = "\n".join(part for part in parts if part.strip())
-    if row.get("history") not in (None, "", "[]", []):
-        raise Unusable("earlier turns in 'history'; give the row as conversations")
-    return _both(row, [Message("user", prompt)])
-
-
-def _orca(row: Row) -> Dialogues:
-    return _both(row, _turns(row, "question", "user"))
-
-
-def _shared_beginning(row: Row) -> Dialogues:
-    """Take as prompt the words with which both texts begin, as TRL does."""
-    chosen, rejected = (_text(row.get(side), side) for side in SIDES)
-    shared = os.path.commonprefix([chosen, rejected])  # noqa: RUF071 - characters are meant
-    *_, last = ["", *shared.rsplit(maxsplit=1)]
-    n = len(shared) - (len(last) if shared.endswith(last) else 0)
-    prompt = Message("user", chosen[:n].strip())
-    return (
-        [prompt, Message("assistant", chosen[n:])],
-        [prompt, Message("assistant", rejected[n:])],
-    )
-
-
-def _both(row: Row, prompt: list[Message]) -> Dialogues:
-    chosen, rejected = ([*prompt, *_turns(row, side, "assistant")] for side in SIDES)
-    return chosen, rejected
-
-
-def _turns(row: Row, column: str, role: str) -> list[Message]:
-    """Read text as one turn of ``role``, or one turn or a list of turns as it stands."""
-    value = row.get(column)
-    if isinstance(value, dict):
-        value = [value]
-    if not isinstance(value, list):
-        return [Message(role, _text(value, column))]
-    return [_message(turn, column) for turn in value]
-
-
-def _message(turn: Any, column: str) -> Message:
-    if not isinstance(turn, dict):
-        raise Unusable(f"a turn in {column} is not a role with a content")
-    role = ROLES.get(_text(turn.get("role", turn.get("from")), f"role in {column}").lower())
-    if role is None:
-        raise Unusable(f"unknown role in {column} (known: {', '.join(ROLES)})")
-    return Message(role, _text(turn.get("content", turn.get("value")), column))
-
-
-def _text(value: Any, column: str) -> str:
-    if value is None:
-        raise Unusable(f"missing {column}")
-    if not isinstance(value, str):
-        raise Unusable(f"{column} is not text")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise Unusable(f"{column} is not text (lone surrogates)") from None
-    if PRINTED_TURNS.match(value):
-        raise Unusable(f"{column} is a list of turns printed by Python; write it as JSON")
-    if parse_turns(value) is not None:
-        raise Unusable(f"{column} is a list of turns inside a text; write it as a list")
-    return value
-
-
-# Forms
+Types = type | tuple[type, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,84 +53,219 @@ class Form:
     """A known layout of columns and how one of its rows is read."""
 
     name: str
-    columns: Mapping[str, type | tuple[type, ...]]
+    columns: Mapping[str, Types]
     """Column -> type of its values; all of them must be there."""
-    convert: Callable[[Row], Dialogues]
+    convert: Convert
     begins_as: re.Pattern[str] | None = None
     """What the text of the row, from ``prompt`` or else ``chosen`` on, begins with."""
     without: frozenset[str] = frozenset()
     """Columns that this form cannot have, as it would lose what they hold."""
+    beside: frozenset[str] = frozenset()
+    """Columns that are read where they are there, beside those of every form."""
 
-    def fits(self, sample: Row) -> bool:
+    def has(self, sample: Row) -> bool:
         """Tell whether the columns, each with one of its values, are of this form."""
-        return (
-            all(isinstance(sample.get(name), kind) for name, kind in self.columns.items())
-            and not self.without & sample.keys()
-            and (
-                self.begins_as is None
-                or self._begins(
-                    sample["chosen"] if sample.get("prompt") is None else sample["prompt"]
-                )
-            )
+        return not self.without & sample.keys() and all(
+            isinstance(sample.get(name), kind) for name, kind in self.columns.items()
         )
 
-    def _begins(self, text: Any) -> bool:
-        assert self.begins_as is not None
+    def begins(self, sample: Row) -> bool:
+        """Tell whether the text of a row begins as this form has it."""
+        if self.begins_as is None:
+            return True
+        text = sample["chosen"] if sample.get("prompt") is None else sample["prompt"]
         return isinstance(text, str) and bool(self.begins_as.match(text))
 
+    def reads(self) -> frozenset[str]:
+        """Return every column that this form makes use of."""
+        return frozenset(self.columns) | self.beside | ALWAYS
 
-TEXTS: Mapping[str, type] = {"chosen": str, "rejected": str}
+
+ALWAYS = frozenset({*SYSTEMS, *PICTURES, "tools", "source"})
+"""Columns that are read in rows of every form."""
 
 
-LISTS: Mapping[str, type] = {"chosen": list, "rejected": list}
+def read_row(row: Any, form: Form, source: str) -> Iterator[Pair | Unusable]:
+    """Convert one row to its pairs, most often one; a pair that is none becomes a reason."""
+    try:
+        if not isinstance(row, dict):
+            raise Unusable("not a record with one value per column")  # noqa: TRY301
+        for column in PICTURES:
+            if row.get(column):
+                raise Unusable(f"{column} that a text model cannot use")  # noqa: TRY301
+        tools = tools_of(row)
+        named = row.get("source")
+        if isinstance(named, str) and named:
+            source = text_of(named, "source")
+        dialogues = list(form.convert(row))
+    except Unusable as reason:
+        yield reason
+        return
+    for dialogue in dialogues:
+        try:
+            better, worse = (with_system(row, side) for side in dialogue)
+            yield _pair(better, worse, tools, source)
+        except Unusable as reason:
+            yield reason
+
+
+def _pair(
+    better: list[Message], worse: list[Message], tools: tuple[Message, ...], source: str
+) -> Pair:
+    """Cut two dialogues before their last answer."""
+    (*prompt, chosen), (*rejected_prompt, rejected) = better, worse
+    if any(answer.role != "assistant" for answer in (chosen, rejected)):
+        raise Unusable("last turn is not the assistant's")
+    if not same(prompt, rejected_prompt):
+        raise Unusable("prompts differ between the sides")
+    if not prompt or is_empty(prompt):
+        raise Unusable("empty prompt, or an empty turn in it")
+    if any(turn.role == "system" for turn in prompt[1:]):
+        raise Unusable("a system turn that is not the first turn")
+    if prompt[-1].role != "user":
+        raise Unusable("turn before the answer is not the user's")
+    for side, answer in zip(SIDES, (chosen, rejected), strict=True):
+        if is_empty([answer]):
+            raise Unusable(f"empty answer in {side}")
+    if chosen.content.strip() == rejected.content.strip():
+        raise Unusable("chosen equals rejected")
+    return make_pair(
+        prompt=(*tools, *prompt), chosen=(chosen,), rejected=(rejected,), source=source
+    )
+
+
+# Forms
+
+ONE = (str, list, dict)
+"""An answer: a text, a turn, turns, or a list of several."""
+
+
+MARKED = (int, float, str, bool)
+
+
+BESIDE = frozenset({"history", "context", "input"})
+"""Columns that a prompt which is text takes in."""
 
 
 FORMS = (
     Form(
+        name="OpenAI preference (input, preferred_output, non_preferred_output)",
+        columns={"input": dict, "preferred_output": list, "non_preferred_output": list},
+        convert=openai,
+    ),
+    Form(
         name="ShareGPT (conversations, chosen, rejected)",
-        columns={"conversations": list} | dict.fromkeys(SIDES, (dict, list, str)),
-        convert=_sharegpt,
+        columns={"conversations": list, "chosen": ONE, "rejected": ONE},
+        convert=answers("conversations"),
     ),
     Form(
         name="HH-RLHF transcripts (chosen, rejected)",
-        columns=TEXTS,
-        convert=_transcripts,
+        columns={"chosen": str, "rejected": str},
+        convert=transcripts,
         begins_as=OPENING,
     ),
     Form(
         name="TRL preference, conversational (prompt, chosen, rejected)",
-        columns={"prompt": (list, dict)} | dict.fromkeys(SIDES, (dict, list, str)),
-        convert=_explicit,
+        columns={"prompt": (list, dict), "chosen": ONE, "rejected": ONE},
+        convert=answers("prompt"),
     ),
     Form(
         name="whole dialogues (prompt, chosen, rejected)",
-        columns={"prompt": str, **LISTS},
-        convert=_dialogues,
+        columns={"prompt": str, "chosen": list, "rejected": list},
+        convert=dialogues,
+        beside=BESIDE,
+    ),
+    *(
+        Form(
+            name=name,
+            columns={prompt: str, "chosen": ONE, "rejected": ONE},
+            convert=answers(prompt),
+            beside=BESIDE,
+        )
+        for name, prompt in (
+            ("TRL preference, text (prompt, chosen, rejected)", "prompt"),
+            ("Alpaca-style (instruction, input, chosen, rejected)", "instruction"),
+            ("orca (system, question, chosen, rejected)", "question"),
+            ("axolotl (system, input, chosen, rejected)", "input"),
+        )
+    ),
+    *(
+        Form(
+            name=f"argilla ({prompt}, chosen_response, rejected_response)",
+            columns={prompt: ONE, "chosen_response": ONE, "rejected_response": ONE},
+            convert=answers(prompt, "chosen_response", "rejected_response"),
+            beside=BESIDE,
+        )
+        for prompt in ("prompt", "instruction")
     ),
     Form(
-        name="TRL preference, text (prompt, chosen, rejected)",
-        columns={"prompt": str, **TEXTS},
-        convert=_texts,
+        name="axolotl (messages, chosen, rejected)",
+        columns={"messages": list, "chosen": ONE, "rejected": ONE},
+        convert=answers("messages"),
+    ),
+    *(
+        Form(
+            name=f"ms-swift (messages, {worse})",
+            columns={"messages": list, worse: ONE},
+            convert=answered(worse),
+        )
+        for worse in ("rejected_response", "rejected_messages")
     ),
     Form(
-        name="Alpaca-style (instruction, input, chosen, rejected)",
-        columns={"instruction": str, **TEXTS},
-        convert=_alpaca,
+        name="Alpaca (instruction, input, output: the better answer, then worse ones)",
+        columns={"instruction": str, "output": list},
+        convert=best_first,
+        beside=BESIDE,
     ),
     Form(
-        name="orca (system, question, chosen, rejected)",
-        columns={"question": str, **TEXTS},
-        convert=_orca,
+        name="Stack Exchange (question, response_j, response_k)",
+        columns={"question": str, "response_j": str, "response_k": str},
+        convert=answers("question", "response_j", "response_k"),
+        beside=BESIDE,
+    ),
+    *(
+        Form(
+            name=f"two answers and a verdict ({', '.join(columns)})",
+            columns={**dict.fromkeys(columns[:-1], ONE), columns[-1]: MARKED},
+            convert=judged(*columns, first_is_better=first_is_better),
+            beside=BESIDE if columns[0] == "prompt" else frozenset(),
+        )
+        for columns, first_is_better in (
+            (("history", "human_ref_A", "human_ref_B", "labels"), by_label),  # SHP
+            (("prompt", "response_1", "response_2", "preference_strength"), by_sign),  # HelpSteer2
+            (("context", "response1", "response2", "overall_preference"), by_sign),  # HelpSteer3
+            (("prompt", "response_0", "response_1", "better_response_id"), by_index),  # SafeRLHF
+            (("prompt", "response_a", "response_b", "winner"), by_name),
+        )
+    ),
+    Form(
+        name="two dialogues and a verdict (conversation_a, conversation_b, winner)",
+        columns={"conversation_a": list, "conversation_b": list, "winner": str},
+        convert=judged("", "conversation_a", "conversation_b", "winner", first_is_better=by_name),
+    ),
+    *(
+        Form(
+            name=f"ranked answers ({', '.join(filter(None, columns))})",
+            columns={columns[0]: ONE, **dict.fromkeys(filter(None, columns[1:]), list)},
+            convert=ranked(*columns),
+            beside=BESIDE,
+        )
+        for columns in (
+            ("prompt", "answers", ""),  # Nectar
+            ("instruction", "completions", ""),  # UltraFeedback
+            ("prompt", "responses", "scores"),
+            ("prompt", "responses", "ranks"),
+        )
     ),
     Form(
         name="TRL preference, conversational, implicit prompt (chosen, rejected)",
-        columns=LISTS,
-        convert=_dialogues,
+        columns={"chosen": (list, dict), "rejected": (list, dict)},
+        convert=dialogues,
     ),
     Form(
         name="TRL preference, text, implicit prompt (chosen, rejected)",
-        columns=TEXTS,
-        convert=_shared_beginning,
+        columns={"chosen": str, "rejected": str},
+        convert=shared_beginning,
         without=frozenset(
             "prompt question instruction input query context history messages".split()
         )
@@ -308,31 +275,52 @@ FORMS = (
 """Every known form; the first that fits is taken."""
 
 
-def recognise(rows: Sequence[Any], name: str) -> Form:
-    """Find the form of most rows by their columns and the types of the values.
+COLUMNS = frozenset().union(*(form.reads() for form in FORMS))
+"""Every column that some form reads."""
+
+
+def forms_of(rows: Sequence[Any]) -> list[Form | None]:
+    """Return the form of each row; a column that it leaves out counts as null."""
+    columns = dict.fromkeys(columns_of(rows))
+    known: dict[Any, list[Form]] = {}
+    found: list[Form | None] = []
+    for row in rows:
+        if not isinstance(row, dict):
+            found.append(None)
+            continue
+        kinds = tuple((name, type(value)) for name, value in row.items())
+        if kinds not in known:
+            known[kinds] = [form for form in FORMS if form.has(columns | row)]
+        found.append(next((form for form in known[kinds] if form.begins(row)), None))
+    return found
+
+
+def most_frequent(forms: Sequence[Form | None], rows: Sequence[Any], name: str) -> Form:
+    """Return the form of most rows.
 
     Raises:
         DataError: no form fits, or the rows hold single answers with a label.
     """
-    sample = columns_of(rows)
-    votes = Counter(form.name for row in rows if (form := form_of(row, sample)) is not None)
+    votes = Counter(form.name for form in forms if form is not None)
     if votes:
         winner = max(votes, key=votes.__getitem__)
         return next(form for form in FORMS if form.name == winner)
+    sample = columns_of(rows)
     columns = ", ".join(f"{column} ({type(value).__name__})" for column, value in sample.items())
-    if {"completion", "label"} <= sample.keys():
+    columns = columns[:1000] or "(none)"
+    if {"completion", "response"} & sample.keys() and not set(SIDES) & sample.keys():
         raise DataError(
             f"{name} holds unpaired answers (columns {columns}); ORPO needs a chosen and a "
-            "rejected answer per prompt: join good and bad completions of a prompt into one row"
+            "rejected answer per prompt: join good and bad answers to a prompt into one row"
         )
     known = "".join(f"\n  {form.name}" for form in FORMS)
     raise DataError(
-        f"{name} has columns {columns or '(none)'}, which are of no known form; "
-        f"rename them to one of:{known}"
+        f"{name} has columns {columns}, which are of no known form; {_renames(sample)}. Known "
+        f"forms:{known}"
     )
 
 
-def columns_of(rows: Iterable[Any]) -> dict[str, Any]:
+def columns_of(rows: Sequence[Any]) -> dict[str, Any]:
     """Return every column of the rows with its first value that is not null."""
     sample: dict[str, Any] = {}
     for row in rows:
@@ -343,9 +331,34 @@ def columns_of(rows: Iterable[Any]) -> dict[str, Any]:
     return sample
 
 
-def form_of(row: Any, columns: Iterable[str]) -> Form | None:
-    """Return the form of one row; a column that it leaves out counts as null."""
-    if not isinstance(row, dict):
-        return None
-    whole = {**dict.fromkeys(columns), **row}
-    return next((form for form in FORMS if form.fits(whole)), None)
+WORDS = {
+    "prompt": {*"query user user_prompt user_input human problem task text message ask".split()},
+    "chosen": {
+        *"preferred accepted accept positive pos better best good winner win selected".split(),
+        *"preferred_response response_chosen chosen_answer answer_chosen y_w correct".split(),
+    },
+    "rejected": {
+        *"dispreferred non_preferred unpreferred declined reject negative neg worse worst".split(),
+        *"bad loser lose response_rejected rejected_answer answer_rejected y_l wrong".split(),
+    },
+}
+"""Column of ours -> what it is called elsewhere."""
+
+
+def _renames(columns: Mapping[str, Any]) -> str:
+    """Say which columns to rename, where their names tell."""
+    said = {}
+    for ours in ("prompt", *SIDES):
+        words = [name for name in columns if name.strip().lower() in {ours, *WORDS[ours]}]
+        near = words or get_close_matches(ours, [*columns], n=1, cutoff=0.75)
+        if ours not in columns and near:
+            said[near[0]] = ours
+    if not said:
+        return (
+            "rename them in the file, or with data.columns, a table such as "
+            '{ question_text = "prompt", good = "chosen", bad = "rejected" }'
+        )
+    options = " ".join(
+        f"--set {shlex.quote(f'data.columns.{name}={ours}')}" for name, ours in said.items()
+    )
+    return f"rename them in the file, or with {options}"

@@ -5,13 +5,19 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from study.config.canonical import digest
+from study.config.canonical import digest, digest_of_list
 
-INVISIBLE = re.compile(
-    "[\\s\\x00-\\x1f\\x7f-\\x9f\u00ad\u061c\u115f\u1160\u180e\u200b-\u200f"
-    "\u202a-\u202e\u2060-\u2069\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0]+"
+_UNSEEN = (
+    "\\s\\x00-\\x1f\\x7f-\\x9f\u00ad\u061c\u115f\u1160\u180e\u200b-\u200f"
+    "\u202a-\u202e\u2060-\u2069\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0"
 )
 """Characters that leave no mark: space, controls, zero width, writing direction."""
+
+
+INVISIBLE, VISIBLE = re.compile(f"[{_UNSEEN}]+"), re.compile(f"[^{_UNSEEN}]")
+
+
+ASCII_SPACES = dict.fromkeys((*range(33), 127), " ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +25,8 @@ class Message:
     """One turn of a conversation."""
 
     role: str
-    """``system``, ``user`` or ``assistant``."""
+    """``system``, ``user`` or ``assistant``; or ``tools`` before all others, with
+    their descriptions as JSON, which the template writes where it pleases."""
     content: str
 
 
@@ -42,12 +49,8 @@ class Pair:
 
 def fingerprint(pairs: Iterable[Pair]) -> str:
     """Return the SHA-256 of the pairs' ids and content, in any order."""
-    return digest(
-        sorted(
-            [pair.example_id, pair.cluster_id, pair.source, pair.answer or "", _content(pair)]
-            for pair in pairs
-        )
-    )
+    listed = [(p.example_id, p.cluster_id, p.source, p.answer or "", _content(p)) for p in pairs]
+    return digest_of_list(sorted(listed))
 
 
 def make_pair(
@@ -67,11 +70,18 @@ def make_pair(
     )
 
 
+def squeezed(text: str) -> str:
+    """Return a text with every stretch of what cannot be seen as one space, none at its ends."""
+    if text.isascii():
+        return " ".join(text.translate(ASCII_SPACES).split())
+    return " ".join(INVISIBLE.sub(" ", text).split())
+
+
 def _opening(text: str) -> str:
     """Return what a prompt and its near copies share: its words as a reader sees them."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
-    return " ".join(INVISIBLE.sub(" ", text.casefold()).split())
+    return squeezed(text.casefold())
 
 
 def _plain(messages: Iterable[Message]) -> list[list[str]]:

@@ -18,14 +18,14 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from study.data.pairs import Message
+from study.data.tools import TOOLS, described, require_written
 from study.errors import ModelError, RowError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
-
-    from study.data.pairs import Message
 else:
-    Message = Tokenizer = Any
+    Tokenizer = Any
 
 CHATML = (
     "{% for message in messages %}"
@@ -282,7 +282,9 @@ def render_prompt(tokenizer: Tokenizer, prompt: Iterable[Message]) -> str:
     turn, prompt = turn_of(tokenizer), list(prompt)
     text = _render(tokenizer, prompt, turn, generation=True)
     for message in prompt:
-        if message.role != "assistant" and not _is_written(message.content, text, turn):
+        if message.role == TOOLS:
+            require_written(message.content, text)
+        elif message.role != "assistant" and not _is_written(message.content, text, turn):
             raise RowError(
                 CHANGED, f"the chat template leaves out or rewrites the {message.role}'s turn"
             )
@@ -345,7 +347,7 @@ def _render(
 
 def _probe(
     tokenizer: Tokenizer,
-    turns: Iterable[tuple[str, str]],
+    turns: Sequence[tuple[str, str]],
     in_parts: bool,
     *,
     generation: bool = False,
@@ -354,9 +356,12 @@ def _probe(
     chat: list[dict[str, Any]] = [
         {"role": role, "content": [{"type": "text", "text": content}] if in_parts else content}
         for role, content in turns
+        if role != TOOLS
     ]
     return str(
-        tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=generation)
+        tokenizer.apply_chat_template(
+            chat, tools=described(turns), tokenize=False, add_generation_prompt=generation
+        )
     )
 
 

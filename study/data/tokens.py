@@ -7,6 +7,7 @@ Chat tokens come from the template alone: where a message spells one, such as
 ``<|im_end|>``, it is tokenised as any other text, so that no row forges a turn.
 """
 
+import dataclasses
 import hashlib
 import re
 from array import array
@@ -96,6 +97,20 @@ def encode(
         RowError: the template cannot write the pair, an answer holds no token,
             or truncation makes the two sides equal.
     """
+    return cut(
+        encode_whole(pair, tokenizer),
+        tokenizer,
+        max_prompt_tokens=max_prompt_tokens,
+        max_length_tokens=max_length_tokens,
+    )
+
+
+def encode_whole(pair: Pair, tokenizer: Tokenizer) -> Encoded:
+    """Tokenise one pair at its full length.
+
+    Raises:
+        RowError: the template cannot write the pair, or both answers are the same tokens.
+    """
     try:
         prompt = render_prompt(tokenizer, pair.prompt)
         answers = [
@@ -104,24 +119,37 @@ def encode(
         ]
     except RowError as error:
         raise RowError(error.reason, f"pair {pair.example_id}: {error}") from error
-    prompt_ids = _cut_prompt(_prompt_ids(tokenizer, prompt), tokenizer, max_prompt_tokens)
-    room = max_length_tokens - len(prompt_ids)
-    chosen_ids, rejected_ids = (ids[:room] for ids in answers)
-    if not chosen_ids or not rejected_ids:
-        raise RowError(USELESS, f"pair {pair.example_id}: an answer holds no tokens")
     if answers[0] == answers[1]:
         raise RowError(
             "equal once tokenised",
-            f"pair {pair.example_id}: both answers are the same {len(chosen_ids)} tokens",
+            f"pair {pair.example_id}: both answers are the same {len(answers[0])} tokens",
         )
+    return Encoded(
+        pair.example_id, pair.cluster_id, pair.source, _prompt_ids(tokenizer, prompt), *answers
+    )
+
+
+def cut(
+    whole: Encoded, tokenizer: Tokenizer, *, max_prompt_tokens: int, max_length_tokens: int
+) -> Encoded:
+    """Cut one pair to the limits.
+
+    Raises:
+        RowError: an answer holds no token, or both are then the same.
+    """
+    prompt_ids = _cut_prompt(whole.prompt_ids, tokenizer, max_prompt_tokens)
+    room = max_length_tokens - len(prompt_ids)
+    chosen_ids, rejected_ids = whole.chosen_ids[:room], whole.rejected_ids[:room]
+    if not chosen_ids or not rejected_ids:
+        raise RowError(USELESS, f"pair {whole.example_id}: an answer holds no tokens")
     if chosen_ids == rejected_ids:
         raise RowError(
             USELESS,
-            f"pair {pair.example_id}: both answers are the same {len(chosen_ids)} tokens after "
+            f"pair {whole.example_id}: both answers are the same {len(chosen_ids)} tokens after "
             "truncation",
         )
-    return Encoded(
-        pair.example_id, pair.cluster_id, pair.source, prompt_ids, chosen_ids, rejected_ids
+    return dataclasses.replace(
+        whole, prompt_ids=prompt_ids, chosen_ids=chosen_ids, rejected_ids=rejected_ids
     )
 
 

@@ -84,6 +84,14 @@ def packed_attention(
     return out[None].contiguous(), None  # architectures take views of it
 
 
+def register() -> None:
+    """Tell transformers of the packed attention, in both forms; again changes nothing."""
+    AttentionInterface.register(ATTENTION, packed_attention)
+    AttentionInterface.register(ONLY_ROWS, functools.partial(packed_attention, only_rows=True))
+    for name in (ATTENTION, ONLY_ROWS):
+        AttentionMaskInterface.register(name, sdpa_mask)
+
+
 def longest_plain_row(causal: Any) -> float:
     """Return up to how many tokens a model's attention is plainly causal.
 
@@ -234,15 +242,3 @@ def _gather(by_token: Tensor, index: Tensor, n_rows: int) -> Tensor:
     """Return (R, A, L, D) rows of a (T, A, D) tensor."""
     rows = by_token.index_select(0, index)
     return rows.view(n_rows, -1, *rows.shape[1:]).transpose(1, 2)
-
-
-AttentionInterface.register(ATTENTION, packed_attention)
-
-
-AttentionInterface.register(ONLY_ROWS, functools.partial(packed_attention, only_rows=True))
-
-
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)
-
-
-AttentionMaskInterface.register(ONLY_ROWS, sdpa_mask)

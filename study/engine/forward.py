@@ -18,7 +18,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from study.engine.attention import ATTENTION, ONLY_ROWS, longest_plain_row
+from study.engine.attention import ATTENTION, ONLY_ROWS, longest_plain_row, register
 from study.engine.head import head_of, label_logps, trained_tokens
 from study.engine.layout import Sequences
 from study.engine.norms import fuse_norms
@@ -68,6 +68,7 @@ def install(causal: Any, *, attention: str = "auto") -> None:
         attention: ``model.attention`` of the recipe; ``eager`` is the padded
             layout throughout, ``sdpa`` the rows form on every device.
     """
+    register()
     original = causal.forward
     causal.longest_packed_row = 0 if attention == "eager" else longest_plain_row(causal)
     causal.keeps_own_forward = False

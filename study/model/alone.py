@@ -119,7 +119,7 @@ def made_up_batches(base: Base, longest_row: int) -> list[list[Encoded]]:
         ids[1 : 1 + len(base.trained_token_ids)] = base.trained_token_ids
         return tuple(ids[:n])
 
-    batches = [LENGTHS]
+    batches: list[tuple[tuple[int, int, int], ...]] = [LENGTHS]
     if (longest := longest_made_up(base, longest_row)) > LONGEST:
         batches.append(((longest - LONG_ANSWER, LONG_ANSWER, 4), LENGTHS[-1]))
     return [
@@ -134,8 +134,8 @@ def longest_made_up(base: Base, longest_row: int) -> int:
     All its logits are held, so it is shorter than a study's where they would fill
     the memory, but long enough for the padded layout where packing ends before.
     """
-    n_rows = base.causal.get_input_embeddings().weight.shape[0]
-    packed = base.causal.longest_packed_row
+    n_rows: int = base.causal.get_input_embeddings().weight.shape[0]
+    packed: float = base.causal.longest_packed_row
     at_least = packed + 1 if LONGEST <= packed < longest_row else LONGEST
     return max(LONGEST, min(longest_row, max(LOGITS // n_rows, int(at_least))))
 

@@ -6,7 +6,6 @@ was trained before it.
 """
 
 import importlib.util
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +16,11 @@ from torch import nn
 from study.config.recipe import ModelConfig
 from study.data.rehearsal import rehearse
 from study.data.templates import CHATML, read_template
-from study.data.tokens import CHATML_TOKENS, PAD_TOKEN, end_of_turn, prepare_tokenizer
+from study.data.tokens import end_of_turn, prepare_tokenizer
 from study.engine.forward import Layout, install
 from study.engine.greedy import Generation
-from study.errors import ModelError, first_line
+from study.errors import ModelError, StudyError, first_line
+from study.model.fit import new_tokens_of_chat, refuse_other_weights
 from study.model.folder import check_folder, fingerprint
 
 if TYPE_CHECKING:
@@ -99,11 +99,11 @@ def load_base(config: ModelConfig, *, device: str, progress: "Progress | None" =
             name,
             dtype=pick_dtype(config, where),
             use_safetensors=True,
-            quantization_config=quantization_config(config, where),
             device_map={"": where},
             attn_implementation=_attention(config, where),
             ignore_mismatched_sizes=True,  # they are refused below, by name
             output_loading_info=True,
+            **_quantized(config, where),
             **_hub_options(config),
         )
     except torch.OutOfMemoryError:
@@ -111,7 +111,7 @@ def load_base(config: ModelConfig, *, device: str, progress: "Progress | None" =
     except Exception as error:  # a configuration may name anything
         raise ModelError(f"cannot load model {config.name!r}: {_why(error)}") from error
     model, loading = loaded
-    _refuse_other_weights(config.name, loading)
+    refuse_other_weights(config.name, model, loading)
     commit = getattr(model.config, "_commit_hash", None) or fingerprint(
         Path(name), weights_only=config.name.startswith(TOY)
     )
@@ -132,8 +132,10 @@ def prepare_base(
     Raises:
         ModelError: its embeddings cannot be found or enlarged.
     """
+    from transformers import GenerationConfig
+
     try:
-        new = _new_tokens_of_chat(model, tokenizer)
+        new = new_tokens_of_chat(model, tokenizer)
         _grow_embeddings(model, 1 + max(tokenizer.get_vocab().values()))
     except ModelError:
         raise
@@ -142,8 +144,11 @@ def prepare_base(
             f"{type(model).__name__} has no embeddings that can take the tokens of a chat: "
             f"{first_line(error)}; choose another base model"
         ) from error
-    model.generation_config.eos_token_id = end_of_turn(tokenizer)
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.generation_config = (
+        GenerationConfig(  # the model's own may forbid tokens or ask for beams
+            eos_token_id=end_of_turn(tokenizer), pad_token_id=tokenizer.pad_token_id
+        )
+    )
     _keep_nf4_exact(model)
     install(model, attention=config.attention)
     model.requires_grad_(False)
@@ -174,7 +179,12 @@ def load_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(config))
     except Exception as error:  # its files may hold anything
         raise ModelError(f"cannot load the tokenizer of {config.name!r}: {_why(error)}") from error
-    return tokenizer, prepare_as_asked(tokenizer, config)
+    try:
+        return tokenizer, prepare_as_asked(tokenizer, config)
+    except StudyError:
+        raise
+    except Exception as error:
+        raise ModelError(f"cannot use the tokenizer of {config.name!r}: {_why(error)}") from error
 
 
 def prepare_as_asked(tokenizer: Any, config: ModelConfig) -> tuple[int, ...]:
@@ -238,49 +248,14 @@ def _locate(name: str, progress: "Progress | None") -> str:
     return name
 
 
-def _refuse_other_weights(name: str, loading: Mapping[str, Any]) -> None:
-    """Refuse weights that do not fill the model: transformers draws the rest at random."""
-    missing = sorted(loading["missing_keys"])
-    mismatched = sorted(str(key[0]) for key in loading["mismatched_keys"])
-    for keys, fault in ((missing, "lack"), (mismatched, "have another shape of")):
-        if keys:
-            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            raise ModelError(
-                f"cannot load model {name!r}: its weights {fault} {', '.join(keys[:3])}{more}, "
-                "which its config.json asks for; the two do not belong together"
-            )
-
-
-def _new_tokens_of_chat(model: Any, tokenizer: Any) -> list[int]:
-    """Return ids without a row in the embedding that the chat template writes, to be trained.
-
-    Other special tokens stand in no text.
-
-    Raises:
-        ModelError: ordinary tokens have no row either.
-    """
-    n_rows = model.get_input_embeddings().weight.shape[0]
-    beyond = {token: at for token, at in tokenizer.get_vocab().items() if at >= n_rows}
-    added = {token.content for token in tokenizer.added_tokens_decoder.values()}
-    ends = {*CHATML_TOKENS, tokenizer.bos_token, tokenizer.eos_token}
-    written = {
-        token
-        for token in beyond
-        if token in ends or (token in added and token in tokenizer.chat_template)
-    }
-    unknown = set(beyond) - written - {PAD_TOKEN, *tokenizer.all_special_tokens}
-    if unknown:
-        first = min(unknown, key=beyond.__getitem__)
-        raise ModelError(
-            f"the tokenizer has {len(tokenizer)} tokens and the model {n_rows} embeddings: "
-            f"{len(unknown)} tokens such as {first!r} were never trained; take the tokenizer "
-            "that the model was trained with"
-        )
-    return sorted(beyond[token] for token in written - {tokenizer.pad_token})
-
-
 def _hub_options(config: ModelConfig) -> dict[str, Any]:
     return {"revision": config.revision or "main", "trust_remote_code": config.trust_remote_code}
+
+
+def _quantized(config: ModelConfig, device: torch.device) -> dict[str, Any]:
+    """Return the option that quantises; without it a model's own quantisation is read."""
+    wanted = quantization_config(config, device)
+    return {} if wanted is None else {"quantization_config": wanted}
 
 
 def quantization_config(config: ModelConfig, device: torch.device) -> Any:
@@ -338,9 +313,9 @@ def _grow_embeddings(model: Any, n_tokens: int) -> None:
 
 def _why(error: Exception) -> str:
     """Say why transformers could not load something, and where to look."""
-    if isinstance(error, OSError) or type(error) is ValueError:
-        return _hub_hint(error)
     told = " ".join(str(error).split())[:300]
+    if isinstance(error, OSError) or type(error) is ValueError:
+        return told if first_line(error).rstrip().endswith(":") else _hub_hint(error)
     return f"{type(error).__name__}: {told}; its config.json or tokenizer files ask for it"
 
 

@@ -25,6 +25,12 @@ tokenizers, code."""
 
 INDEX = "model.safetensors.index.json"
 
+ATTENTIONS = (None, "eager", "sdpa", "flash_attention_2")
+"""What a configuration may name as attention; model.attention decides."""
+
+NARROW = ("I8", "F8_E4M3", "F8_E5M2")
+"""Types of quantised weights, whose scales stand elsewhere."""
+
 AGAIN = "download the model again, or name another one"
 
 
@@ -34,14 +40,18 @@ def check_folder(folder: Path) -> None:
     Raises:
         ModelError: the message names the file.
     """
+    quantised = False
     for name in OBJECTS:
         if (folder / name).exists():
-            _check_object(folder / name)
+            content = _check_object(folder / name)
+            if name == "config.json":
+                _check_attention(folder / name, content)
+                quantised = bool(content.get("quantization_config"))
     weights = sorted(folder.glob("*.safetensors"))
     if (folder / INDEX).exists():
         weights = _indexed(folder)
     for path in weights:
-        _check_weights(path)
+        _check_weights(path, quantised=quantised)
 
 
 def fingerprint(folder: Path, *, weights_only: bool = False) -> str:
@@ -68,6 +78,16 @@ def _check_object(path: Path) -> Any:
     return content
 
 
+def _check_attention(path: Path, content: dict[str, Any]) -> None:
+    """Refuse attention kernels, which transformers would fetch from the Hub and run."""
+    for key in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
+        if content.get(key) not in ATTENTIONS:
+            raise ModelError(
+                f"{path} names the attention kernel {content[key]!r}; this study chooses attention "
+                f"by model.attention: remove {key} from the file"
+            )
+
+
 def _indexed(folder: Path) -> list[Path]:
     """Return the files that an index names, all of which must be there."""
     places = _check_object(folder / INDEX).get("weight_map")
@@ -80,16 +100,22 @@ def _indexed(folder: Path) -> list[Path]:
     return paths
 
 
-def _check_weights(path: Path) -> None:
+def _check_weights(path: Path, *, quantised: bool) -> None:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt"):
-            return
+        with safe_open(path, framework="pt") as file:
+            kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ModelError(
             f"{path} is no safetensors file: {_what_it_is(path) or first_line(error)}; {AGAIN}"
         ) from error
+
+    if not quantised and (narrow := sorted(kinds & set(NARROW))):
+        raise ModelError(
+            f"{path} holds {', '.join(narrow)} numbers, which mean nothing without the "
+            "quantization_config that its config.json lacks; take the model's original weights"
+        )
 
 
 def _what_it_is(path: Path) -> str:

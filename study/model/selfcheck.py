@@ -152,6 +152,11 @@ def _tolerance(base: Base, batches: Batches, own: Sequence[Sequence[Sequence[Ten
     for pair, (chosen, rejected) in zip(chain(*batches), chain(*own), strict=True):
         start = len(pair.prompt_ids) - 1
         off = max(off, _size(base, chosen[:start] - rejected[:start]))
+    if not all(part.isfinite().all() for pair in chain(*own) for part in pair):
+        raise ModelError(
+            f"{_name(base)} has log-probabilities that are not finite: weights or settings in its "
+            "config.json are damaged; download the model again, or choose another base model"
+        )
     if off > most:
         raise ModelError(
             f"{_name(base)} sees ahead: the log-probabilities of a prompt change by {off:.2g} nats "

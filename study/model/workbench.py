@@ -1,7 +1,6 @@
 """What every run of one recipe shares in a process: base model and encoded pairs."""
 
 import gc
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,12 +9,13 @@ import torch
 
 from study.config.canonical import digest
 from study.config.recipe import Recipe
+from study.data.encoding import cut_all, encode_all
 from study.data.load import load_pairs
 from study.data.pairs import Pair, fingerprint
 from study.data.splits import split_pairs
-from study.data.tokens import USELESS, encode, fingerprint_tokens
+from study.data.tokens import fingerprint_tokens
 from study.engine.encoded import Encoded
-from study.errors import DataError, RowError
+from study.errors import DataError
 from study.model.base import Base, load_base
 from study.model.selfcheck import check_base
 from study.records.folders import facts_of
@@ -36,7 +36,8 @@ class Workbench:
     pairs: dict[str, Pair]
     """Validation and test pairs by example id, for prompts and references."""
     data_summary: dict[str, Any]
-    """The record's ``data`` field: sizes, fingerprints of messages and tokens, dropped rows."""
+    """The record's ``data`` field: sizes, fingerprints of messages and tokens, dropped rows,
+    columns that were not read."""
     start: dict[str, float] = field(default_factory=dict)
     """Validation scores of the untrained base, once they are known."""
 
@@ -76,6 +77,8 @@ def open_workbench(recipe: Recipe, *, device: str, progress: "Progress | None" =
     }
     summary["source"] = recipe.data.name
     summary["form"] = loaded.form
+    if loaded.unread:
+        summary["not_read"] = list(loaded.unread)
     summary["dropped"] = {reason: len(rows) for reason, rows in loaded.dropped.items()} | left_out
     summary["tokens"] = {
         **{name: fingerprint_tokens(part) for name, part in encoded.items()},
@@ -116,39 +119,10 @@ def encode_split(
     Raises:
         DataError: more than the recipe's share of pairs would be left out.
     """
-    encoded, refused = [], []
-    for pair in pairs:
-        try:
-            encoded.append(
-                encode(
-                    pair,
-                    base.tokenizer,
-                    max_prompt_tokens=recipe.data.max_prompt_tokens,
-                    max_length_tokens=recipe.data.max_length_tokens,
-                )
-            )
-        except RowError as error:
-            refused.append(error)
-    if len(refused) > recipe.data.max_dropped_share * len(pairs) or not encoded:
-        raise DataError(_too_many(refused, len(pairs), recipe.data.max_length_tokens))
-    return encoded, dict(Counter(error.reason for error in refused))
-
-
-def _too_many(refused: Sequence[RowError], n_pairs: int, max_length_tokens: int) -> str:
-    """Say why a split cannot be used: each reason with its number, an example and its remedy."""
-    lines = []
-    for reason, n in Counter(error.reason for error in refused).most_common():
-        first = next(error for error in refused if error.reason == reason)
-        remedy = (
-            f"raise data.max_length_tokens, now {max_length_tokens}"
-            if reason == USELESS
-            else "mend these rows, or name another template with model.chat_template"
-        )
-        lines.append(f"\n  {reason}: {n}, e.g. {first}; {remedy}")
-    return (
-        f"{len(refused)} of {n_pairs} pairs cannot be used:{''.join(lines)}\n"
-        "or raise data.max_dropped_share"
-    )
+    found = cut_all(encode_all(pairs, base.tokenizer), base.tokenizer, recipe.data)
+    if refusal := found.refusal(recipe.data):
+        raise DataError(refusal)
+    return found.encoded, found.reasons()
 
 
 def resolved_facts(workbench: Workbench) -> dict[str, Any]:

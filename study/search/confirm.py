@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.config.canonical import digest
 from study.config.seeds import confirmation_seeds, search_seed
-from study.errors import ConfigError, StudyError
+from study.errors import StudyError
 from study.model.jobs import Report
 from study.records.files import read_jsonl, write_jsonl, write_sealed
 from study.records.layout import BEST, CONFIRMATIONS, TRIALS
@@ -42,8 +42,6 @@ def confirm(
         StudyError: no trial, or no repetition, ended with a value.
     """
     search = workbench.recipe.search
-    if search.confirm_top < 1 or search.confirm_seeds < 1:
-        raise ConfigError("search.confirm_top and search.confirm_seeds must be at least 1")
     seeds = confirmation_seeds(seed, search.confirm_seeds)
     trials = list(read_jsonl(folder / TRIALS))
     candidates = best_trials(trials, objective=search.objective, n=search.confirm_top)

@@ -1,6 +1,6 @@
 """Independent jobs in worker processes, with progress and clean ends.
 
-The parent never imports torch: every worker starts fresh (``spawn``), sets its
+The parent trains nothing: every worker starts fresh (``spawn``), sets its
 threads and its GPU first, and keeps the base model of its recipe from one job
 to the next. Each worker talks over a pipe of its own, so one that is killed
 cannot block the others. A worker that dies, or whose device fails, is replaced

@@ -11,9 +11,10 @@ import json
 import pytest
 
 from study.config.recipe import DataConfig
-from study.data.forms import ROLES, SIDES
+from study.data.dialogues import SIDES
 from study.data.load import load_pairs
 from study.data.splits import split_pairs
+from study.data.turns import ROLES
 from study.errors import DataError
 
 
@@ -204,7 +205,7 @@ READ = {
     ),
     "unknown roles": (
         "a.jsonl",
-        jsonl(TALK, without("rejected", turn("tool", "x")), without("chosen", turn("", "x"))),
+        jsonl(TALK, without("rejected", turn("critic", "x")), without("chosen", turn("", "x"))),
         [PAIR],
         {
             f"unknown role in rejected (known: {ROLE_NAMES})": (2,),
@@ -330,6 +331,26 @@ READ = {
         [("1 + 1?", " " * 10_000_000 + "Two.", "Three.")],
         {},
     ),
+    "a second byte order mark, where files were joined": (
+        "a.jsonl",
+        f"{LINE}\n\ufeff{MORE}".encode(),
+        [PAIR, ("2 + 2?", *PAIR[1:])],
+        {},
+    ),
+    "CSV with semicolons": ("a.csv", CSV.replace(",", ";").encode(), [PAIR], {}),
+    "a table with tabs and quotes that are none": (
+        "a.tsv",
+        b'prompt\tchosen\trejected\n1 + 1?\t"Two" it is\tThree, "no\n',
+        [("1 + 1?", '"Two" it is', 'Three, "no')],
+        {},
+    ),
+    "rows inside an object": ("a.json", f'{{"v": 1, "data": [{LINE}]}}'.encode(), [PAIR], {}),
+    "Parquet with lists of one text": (
+        "a.parquet",
+        lambda: parquet(prompt=["1 + 1?"], chosen=[["Two."]], rejected=[["Three."]]),
+        [PAIR],
+        {},
+    ),
     "a file named .gz that is not compressed": ("a.jsonl.gz", LINE.encode(), [PAIR], {}),
     "a compressed file without .gz": ("a.jsonl", gzip.compress(LINE.encode()), [PAIR], {}),
     "Parquet with dictionary, large and null types": (
@@ -386,14 +407,16 @@ REFUSED = {
         f'{LINE}\n{LINE[:-1]}, "chosen": "Four."}}'.encode(),
         "line 2: not JSON .key 'chosen' twice",
     ),
-    "a second byte order mark": ("a.jsonl", f"{LINE}\n\ufeff{LINE}".encode(), "line 2: not JSON"),
     "JSON with a comment": ("a.json", f"// rows\n[{LINE}]".encode(), "line 1: not JSON"),
-    "rows inside an object": ("a.json", f'{{"data": [{LINE}]}}'.encode(), "columns data .list."),
+    "two lists of rows inside an object": (
+        "a.json",
+        f'{{"train": [{LINE}], "test": [{LINE}]}}'.encode(),
+        "several lists of records .train, test.",
+    ),
     "nesting without end": ("a.jsonl", b'{"chosen": ' + b"[" * 100_000, "line 1: not JSON"),
     "a number without end": ("a.jsonl", b'{"chosen": ' + b"9" * 5_000 + b"}", "line 1: not JSON"),
     "an open quote in CSV": ("a.csv", (CSV + '"a,b,c\r\n').encode(), "line 3: not CSV"),
     "a quote that ends too soon": ("a.csv", (CSV + '"a" b,c,d\r\n').encode(), "line 3: not CSV"),
-    "CSV with semicolons": ("a.csv", CSV.replace(",", ";").encode(), "of no known form"),
     "a column twice": ("a.csv", b"prompt,chosen,chosen\na,b,c\n", "names a column twice"),
     "gzip cut short": ("a.jsonl.gz", gzip.compress(LINE.encode())[:-9], "cannot read .*download"),
     "gzip altered": (
@@ -404,18 +427,13 @@ REFUSED = {
     "gzip inside gzip": (
         "a.jsonl.gz",
         gzip.compress(gzip.compress(LINE.encode())),
-        "line 1: not UTF-8",
+        "line 1: a NUL byte",
     ),
     "numbers in every row": ("a.jsonl", jsonl(GOOD | {"chosen": 1}), "chosen .int.*no known form"),
     "Parquet with bytes for text": (
         "a.parquet",
         lambda: parquet(prompt=[b"1 + 1?"], chosen=[b"Two."], rejected=[b"Three."]),
         "chosen .bytes.*no known form",
-    ),
-    "Parquet with lists of text": (
-        "a.parquet",
-        lambda: parquet(prompt=["1 + 1?"], chosen=[["Two."]], rejected=[["Three."]]),
-        "a turn in chosen is not a role with a content: 1 .row 1",
     ),
     "Parquet with maps for turns": (
         "a.parquet",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from paper.escape import generated_html, generated_tex, printable, tex
 from study.config.recipe import DataConfig
-from study.data.forms import SIDES
+from study.data.dialogues import SIDES
 from study.data.load import load_pairs
 from study.data.pairs import fingerprint
 from study.data.splits import split_pairs
@@ -96,7 +96,7 @@ def _load(name: str, content: bytes) -> None:
         return
     numbers = [number for found in loaded.dropped.values() for number in found]
     assert loaded.pairs
-    assert len(set(numbers)) == len(numbers) == loaded.n_rows - len(loaded.pairs)
+    assert len(numbers) == loaded.n_dropped >= loaded.n_rows - len(loaded.pairs)
     assert not numbers or 1 <= min(numbers) <= max(numbers) <= loaded.n_rows
     for pair in loaded.pairs:
         assert pair.prompt[-1].role == "user"

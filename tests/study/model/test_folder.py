@@ -42,11 +42,19 @@ def rename_tensor(folder: Path) -> None:
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
+def cut_to_8_bits(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = {name: t.to(torch.int8) for name, t in load_file(folder / WEIGHTS).items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
 def name_absent_shard(folder: Path) -> None:
     (folder / INDEX).write_text('{"metadata": {}, "weight_map": {"a": "part-2.safetensors"}}')
 
 
 NESTED = b'{"a":' * 5000 + b"1" + b"}" * 5000
+ZORK = {"quant_method": "zork"}
 DAMAGES = {
     "weights cut short": (cut, WEIGHTS),
     "weights empty": (put(WEIGHTS, b""), "it is empty"),
@@ -59,12 +67,24 @@ DAMAGES = {
     "config not UTF-8": (put("config.json", b"\xff\xfe"), r"config\.json cannot be read"),
     "config of another shape": (edit("config.json", hidden_size=64), "embed_tokens.*config.json"),
     "config with more layers": (edit("config.json", num_hidden_layers=3), r"lack model\.layers\.2"),
+    "weights without their scales": (cut_to_8_bits, r"I8 numbers.*quantization_config"),
     "a tensor renamed": (rename_tensor, r"lack model\.norm\.weight"),
     "no attention heads": (edit("config.json", num_attention_heads=0), "config.json"),
     "a size in words": (edit("config.json", hidden_size="big"), "hidden_size"),
     "an unknown dtype": (edit("config.json", dtype="zork"), "zork"),
     "an unknown activation": (edit("config.json", hidden_act="zork"), "zork"),
-    "an absent kernel": (edit("config.json", _attn_implementation="flash_attention_3"), "Flash"),
+    "an absent kernel": (edit("config.json", _attn_implementation="flash_attention_3"), "kernel"),
+    "a kernel on the Hub": (
+        edit("config.json", _attn_implementation="a/b"),
+        r"config\.json.*'a/b'",
+    ),
+    "config with fewer layers": (
+        edit("config.json", num_hidden_layers=1),
+        r"have model\.layers\.1",
+    ),
+    "an unknown quantisation": (edit("config.json", quantization_config=ZORK), "zork"),
+    "a length in words": (edit("tokenizer_config.json", model_max_length="x"), "tokenizer"),
+    "a template of another kind": (edit("tokenizer_config.json", chat_template=5), "tokenizer"),
     "generation config a list": (put("generation_config.json", b"[]"), "generation_config.json"),
     "tokenizer a list": (put("tokenizer.json", b"[]"), "tokenizer.json holds"),
     "tokenizer config a list": (put("tokenizer_config.json", b"[]"), "tokenizer_config.json"),
