@@ -81,6 +81,17 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def objectives(session: nox.Session) -> None:
+    """Train trials to their end; say which search objective and sampler to trust."""
+    for module in (
+        "study.search.evidence",
+        "analysis.statistics.objectives",
+        "study.search.replay",
+    ):
+        _run(session, "python", "-m", module, *session.posargs)
+
+
+@nox.session(python=False)
 def bench(session: nox.Session) -> None:
     """Time steps, evaluation and search beside TRL's; `-- --only steps`, `-- --quick`."""
     _run(session, "study", "bench", *session.posargs)

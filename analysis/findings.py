@@ -27,8 +27,8 @@ from analysis.rows import (
     Sample,
     SearchRow,
     Summary,
-    TuningRow,
 )
+from analysis.search_rows import TuningRow
 from analysis.statistics import calibration
 from analysis.tables import arms as tables
 from analysis.tables import provenance

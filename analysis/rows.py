@@ -4,28 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from analysis.judged_rows import BestSetRow, ClaimRow, DecisionRow
-
-
-@dataclass(frozen=True, kw_only=True)
-class BestOf:
-    """The best of n random trials."""
-
-    n: int
-    expected: float
-    low: float | None
-    high: float | None
-    """Band of the median best of n; None where n trials do not bound it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Early:
-    """Rank correlation of a score at one step with its final value."""
-
-    step: int
-    correlation: float
-    low: float
-    high: float
-    """95 % interval."""
+from analysis.search_rows import TuningRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,53 +129,6 @@ class SearchRow:
     """Repetitions of the chosen settings with fresh seeds, of which ``value`` is the mean."""
     at_edge: tuple[str, ...]
     """Hyperparameters whose best value lies at the edge of the space."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeightRow:
-    """Which trial would have won, had the odds-ratio loss another weight."""
-
-    weight: float
-    trial: int
-    settings: Mapping[str, float]
-    nll: float
-    lor: float
-    chosen: bool
-    """Whether these are the settings that the search chose."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EarlyRow:
-    """How well the validations of one score foretell its final value."""
-
-    score: str
-    n_trials: int
-    steps: tuple[Early, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuningRow:
-    """What one finished search spent and what its trials tell beyond the winner."""
-
-    recipe: str
-    arm: str
-    objective: str
-    direction: str
-    n_complete: int
-    sampled: Mapping[str, int] | None
-    """``published``, ``random``, ``tpe`` -> trials; None where it is not on record."""
-    n_hyperparameters: int
-    updates: int
-    seconds: float
-    expected_best: tuple[BestOf, ...]
-    importance: Mapping[str, float]
-    weights: tuple[WeightRow, ...]
-    early: tuple[EarlyRow, ...]
-    last_step: int
-    leader_from: int | None
-    """Step from which on the trial that ends best leads."""
-    meaning: Mapping[str, str]
-    """``expected``, ``importance``, ``weights``, ``early`` -> one sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)

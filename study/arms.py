@@ -38,6 +38,11 @@ class Arm:
     """Arm whose run of the same seed it continues; None starts from the base."""
     needs_reference: bool = False
     """Whether the loss reads log-probabilities of the start."""
+    tuned_as: str | None = None
+    """Arm whose search freezes its settings too; None has a search of its own."""
+    budget: Literal["updates", "tokens"] = "updates"
+    """``updates`` trains the recipe's updates; ``tokens`` as many updates as it takes
+    to compute the distinct tokens of the dearest arm, see ``dearest_arm``."""
 
 
 UNTRAINED: Final = "base"
@@ -57,6 +62,15 @@ ARMS: Final[dict[str, Arm]] = {
             colour="#D55E00",
             hyperparameters=("learning_rate",),
             loss=losses.sft,
+        ),
+        Arm(
+            name="sft-matched",
+            label="token-matched SFT",
+            colour="#E69F00",
+            hyperparameters=("learning_rate",),
+            loss=losses.sft,
+            tuned_as=BASELINE,
+            budget="tokens",
         ),
         Arm(
             name="orpo",
@@ -91,6 +105,20 @@ def check_settings(where: str, arm: str, settings: Mapping[str, Any]) -> None:
             not isinstance(value, float | int) or (math.isfinite(value) and value > 0),
             f"{where}.{name} is {value}; it must be positive and finite",
         )
+
+
+def dearest_arm(names: Iterable[str]) -> str:
+    """Return the arm whose updates compute most tokens, of those trained by updates."""
+    by_updates = [
+        arm
+        for arm in ARMS.values()
+        if arm.name in set(names) and arm.loss is not None and arm.budget == "updates"
+    ]
+    require(
+        bool(by_updates),
+        "an arm that is matched in tokens needs another beside it, trained for a number of updates",
+    )
+    return max(by_updates, key=lambda arm: arm.reads == "pair").name
 
 
 def arms_in_order(names: Iterable[str]) -> list[str]:

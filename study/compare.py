@@ -2,6 +2,7 @@
 
 The experiment is ``make_run``: the arms share model, data, batches, optimiser,
 schedule and number of updates, and differ in the loss and its settings alone.
+An arm matched in tokens differs in its number of updates alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -99,13 +100,14 @@ def arm_settings(recipe: Recipe, arm: str, *, runs: Path) -> tuple[Settings, boo
     Raises:
         RecordError: the search was made with another model, data or budget.
     """
-    folder = search_folder(runs, recipe.name, arm)
+    searched = ARMS[arm].tuned_as or arm
+    folder = search_folder(runs, recipe.name, searched)
     if arm != UNTRAINED and (faults := search_faults(folder)):
         raise RecordError(f"{faults[0]}; `study search` with the same options mends it")
     best = read_json(folder / BEST)
     if arm == UNTRAINED or best is None:
         return recipe.arms.get(arm, {}), False
-    _check_same_study(recipe, arm, folder)
+    _check_same_study(recipe, searched, folder)
     return best["settings"], True
 
 

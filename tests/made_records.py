@@ -30,7 +30,9 @@ from study.records.layout import (
 from study.records.plan import register, write_plan
 from study.records.runs import run_folder, setting_folder
 from study.run.make import PlannedRun, _record
+from study.run.ranking import calibrated_ranking_loss
 from study.search.confirm import best_trials, choose
+from study.search.objectives import validation_value
 from study.search.trials import _trial_row
 
 RECIPES = ("tiny-llama", "tiny-smollm2")
@@ -75,6 +77,7 @@ def _validation_row(rng, arm, step, share):
         "split": "validation",
         "step": step,
         "nll": -chosen,
+        "ranking": min(math.log(2), math.log1p(math.exp(-2 * margin))),
         "lor": math.log1p(math.exp(-margin)),
         "log_odds": 1.2 * margin,
         "margin": margin,
@@ -168,6 +171,7 @@ def scores_of(frame):
     scores = {
         "nll": -sum(row["chosen_logp_sum"] for row in rows)
         / sum(row["chosen_tokens"] for row in rows),
+        "ranking": calibrated_ranking_loss(np.subtract(chosen, rejected)),
         "lor": np.mean([math.log1p(math.exp(-x)) for x in odds]),
         "accuracy": np.mean([float(c > r) for c, r in zip(chosen, rejected, strict=True)]),
         "margin": np.mean(chosen) - np.mean(rejected),
@@ -247,6 +251,7 @@ def _outcome(arm, *, diverged):
         status="diverged" if diverged else "ok",
         divergence={"step": 41, "example_ids": ["00ab", "00cd"]} if diverged else None,
         parameters={"total": 900_000, "trainable": 0 if arm == "base" else 100_000},
+        budget=None,
         out_of_memory=[],
     )
 
@@ -280,7 +285,7 @@ def make_search(runs, recipe, arm, *, trials=20):
     folder = search_folder(runs, recipe.name, arm)
     claim_folder(folder, search_config(recipe, arm=arm, seed=0))
     space = recipe.search.space[arm]
-    rows = []
+    objective, rows = recipe.search.objective, []
     for number in range(trials):
         state = {5: "pruned", 8: "pruned", 9: "diverged"}.get(number, "complete")
         settings = {
@@ -298,7 +303,15 @@ def make_search(runs, recipe, arm, *, trials=20):
             lor -= 0.1 * min(1.5, settings["beta"])
             nll += 0.05 * settings["beta"]
         accuracy = min(0.98, 0.95 - 0.35 * lor - 0.1 * off)
-        last = {"nll": nll, "lor": lor, "accuracy": accuracy, "margin": 1.0, "log_odds": 1.2}
+        ranking = 0.7 * lor + float(rng.normal(0, 0.01))
+        last = {
+            "nll": nll,
+            "ranking": ranking,
+            "lor": lor,
+            "accuracy": accuracy,
+            "margin": 1.0,
+            "log_odds": 1.2,
+        }
         attributes = {
             "status": state,
             "published": published,
@@ -308,16 +321,18 @@ def make_search(runs, recipe, arm, *, trials=20):
             "seed": 100_000,
         }
         trial = SimpleNamespace(
-            number=number, params=settings, value=nll + lor, user_attrs=attributes
+            number=number,
+            params=settings,
+            value=validation_value(objective, last),
+            user_attrs=attributes,
         )
         rows.append(_trial_row(trial))
     write_jsonl(folder / TRIALS, rows)
-    objective = recipe.search.objective
     candidates = best_trials(rows, objective=objective, n=3)
     best, seeds = candidates[0], (200_001, 200_002)
     confirmations = [
         {"trial": best["number"], "settings": best["settings"], "seed": seed, "status": "ok"}
-        | {name: best[name] for name in ("nll", "lor", "accuracy", "margin")}
+        | {name: best[name] for name in ("nll", "ranking", "lor", "accuracy", "margin")}
         | {"value": best["value"] + 0.02}
         for seed in seeds
     ]

@@ -37,13 +37,14 @@ def padded_log(low: float, high: float) -> tuple[float, float]:
     return low / factor, high * factor
 
 
-LOSSES = ("nll+lor", "nll")
+LOSSES = ("nll+ranking", "nll+lor", "nll")
 """Objectives above zero, whose bad trials would squash the good ones on a linear axis."""
 
 
 def objective_words(objective: str) -> str:
     """Say what a search optimised, with the better direction."""
     return {
+        "nll+ranking": "NLL + ranking loss (lower is better)",
         "nll+lor": "NLL + $L_{OR}$ (lower is better)",
         "nll": "NLL (lower is better)",
         "accuracy": "accuracy (higher is better)",

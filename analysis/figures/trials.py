@@ -10,7 +10,8 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.style import INK, NEUTRAL, colour_of, grid, legend, objective_words
 from analysis.printing import arm_name
-from analysis.rows import FigureFile, TuningRow
+from analysis.rows import FigureFile
+from analysis.search_rows import TuningRow
 from analysis.tables.trials import SCORES, score_label
 
 EXPECTED: Final = FigureFile(
@@ -33,7 +34,7 @@ EARLY: Final = FigureFile(
 )
 
 
-DASHES = dict(zip(SCORES, ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1))), strict=True))
+DASHES = dict(zip(SCORES, ("--", (0, (8, 2)), ":", "-.", (0, (5, 1, 1, 1, 1, 1))), strict=True))
 
 
 def draw_expected_best(rows: Sequence[TuningRow]) -> Figure:

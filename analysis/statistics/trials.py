@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from scipy import stats as scipy_stats
 
-from analysis.rows import BestOf, Early
+from analysis.search_rows import BestOf, Early
 
 Trial = Mapping[str, Any]
 
@@ -31,7 +31,7 @@ FEWEST_FINISHED: Final = 10
 
 
 WEIGHTS: Final = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
-"""Weights of the odds-ratio loss beside NLL under which the winner is looked for."""
+"""Weights of the second loss beside NLL under which the winner is looked for."""
 
 
 def best_so_far(trials: Sequence[Trial], *, direction: str) -> list[tuple[int, float]]:
@@ -66,6 +66,20 @@ def trade_off_front(trials: Sequence[Trial]) -> list[Trial]:
     front: list[Trial] = []
     for trial in sorted(complete, key=lambda row: (row["nll"], -row["accuracy"], row["number"])):
         if not front or trial["accuracy"] > front[-1]["accuracy"]:
+            front.append(trial)
+    return front
+
+
+def pareto_front(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the complete trials that no other beats in both NLL and ranking loss.
+
+    Sorted by NLL, lowest first; of trials equal in both, the earliest. Empty for
+    trials older than the ranking loss.
+    """
+    scored = [t for t in trials if t["state"] == "complete" and t.get("ranking") is not None]
+    front: list[Trial] = []
+    for trial in sorted(scored, key=lambda row: (row["nll"], row["ranking"], row["number"])):
+        if not front or trial["ranking"] < front[-1]["ranking"]:
             front.append(trial)
     return front
 
@@ -221,14 +235,14 @@ def n_best(n_complete: int) -> int:
 
 
 def winners_by_weight(
-    trials: Sequence[Trial], weights: Sequence[float] = WEIGHTS
+    trials: Sequence[Trial], second: str = "lor", weights: Sequence[float] = WEIGHTS
 ) -> list[tuple[float, Trial]]:
-    """Return (weight, trial with the least NLL + weight · L_OR) for every weight."""
-    complete = [trial for trial in trials if trial["state"] == "complete"]
+    """Return (weight, trial with the least NLL + weight · second loss) for every weight."""
+    complete = [t for t in trials if t["state"] == "complete" and t[second] is not None]
     if not complete:
         return []
     return [
-        (weight, min(complete, key=lambda row: (row["nll"] + weight * row["lor"], row["number"])))
+        (weight, min(complete, key=lambda row: (row["nll"] + weight * row[second], row["number"])))
         for weight in weights
     ]
 
@@ -242,7 +256,7 @@ def early_correlations(trials: Sequence[Trial], score: str) -> tuple[Early, ...]
 
     Args:
         trials: rows of ``trials.jsonl``.
-        score: a column of the validations, or ``nll+lor`` for the sum of both.
+        score: a column of the validations, or names joined by ``+`` for their sum.
 
     Returns:
         One entry per step before the last; empty with fewer than

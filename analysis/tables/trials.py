@@ -8,14 +8,16 @@ from analysis.printing import arm_name, number, percent, setting_name
 from analysis.printing import settings as settings_words
 from analysis.records.study import SearchRecord, StudyRecords
 from analysis.records.study import in_order as ordered
-from analysis.rows import BestOf, EarlyRow, TuningRow, WeightRow
+from analysis.search_rows import BestOf, EarlyRow, FrontRow, TuningRow, WeightRow
 from analysis.statistics import trials as tuning
 
-SCORES: Final = ("nll", "lor", "accuracy", "margin")
+SCORES: Final = ("nll", "ranking", "lor", "accuracy", "margin")
 """Columns of the validations that are followed beside the objective."""
 
 
 LABELS: Final = {
+    "nll+ranking": "NLL + ranking loss",
+    "ranking": "ranking loss",
     "nll+lor": "NLL + odds-ratio loss",
     "nll": "NLL",
     "lor": "odds-ratio loss",
@@ -68,7 +70,8 @@ def _tuning_row(search: SearchRecord) -> TuningRow:
     values = tuning.random_values(trials, direction=direction)
     expected = tuning.expected_best(values or (), direction=direction, seed=BAND_SEED)
     importance = tuning.importance(trials, search.space, direction=direction)
-    weights = _weights(search, best)
+    second = objective.partition("+")[2] or "lor"
+    weights = _weights(search, best, second)
     scores = dict.fromkeys((objective, *SCORES))
     early = tuple(
         EarlyRow(score=score, n_trials=tuning.count_states(trials)["complete"], steps=steps)
@@ -87,7 +90,9 @@ def _tuning_row(search: SearchRecord) -> TuningRow:
         seconds=sum(float(trial["seconds"]) for trial in trials),
         expected_best=expected,
         importance=importance,
+        second=second,
         weights=weights,
+        front=_front(search, best),
         early=early,
         last_step=max((int(trial["intermediate"][-1]["step"]) for trial in trials
                        if trial["intermediate"]), default=0),
@@ -98,6 +103,7 @@ def _tuning_row(search: SearchRecord) -> TuningRow:
         "expected": _expected_in_words(row, values),
         "importance": _importance_in_words(row),
         "weights": _weights_in_words(row),
+        "front": _front_in_words(row),
         "early": _early_in_words(row),
     }
     return _with_meaning(row, meaning)
@@ -115,17 +121,30 @@ def _sampled(trials: Sequence[tuning.Trial]) -> dict[str, int] | None:
     return {kind: kinds.count(kind) for kind in ("published", "random", "tpe")}
 
 
-def _weights(search: SearchRecord, best: Mapping[str, Any]) -> tuple[WeightRow, ...]:
+def _weights(search: SearchRecord, best: Mapping[str, Any], second: str) -> tuple[WeightRow, ...]:
     return tuple(
         WeightRow(
             weight=weight,
             trial=trial["number"],
             settings=ordered(search.arm, trial["settings"]),
             nll=trial["nll"],
-            lor=trial["lor"],
+            second=trial[second],
             chosen=dict(trial["settings"]) == dict(best["settings"]),
         )
-        for weight, trial in tuning.winners_by_weight(search.trials)
+        for weight, trial in tuning.winners_by_weight(search.trials, second)
+    )
+
+
+def _front(search: SearchRecord, best: Mapping[str, Any]) -> tuple[FrontRow, ...]:
+    return tuple(
+        FrontRow(
+            trial=trial["number"],
+            settings=ordered(search.arm, trial["settings"]),
+            nll=trial["nll"],
+            ranking=trial["ranking"],
+            chosen=dict(trial["settings"]) == dict(best["settings"]),
+        )
+        for trial in tuning.pareto_front(search.trials)
     )
 
 
@@ -182,6 +201,19 @@ def _weights_in_words(row: TuningRow) -> str:
         f"the winner depends on the weight: {len(trials)} trials win somewhere, with "
         f"{settings_words(first.settings)} at weight {first.weight:g} and "
         f"{settings_words(last.settings)} at weight {last.weight:g}."
+    )
+
+
+def _front_in_words(row: TuningRow) -> str:
+    if not row.front:
+        return "the ranking loss is not on record, so there is no front of NLL and ranking loss."
+    first, last = row.front[0], row.front[-1]
+    chosen = "is among them" if any(one.chosen for one in row.front) else "is not among them"
+    return (
+        f"{len(row.front)} of {row.n_complete} complete trials are beaten by no other in both NLL "
+        f"and ranking loss, from NLL {number(first.nll, 3)} with ranking loss "
+        f"{number(first.ranking, 3)} to {number(last.nll, 3)} with {number(last.ranking, 3)}; "
+        f"the chosen one {chosen}."
     )
 
 

@@ -72,7 +72,7 @@ def published(findings: Findings) -> Table | None:
 
 
 def weights(findings: Findings) -> Table | None:
-    """Print the trial that would have won under every weight of the odds-ratio loss."""
+    """Print the trial that would have won under every weight of the loss beside NLL."""
     groups = [
         Group(
             rows=tuple(
@@ -82,7 +82,7 @@ def weights(findings: Findings) -> Table | None:
                     str(winner.trial),
                     settings(winner.settings),
                     number(winner.nll, 3),
-                    number(winner.lor, 3),
+                    f"{score_label(found.second)} {number(winner.second, 3)}",
                     "yes" if winner.chosen else "no",
                 )
                 for winner in found.weights
@@ -101,11 +101,11 @@ def weights(findings: Findings) -> Table | None:
             Column(head="Trial", width=0.08, number=True),
             Column(head="Settings", width=0.3),
             Column(head="NLL", width=0.1, number=True),
-            Column(head="Odds-ratio loss", width=0.12, number=True),
+            Column(head="Other loss", width=0.12),
             Column(head="Chosen", width=0.12),
         ),
         groups=tuple(groups),
-        caption="The trial with the least NLL + weight × odds-ratio loss on validation pairs.",
+        caption="The trial with the least NLL + weight × the other loss on validation pairs.",
         note=findings.table_notes["weights"],
         signature=findings.signature,
     )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from study.arms import UNTRAINED, arms_in_order
+from study.arms import ARMS, UNTRAINED, arms_in_order
 from study.config.recipe import load_recipe, recipe_names
 from study.errors import RecordError, UnreadableError
 from study.records.files import read_json, read_jsonl
@@ -55,6 +55,8 @@ def _searches(runs: Path, recipe: str) -> list[Row]:
     rows = []
     queued = planned(runs, recipe, "search")
     for arm in _trained_arms(runs, recipe):
+        if arm in ARMS and ARMS[arm].tuned_as is not None:
+            continue  # another arm's search finds its settings
         folder = search_folder(runs, recipe, arm)
         try:
             faults = search_faults(folder)

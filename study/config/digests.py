@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from study.arms import Settings, check_settings
+from study.arms import ARMS, Settings, check_settings, dearest_arm
 from study.config.canonical import to_dict
 from study.config.recipe import Recipe
 
@@ -22,9 +22,11 @@ def run_config(recipe: Recipe, *, arm: str, settings: Settings, seed: int) -> di
     check_settings(f"settings of {arm}", arm, settings)
     tree = to_dict(recipe)
     parts = ("name", "model", "adapter", "data", "training", "evaluation")
+    matched = ARMS[arm].budget == "tokens"
     return {
         "schema": SCHEMA,
         "arm": arm,
+        **({"budget": {"tokens_of": dearest_arm(recipe.arms)}} if matched else {}),
         "settings": dict(settings),
         "seed": seed,
         "recipe": {part: tree[part] for part in parts},

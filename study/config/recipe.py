@@ -240,7 +240,9 @@ class SearchConfig:
 
     trials: int
     """Finished trials per arm, in total over all starts of the command."""
-    objective: Literal["nll+lor", "nll", "accuracy", "margin", "rougeL"]
+    objective: Literal["nll+ranking", "nll+lor", "nll", "accuracy", "margin", "rougeL"]
+    """On validation pairs. ``nll+ranking`` is on no arm's side: NLL of chosen
+    answers plus calibrated ranking loss. ``nll+lor`` holds ORPO's own term."""
     pruning: Literal["halving", "median", "none"]
     """What ends trials early, from a quarter of their steps on: ``halving`` keeps
     the better half at a quarter and at a half, ``median`` what beats the median
@@ -261,6 +263,11 @@ class SearchConfig:
             require(value > 0, f"search.{field} is {value}; it must be at least 1")
         for arm, space in self.space.items():
             check_settings(f"search.space.{arm}", arm, space)
+            require(
+                ARMS[arm].tuned_as is None,
+                f"search.space.{arm}: {arm} takes the settings that the search of "
+                f"{ARMS[arm].tuned_as} finds; leave it out",
+            )
             for name, (low, high) in space.items():
                 require(
                     0 < low < high,

@@ -13,6 +13,7 @@
                                as in a comparison
     <recipe>/{compare,claims,search/<arm>}/resolved.json
     bench.json                 what `study bench` measured
+    objectives.jsonl           trials behind the choice of a search's objective
 
 A comparison's own ``config.json`` is its plan, that of the claims what they
 predict.

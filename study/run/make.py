@@ -159,12 +159,14 @@ def _job(run: PlannedRun) -> Job:
 
 
 def _train(workbench: "Workbench", report: Report, run: PlannedRun) -> "Outcome":
+    from study.run.budget import budget_of
     from study.run.train import train_run
 
     if run.arm == UNTRAINED:
         return _untrained(workbench, run)
 
-    max_steps = run.recipe.training.max_steps
+    training, _ = budget_of(workbench, arm=run.arm, seed=run.seed)
+    max_steps = training.max_steps
 
     def follow(step: int, scores: Mapping[str, float]) -> bool:
         report(step, max_steps, f"step {step}/{max_steps}, validation NLL {scores['nll']:.3f}")
@@ -246,6 +248,7 @@ def _record(
         "scores": dict(scores),
         "divergence": outcome.divergence,
         "data": workbench.data_summary,
+        **({} if outcome.budget is None else {"budget": outcome.budget}),
         "cost": dict(cost),
         "parameters": outcome.parameters,
         "model": workbench.base.resolved,

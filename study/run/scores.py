@@ -1,5 +1,6 @@
 """Scores of held-out pairs, one by one, and their means."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from study.engine.forward import pair_logps
 from study.engine.packing import pack, to_device
 from study.losses import log_odds
 from study.model.workbench import Workbench
+from study.run.ranking import calibrated_ranking_loss
 
 
 def initial_validation(workbench: Workbench) -> dict[str, float]:
@@ -58,8 +60,9 @@ def score_pairs(workbench: Workbench, pairs: Sequence[Encoded]) -> dict[str, lis
 def preference_scores(columns: dict[str, list[Any]]) -> dict[str, float]:
     """Return corpus means of what `score_pairs` measured.
 
-    ``nll`` is the corpus value of the chosen answers, nats over tokens; the
-    others are means over pairs of per-token means.
+    ``nll`` is the corpus value of the chosen answers, nats over tokens;
+    ``ranking`` is the calibrated ranking loss of the margins, its scale fitted to
+    these pairs; the others are means over pairs of per-token means.
     """
     chosen_sum, chosen_tokens, rejected_sum, rejected_tokens = (
         torch.tensor(columns[f"{side}_{kind}"], dtype=torch.float64)
@@ -71,6 +74,7 @@ def preference_scores(columns: dict[str, list[Any]]) -> dict[str, float]:
     margin = chosen - rejected
     return {
         "nll": -float(chosen_sum.sum() / chosen_tokens.sum()),
+        "ranking": _ranking(margin),
         "lor": float(torch.nn.functional.softplus(-odds).mean()),
         "log_odds": float(odds.mean()),
         "margin": float(margin.mean()),
@@ -78,6 +82,12 @@ def preference_scores(columns: dict[str, list[Any]]) -> dict[str, float]:
         "chosen_logps": float(chosen.mean()),
         "rejected_logps": float(rejected.mean()),
     }
+
+
+def _ranking(margins: torch.Tensor) -> float:
+    """Return the calibrated ranking loss, NaN where a run has diverged."""
+    finite = bool(torch.isfinite(margins).all())
+    return calibrated_ranking_loss(margins.numpy()) if finite else math.nan
 
 
 def chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:

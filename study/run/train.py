@@ -15,10 +15,12 @@ from transformers import TrainingArguments
 
 from study.arms import ARMS, Settings
 from study.config.environment import trackers
+from study.config.recipe import TrainingConfig
 from study.model.adapter import fresh_adapter
 from study.model.workbench import Workbench
 from study.records.layout import ADAPTER
 from study.run.batches import PlannedBatches
+from study.run.budget import budget_of
 from study.run.checkpoints import TRAINER, resume_from, save_adapter
 from study.run.memory import peak_memory_bytes, reset_peak_memory
 from study.run.scores import initial_validation
@@ -50,12 +52,14 @@ def train_run(
     loss = ARMS[arm].loss
     assert loss is not None, f"{arm} trains nothing"
     recipe = workbench.recipe
+    training, budget = budget_of(workbench, arm=arm, seed=seed)
     model = fresh_adapter(workbench.base, recipe.adapter, seed=seed)
     initial_validation(workbench)  # while the adapter still changes nothing
     hyperparameters = {name: v for name, v in settings.items() if name != "learning_rate"}
     with tempfile.TemporaryDirectory() as nowhere:
         args = _arguments(
             workbench,
+            training,
             learning_rate=settings["learning_rate"],
             seed=seed,
             folder=folder,
@@ -67,7 +71,7 @@ def train_run(
         earlier = [row for row in logged if row["split"] == "train"]
         batches = PlannedBatches(
             workbench.train,
-            recipe.training,
+            training,
             arm=arm,
             seed=seed,
             world=args.world_size,
@@ -88,6 +92,7 @@ def train_run(
         trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started - watch.validation_s
     outcome = watch.outcome
+    outcome.budget = budget
     outcome.parameters = workbench.base.n_parameters()
     outcome.cost = {
         "train_s": round(seconds + sum(row["seconds"] for row in earlier), 3),
@@ -101,10 +106,16 @@ def train_run(
 
 
 def _arguments(
-    workbench: Workbench, *, learning_rate: float, seed: int, folder: Path | None, nowhere: str
+    workbench: Workbench,
+    training: TrainingConfig,
+    *,
+    learning_rate: float,
+    seed: int,
+    folder: Path | None,
+    nowhere: str,
 ) -> TrainingArguments:
     """Translate a recipe; a run without a folder leaves nothing behind."""
-    training, base = workbench.recipe.training, workbench.base
+    base = workbench.base
     keep = folder is not None and training.checkpoint_every_steps > 0
     return TrainingArguments(
         output_dir=nowhere if folder is None else str(folder / TRAINER),

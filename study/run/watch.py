@@ -36,6 +36,8 @@ class Outcome:
     """The last held-out scores."""
     divergence: dict[str, Any] | None = None
     cost: dict[str, Any] = field(default_factory=dict)
+    budget: dict[str, Any] | None = None
+    """What an arm matched in tokens was given, see ``study.run.budget``."""
     parameters: dict[str, int] = field(default_factory=dict)
     out_of_memory: list[dict[str, int]] = field(default_factory=list)
     """Steps in which memory ran out, and the token budget that they went on with."""

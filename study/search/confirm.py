@@ -182,7 +182,7 @@ def _train_again(
         "seed": seed,
         "status": "ok" if ok else "diverged",
         "value": value,
-        **{name: last[name] if ok else None for name in SCORES},
+        **{name: last.get(name) if ok else None for name in SCORES},
     }
 
 

@@ -1,4 +1,9 @@
-"""What a search minimises or maximises, free of β and the same for every arm."""
+"""What a search minimises or maximises, free of β and the same for every arm.
+
+The default is the NLL of chosen answers plus the calibrated ranking loss: no
+method trains on the second term, so none is favoured, and neither hides what
+the other costs. ``nll+lor``, the first studies' objective, holds ORPO's own term.
+"""
 
 import math
 import shutil
@@ -21,6 +26,7 @@ def settings_key(settings: Settings) -> tuple[tuple[str, float], ...]:
 
 
 DIRECTION: Mapping[str, Literal["minimize", "maximize"]] = {
+    "nll+ranking": "minimize",
     "nll+lor": "minimize",
     "nll": "minimize",
     "accuracy": "maximize",
@@ -29,26 +35,31 @@ DIRECTION: Mapping[str, Literal["minimize", "maximize"]] = {
 }
 
 
-SCORES = ("nll", "lor", "accuracy", "margin", "log_odds")
-"""Validation scores that a trial keeps beside its value."""
+SCORES = ("nll", "ranking", "lor", "accuracy", "margin", "log_odds")
+"""Validation scores that a trial keeps beside its value.
+
+Every objective but ROUGE is one of them or a sum of two. Trials that are older
+than ``ranking`` do not have it.
+"""
 
 
 UNFINISHED = ".trial-"
 """What the names of trials' own folders begin with."""
 
 
-BY_VALIDATION_LOSS = ("nll+lor", "nll")
+BY_VALIDATION_LOSS = ("nll+ranking", "nll+lor", "nll")
 """Objectives whose early values rank trials as their last ones do."""
 
 
 def validation_value(objective: str, scores: Mapping[str, float]) -> float | None:
     """Return the objective from scores of validation pairs, None where it has none.
 
+    An objective's name is that of a score, or of scores to be added up.
     ``rougeL`` needs generated answers and so has no value before a trial ends.
     """
     if objective == "rougeL":
         return None
-    value = scores["nll"] + scores["lor"] if objective == "nll+lor" else scores[objective]
+    value = sum(scores[part] for part in objective.split("+"))
     return value if math.isfinite(value) else None
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -101,6 +102,26 @@ def test_finished_runs_are_kept_and_missing_ones_made(recipe, trained, tmp_path)
 
     assert [(arm, seed) for arm, seed, _ in trained] == [("orpo", 3), ("sft", 2), ("sft", 3)]
     assert all(p.read_bytes() == text for p, text in before.items() if p.parent.name != "seed-2")
+
+
+def test_matched_sft_takes_the_rate_that_sfts_search_froze_and_has_no_search(
+    trained, tmp_path, monkeypatch
+):
+    shipped = load_recipe("tiny-llama")
+    recipe = dataclasses.replace(
+        shipped, arms={**shipped.arms, "sft-matched": {"learning_rate": 1e-3}}
+    )
+    monkeypatch.setattr(
+        "study.run.budget.budget_of", lambda workbench, arm, seed: (recipe.training, None)
+    )
+    freeze(recipe, tmp_path, "sft", {"learning_rate": 5e-3})
+    records = run([recipe], tmp_path, n=1)
+    rows = status(tmp_path)
+
+    assert [(r["arm"], r["tuned"]) for r in records[1:3]] == [("sft", True), ("sft-matched", True)]
+    assert records[1]["settings"] == records[2]["settings"] == {"learning_rate": 5e-3}
+    assert [r["arm"] for r in rows if r["part"] == "search"] == ["sft", "orpo"]
+    assert ("sft-matched", "finished") in [(r["arm"], r["state"]) for r in rows]
 
 
 def test_a_finished_comparison_starts_no_job(recipe, trained, tmp_path):

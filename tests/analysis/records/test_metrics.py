@@ -41,7 +41,7 @@ def test_every_score_averages_to_its_slow_twin(builders):
     fast = example_scores(frame).mean()
 
     for name, value in builders["scores"](frame).items():
-        if name != "lor":
+        if name not in ("ranking", "lor"):
             assert fast[name] == pytest.approx(value), name
 
 

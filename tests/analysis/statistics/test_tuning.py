@@ -178,6 +178,21 @@ def test_another_weight_may_have_another_winner():
     assert tuning.winners_by_weight(trials[2:]) == []
 
 
+def test_the_weight_may_be_that_of_the_ranking_loss():
+    trials = [trial(0, 0, nll=1.0, ranking=0.9), trial(1, 0, nll=1.3, ranking=0.5)]
+    found = tuning.winners_by_weight(trials, "ranking", weights=(0.0, 1.0))
+
+    assert [row["number"] for _, row in found] == [0, 1]
+
+
+def test_no_trial_on_the_front_is_beaten_in_both_losses():
+    scored = [(1.0, 0.5), (1.2, 0.4), (1.3, 0.45), (1.0, 0.6), (1.4, 0.3), (1.2, 0.4)]
+    trials = [trial(n, 0, nll=nll, ranking=loss) for n, (nll, loss) in enumerate(scored)]
+
+    assert [row["number"] for row in tuning.pareto_front(trials)] == [0, 1, 4]
+    assert tuning.pareto_front([row | {"ranking": None} for row in trials]) == []
+
+
 def followed(number, *values, state="complete"):
     rows = [
         {"step": 10 * (place + 1), "nll": value, "lor": 1.0} for place, value in enumerate(values)

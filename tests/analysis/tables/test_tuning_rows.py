@@ -54,7 +54,10 @@ def test_importance_and_early_ranks_are_told_with_their_n(rows):
     assert sft.importance == {}
     assert sum(orpo.importance.values()) == pytest.approx(1)
     assert "the best 5 of 17 complete trials" in orpo.meaning["importance"]
-    assert [early.score for early in orpo.early] == ["nll+lor", "nll", "lor", "accuracy"]
+    assert [early.score for early in orpo.early] == [
+        orpo.objective,
+        *("nll", "ranking", "lor", "accuracy"),
+    ]
     assert [point.step for point in orpo.early[0].steps] == [20, 40, 60, 80, 100, 120, 140]
     assert "n = 17" in orpo.meaning["early"]
 
@@ -63,6 +66,19 @@ def test_the_chosen_settings_are_marked_among_the_winners(rows):
     for row in rows:
         alike = [winner for winner in row.weights if winner.weight == 1]
         assert [winner.chosen for winner in alike] == [True]
+
+
+def test_the_front_of_nll_and_ranking_loss_is_told_and_holds_the_chosen_trial(records, rows):
+    old = tuning_rows(without(records, ranking=None))
+
+    for row in rows:
+        nlls, rankings = zip(*((one.nll, one.ranking) for one in row.front), strict=True)
+
+        assert list(nlls) == sorted(nlls)
+        assert list(rankings) == sorted(rankings, reverse=True)
+        assert f"{len(row.front)} of {row.n_complete} complete trials" in row.meaning["front"]
+    assert old[0].front == ()
+    assert "not on record" in old[0].meaning["front"]
 
 
 def test_what_each_search_spent_stands_side_by_side(records, rows):

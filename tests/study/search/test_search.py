@@ -19,7 +19,7 @@ from study.records.locks import hold
 from study.search import orphans
 from study.search import search as search_module
 from study.search.confirm import best_trials, choose
-from study.search.objectives import score_trial
+from study.search.objectives import DIRECTION, score_trial, validation_value
 from study.search.sampling import published_settings
 from study.search.search import search, search_arm
 from study.search.storage import open_optuna_study
@@ -103,6 +103,7 @@ def held_out(settings, seed, share):
     nll = 3 - share * (2 - distance) + 0.001 * (seed % 7)
     return {
         "nll": nll,
+        "ranking": 0.3 + distance / 20,
         "lor": 0.5 + distance / 10,
         "log_odds": 0.1,
         "margin": 1 - distance,
@@ -250,6 +251,39 @@ def test_no_trial_is_pruned_before_a_quarter_of_its_steps(long_search):
     ]
     assert min(lengths) >= 40
     assert max(lengths) < 160
+
+
+SCORED = {"nll": 2.0, "ranking": 0.5, "lor": 0.25, "accuracy": 0.75, "margin": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("objective", "value"),
+    [
+        ("nll+ranking", 2.5),
+        ("nll+lor", 2.25),
+        ("nll", 2.0),
+        ("accuracy", 0.75),
+        ("margin", 1.5),
+        ("rougeL", None),
+    ],
+)
+def test_an_objective_is_a_score_or_a_sum_of_scores(objective, value):
+    assert objective in DIRECTION
+    assert validation_value(objective, SCORED) == value
+    assert validation_value(objective, dict.fromkeys(SCORED, math.nan)) is None
+
+
+def test_a_search_on_the_ranking_loss_stores_its_parts_and_the_old_objective(
+    recipe, trained, tmp_path
+):
+    folder = run_arm(recipe.override(["search.objective=nll+ranking"]), tmp_path, 12)
+    complete = [row for row in rows(folder) if row["state"] == "complete"]
+    repeats = list(read_jsonl(folder / "confirmations.jsonl"))
+
+    assert all(row["value"] == row["nll"] + row["ranking"] for row in [*complete, *repeats])
+    assert all({"nll", "ranking", "lor"} <= row["intermediate"][-1].keys() for row in complete)
+    assert min(row["nll"] + row["lor"] for row in complete) > 0
+    assert read_json(folder / "best.json")["direction"] == "minimize"
 
 
 @pytest.mark.parametrize("objective", ["accuracy", "margin"])
