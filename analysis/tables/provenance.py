@@ -60,10 +60,16 @@ def environment(records: StudyRecords) -> dict[str, str]:
 
 def run_digests(records: StudyRecords) -> tuple[dict[str, object], ...]:
     """List what names every run."""
-    names = ("status", "digest", "git", "finished_at")
     return tuple(
-        {"recipe": run.recipe, "arm": run.arm, "seed": run.seed}
-        | {name: run.record[name] for name in names}
+        {
+            "recipe": run.recipe,
+            "arm": run.arm,
+            "seed": run.seed,
+            "status": run.record["status"],
+            "digest": run.record["digest"],
+            "git": run.record["git"],
+            "finished_at": run.record["finished_at"],
+        }
         for run in _all_runs(records)
     )
 

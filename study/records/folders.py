@@ -10,6 +10,7 @@ from study.config.canonical import differences, digest
 from study.errors import RecordError
 from study.records.files import RESOLVED, read_json, write_json, write_sealed
 from study.records.layout import CONFIG
+from study.records.schema import upgraded
 
 
 def facts_of(model: Any, data: Mapping[str, Any], device: str) -> dict[str, Any]:
@@ -141,6 +142,8 @@ def read_config(folder: Path) -> dict[str, Any] | None:
         RecordError: it was changed after it was written.
     """
     config = read_json(folder / CONFIG)
+    if config is not None:
+        config = upgraded(config, folder / CONFIG)
     if config is not None and config.get("digest") != digest(_bare(config)):
         raise RecordError(f"{folder / CONFIG} is damaged (its digest is not that of its content)")
     return config

@@ -209,7 +209,7 @@ def test_code_of_a_model_runs_only_where_the_recipe_says_so(tmp_path, monkeypatc
 
 
 def test_no_shipped_recipe_trusts_remote_code_and_every_record_says_so() -> None:
-    from study.config.digests import run_config
+    from study.records.digests import run_config
 
     for name in recipe_names():
         recipe = load_recipe(name)

@@ -2,14 +2,15 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from made_records import whole_best, whole_trial
 
 from study.cli.status import status
 from study.compare import arm_settings, compare
 from study.config import seeds
-from study.config.digests import search_config
 from study.config.recipe import load_recipe
 from study.errors import RecordError
-from study.records.files import read_json, write_bytes, write_json
+from study.records.digests import search_config
+from study.records.files import read_json, write_bytes, write_json, write_jsonl
 from study.records.folders import claim_folder
 from study.records.layout import search_folder
 from study.records.locks import hold, lease
@@ -67,7 +68,7 @@ def run(recipes, runs, *, n=2, seed=0, said=None):
 def freeze(recipe, runs, arm, settings, *, seed=0):
     folder = search_folder(runs, recipe.name, arm)
     claim_folder(folder, search_config(recipe, arm=arm, seed=seed))
-    write_json(folder / "best.json", {"settings": settings, "n_trials": 0})
+    write_json(folder / "best.json", whole_best(arm=arm, settings=settings))
 
 
 def test_every_arm_gets_every_seed_and_the_base_gets_one_run(recipe, trained, tmp_path):
@@ -213,7 +214,7 @@ def test_status_of_a_search_counts_its_trials(recipe, tmp_path):
     freeze(recipe, tmp_path, "sft", {"learning_rate": 1e-3})
     folder = search_folder(tmp_path, recipe.name, "sft")
     states = [status(tmp_path)[0]["state"]]
-    write_bytes(folder / "trials.jsonl", b"{}\n{}\n")
+    write_jsonl(folder / "trials.jsonl", [whole_trial(), whole_trial(number=1)])
     states.append(status(tmp_path)[0]["state"])
     with lease(folder, "worker", {"trials": 5}):
         rows = [status(tmp_path)[0]]
