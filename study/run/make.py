@@ -123,7 +123,7 @@ def _begin(workbench: "Workbench", run: PlannedRun) -> bool:
     if run.folder.record() is not None:
         return False
     comparison = run.folder.path.parent.parent
-    claim_resolved(comparison, resolved_facts(workbench), _facts_of_others(comparison))
+    claim_resolved(comparison, resolved_facts(workbench), lambda: _facts_of_others(comparison))
     run.folder.claim(run.config)
     return True
 
