@@ -1,4 +1,8 @@
+import functools
 import json
+import sys
+import time
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +14,7 @@ from study.config import seeds
 from study.config.recipe import load_recipe
 from study.errors import RecordError
 from study.records.digests import search_config
-from study.records.files import read_json, write_bytes, write_json, write_jsonl
+from study.records.files import _hash_of, read_json, write_bytes, write_json, write_jsonl
 from study.records.folders import claim_folder
 from study.records.layout import search_folder
 from study.records.locks import hold, lease
@@ -287,3 +291,47 @@ def test_rows_that_were_left_out_are_said_once(recipe, trained, tmp_path, monkey
             "`study data check` names them"
         )
     ]
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Count how often each file is opened."""
+    found = Counter()
+    listening = [True]
+
+    def hear(event, arguments):
+        if listening and event == "open" and isinstance(arguments[0], str):
+            found[arguments[0]] += 1
+
+    sys.addaudithook(hear)  # it cannot be taken back
+    yield found
+    listening.clear()
+
+
+def test_no_command_looks_at_finished_runs_more_than_once_each(
+    recipe, trained, tmp_path, monkeypatch, opened
+):
+    """Opened files grow with the runs, and no file that did not change is hashed twice."""
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+    monkeypatch.setattr("study.config.environment.versions", dict)
+    totals = {}
+    for n_seeds in (50, 100):
+        runs = tmp_path / str(n_seeds)
+        opened.clear()
+        run([recipe], runs, n=n_seeds)
+        totals["first compare", n_seeds] = opened.total()
+        time.sleep(0.2)  # until the last file's time says that it stays
+        for name, command in (
+            ("status", status),
+            ("compare", functools.partial(run, [recipe], n=n_seeds)),
+        ):
+            _hash_of.cache_clear()
+            opened.clear()
+            command(runs=runs)
+            totals[name, n_seeds] = opened.total()
+            hashed = [n for path, n in opened.items() if path.endswith("steps.jsonl")]
+
+            assert set(hashed) == {1}
+            assert len(hashed) == 2 * n_seeds
+    for name in ("first compare", "status", "compare"):
+        assert totals[name, 100] <= 2.1 * totals[name, 50]
