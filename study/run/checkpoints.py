@@ -47,7 +47,7 @@ def seal_checkpoint(folder: Path, checkpoint: Path) -> None:
 
     The steps logged up to here belong to it.
     """
-    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != SEAL)
     for path in files:
         with path.open("rb") as file:
             os.fsync(file.fileno())
