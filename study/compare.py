@@ -5,21 +5,21 @@ schedule and number of updates, and differ in the loss and its settings alone.
 An arm matched in tokens differs in its number of updates alone.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from study.arms import ARMS, UNTRAINED, Settings
 from study.config.canonical import differences
-from study.config.digests import search_config
 from study.config.recipe import Recipe
 from study.errors import RecordError
 from study.model.jobs import Job
-from study.records.files import read_json
+from study.records.digests import search_config
 from study.records.folders import read_config
 from study.records.layout import BEST, CONFIG, search_folder
 from study.records.plan import register, seeds_of, write_plan
 from study.records.runs import run_folder
+from study.records.schema import Best, Record, read_as
 from study.records.searches import search_faults
 from study.run.make import PlannedRun, check_plan, make_missing
 
@@ -32,7 +32,7 @@ def compare(
     seed: int,
     run_jobs: Callable[[Sequence[Job]], list[Any]],
     say: Callable[[str], None] = print,
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """Make the runs of a comparison that are missing; return all their records.
 
     Args:
@@ -104,14 +104,14 @@ def arm_settings(recipe: Recipe, arm: str, *, runs: Path) -> tuple[Settings, boo
     folder = search_folder(runs, recipe.name, searched)
     if arm != UNTRAINED and (faults := search_faults(folder)):
         raise RecordError(f"{faults[0]}; `study search` with the same options mends it")
-    best = read_json(folder / BEST)
+    best = read_as(folder / BEST, Best)
     if arm == UNTRAINED or best is None:
         return recipe.arms.get(arm, {}), False
     _check_same_study(recipe, searched, folder)
     return best["settings"], True
 
 
-def _left_out(record: Mapping[str, Any]) -> str:
+def _left_out(record: Record) -> str:
     """Say which rows of the data a run could not use, or nothing."""
     dropped = record["data"].get("dropped", {})
     listed = ", ".join(f"{reason} {n}" for reason, n in dropped.items() if n)

@@ -13,8 +13,8 @@ import pandas as pd
 
 from study.config.canonical import digest
 from study.config.claims import load_claims
-from study.config.digests import search_config
 from study.config.recipe import load_recipe
+from study.records.digests import search_config
 from study.records.files import write_jsonl, write_sealed
 from study.records.folders import claim_folder
 from study.records.layout import (
@@ -61,6 +61,38 @@ FINAL = {
     "beta-1.0": (-1.1, -3.2),
     "higher-rate": (-0.75, -1.7),
 }
+
+
+def whole_config(**changes):
+    """Return a run's configuration that fits its description and means nothing."""
+    settings = {"learning_rate": 1e-3}
+    config = {"schema": 2, "arm": "sft", "seed": 1, "settings": settings, "recipe": {}}
+    return config | changes
+
+
+def whole_record(**changes):
+    """Return a run's record that fits its description and means nothing."""
+    config = whole_config(**{key: changes[key] for key in ("arm", "seed") if key in changes})
+    empty = ("settings", "scores", "data", "cost", "parameters", "model", "versions")
+    names = {"recipe": "tiny", "arm": "sft", "device": "CPU", "git": "", "finished_at": ""}
+    names["digest"] = digest(config)
+    facts = {"schema": 2, "status": "ok", "seed": 1, "tuned": False, "divergence": None}
+    return {**{name: {} for name in empty}, **names, **facts, "out_of_memory": []} | changes
+
+
+def whole_best(**changes):
+    """Return what a search froze that fits its description and means nothing."""
+    numbers = ("trial", "trial_value", "value", "optimism", "n_trials", "n_pruned", "n_diverged")
+    names = {"recipe": "tiny", "arm": "sft", "objective": "nll", "direction": "minimize"}
+    seeds = {"n_candidates": 0, "search_seed": 0, "confirmation_seeds": []}
+    return {**dict.fromkeys(numbers, 0), **names, **seeds, "digest": "", "settings": {}} | changes
+
+
+def whole_trial(**changes):
+    """Return a finished trial that fits its description and means nothing."""
+    scores = dict.fromkeys(("value", "nll", "lor", "accuracy", "margin", "log_odds"), 1.0)
+    kind = {"published": None, "sampled": "random", "intermediate": [], "state": "complete"}
+    return {"number": 0, "settings": {}, "seconds": 0.1, "seed": 1, **scores, **kind} | changes
 
 
 def _curve(final, start, share):

@@ -182,6 +182,7 @@ def _direction(objective: str) -> str:
 def _space_panel(search: SearchRecord, sources: Mapping[str, int]) -> SpacePanel:
     assert search.best is not None
     has_beta = "beta" in search.space
+    trials: Sequence[Mapping[str, Any]] = search.trials
     points = [
         _trial_point(
             trial,
@@ -190,7 +191,7 @@ def _space_panel(search: SearchRecord, sources: Mapping[str, int]) -> SpacePanel
             x=trial["settings"]["learning_rate"],
             y=trial["settings"]["beta"] if has_beta else trial["value"],
         )
-        for trial in search.trials
+        for trial in trials
         if has_beta or trial["value"] is not None
     ]
     best = search.best["settings"]
@@ -225,7 +226,8 @@ def _front_panel(recipe: str, searches: Sequence[SearchRecord]) -> FrontPanel:
     points, fronts, chosen = [], {}, {}
     for search in searches:
         assert search.best is not None
-        for trial in search.trials:
+        trials: Sequence[Mapping[str, Any]] = search.trials
+        for trial in trials:
             if trial["state"] == "complete":
                 point = _trial_point(trial, search.arm, {}, x=trial["nll"], y=trial["accuracy"])
                 points.append(point)

@@ -273,7 +273,7 @@ def _rank(records: StudyRecords, recipe: str, part: Part, early: Mapping[str, An
     pairs = [
         (_at(trial["intermediate"], part["metric"], early["share_of_updates"] * last), final)
         for trial in search.trials
-        if trial["state"] == "complete" and (final := trial[part["metric"]]) is not None
+        if trial["state"] == "complete" and (final := dict(trial)[part["metric"]]) is not None
         if trial["intermediate"]
     ]
     bare = replace(bare, n=f"{len(pairs)} trials")
@@ -313,7 +313,7 @@ def _cost(records: StudyRecords, recipe: str, part: Part) -> Evidence:
     ok = [[run for run in records.side(recipe, name) if run.ok] for name in names]
     if not all(ok):
         return replace(bare, reason=_missing(names, ok))
-    costs = [np.array([run.record["cost"][part["metric"]] for run in side]) for side in ok]
+    costs = [np.array([dict(run.record["cost"])[part["metric"]] for run in side]) for side in ok]
     if any((values <= 0).any() for values in costs):
         return replace(bare, reason="it was not measured")
     a, b = (np.log(values)[:, None] for values in costs)

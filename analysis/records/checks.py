@@ -21,7 +21,7 @@ def check_scores(run: RunRecord, who: str) -> None:
             f"{who}: the score {name} is {value}",
             "run it again",
         )
-        if name in METRICS and name in derived:
+        if name in METRICS and name in derived and value is not None:
             require(
                 bool(np.isclose(derived[name], value, rtol=1e-4, atol=1e-5)),
                 f"{who}: {name} is {value} in record.json and {derived[name]} over its examples",

@@ -5,7 +5,7 @@ with records is said by naming recipe, arm and seed; nothing is left out or
 averaged over in silence.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,16 @@ from study.records.layout import (
     search_folder,
 )
 from study.records.runs import RunFolder, claim_folders, compare_folders
+from study.records.schema import (
+    Best,
+    ClaimsPlan,
+    Confirmation,
+    Plan,
+    Record,
+    Trial,
+    read_as,
+    rows_as,
+)
 from study.records.searches import search_faults, searched_arms
 
 __all__ = [
@@ -126,7 +136,7 @@ def scores_of(runs: Sequence[RunRecord], metric: str) -> Scores | None:
 
 def _is_recipe_complete(runs: Path, recipe: str) -> bool:
     folders = compare_folders(runs, recipe)
-    plan = read_json(plan_path(runs, recipe))
+    plan = read_as(plan_path(runs, recipe), Plan)
     arms = {UNTRAINED, *(plan["arms"] if plan else ())}
     seeds = {arm: {seed for name, seed, _ in folders if name == arm} for arm in arms}
     trained = [found for arm, found in seeds.items() if arm != UNTRAINED]
@@ -147,9 +157,7 @@ def _require_sound(folder: RunFolder, who: str, command: str) -> None:
     )
 
 
-def _load_run(
-    folder: RunFolder, record: Mapping[str, Any], recipe: str, arm: str, seed: int
-) -> RunRecord:
+def _load_run(folder: RunFolder, record: Record, recipe: str, arm: str, seed: int) -> RunRecord:
     who = f"{recipe}, {arm}, seed {seed}"
     config = folder.config()
     assert config is not None
@@ -169,11 +177,11 @@ def _load_run(
     return run
 
 
-def _load_plans(runs: Path, recipes: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+def _load_plans(runs: Path, recipes: Sequence[str]) -> dict[str, Plan]:
     """Read how each comparison was to be judged; all must be judged alike."""
-    plans: dict[str, Mapping[str, Any]] = {}
+    plans: dict[str, Plan] = {}
     for recipe in recipes:
-        plan = read_json(plan_path(runs, recipe))
+        plan = read_as(plan_path(runs, recipe), Plan)
         require(
             plan is not None,
             f"{recipe}: {plan_path(runs, recipe)}, the plan of the comparison, is missing",
@@ -198,9 +206,9 @@ def _listed(value: Any) -> str:
     return " and ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _load_claims(runs: Path, recipes: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+def _load_claims(runs: Path, recipes: Sequence[str]) -> dict[str, ClaimsPlan]:
     """Read the claims that were registered with each recipe's records, if any were."""
-    found = {recipe: read_json(claims_path(runs, recipe)) for recipe in recipes}
+    found = {recipe: read_as(claims_path(runs, recipe), ClaimsPlan) for recipe in recipes}
     claims = {recipe: plan for recipe, plan in found.items() if plan is not None}
     require(
         len({digest([plan["claims"], plan["early"]]) for plan in claims.values()}) <= 1,
@@ -228,10 +236,10 @@ def _load_searches(runs: Path, recipe: str) -> list[SearchRecord]:
                     arm=arm,
                     config=config,
                     trials=tuple(
-                        sorted(read_jsonl(folder / TRIALS), key=lambda row: row["number"])
+                        sorted(rows_as(folder / TRIALS, Trial), key=lambda row: row["number"])
                     ),
-                    confirmations=tuple(read_jsonl(folder / CONFIRMATIONS)),
-                    best=read_json(folder / BEST),
+                    confirmations=tuple(rows_as(folder / CONFIRMATIONS, Confirmation)),
+                    best=read_as(folder / BEST, Best),
                 )
             )
     return found

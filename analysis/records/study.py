@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from study.arms import ARMS, BASELINE, UNTRAINED, arms_in_order
+from study.records.schema import Best, ClaimsPlan, Confirmation, Plan, Record, RunConfig, Trial
 
 LOCAL: Final = Path("runs/local")
 """Where ``study`` writes records unless it is told otherwise."""
@@ -22,8 +23,8 @@ class RunRecord:
     recipe: str
     arm: str
     seed: int
-    record: Mapping[str, Any]
-    config: Mapping[str, Any]
+    record: Record
+    config: RunConfig
     steps: tuple[Mapping[str, Any], ...]
     examples: pd.DataFrame | None
     """Rows of ``examples.parquet`` sorted by example; None when diverged."""
@@ -42,9 +43,9 @@ class SearchRecord:
     recipe: str
     arm: str
     config: Mapping[str, Any]
-    trials: tuple[Mapping[str, Any], ...]
-    confirmations: tuple[Mapping[str, Any], ...]
-    best: Mapping[str, Any] | None
+    trials: tuple[Trial, ...]
+    confirmations: tuple[Confirmation, ...]
+    best: Best | None
     """None while the search has not frozen its best settings."""
 
     @property
@@ -67,13 +68,13 @@ class StudyRecords:
     searches: tuple[SearchRecord, ...]
     unfinished: tuple[tuple[str, str, int], ...]
     """(recipe, arm, seed) of runs that were begun and not finished."""
-    plans: Mapping[str, Mapping[str, Any]]
+    plans: Mapping[str, Plan]
     """Recipe -> how its comparison was planned to be judged."""
     bench: Mapping[str, Any] | None = None
     """Part -> what `study bench` measured; None where it lies not beside the records."""
     folder: Path = LOCAL
     """Where the records were read from."""
-    claims: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    claims: Mapping[str, ClaimsPlan] = field(default_factory=dict)
     """Recipe -> the claims registered with its records, where there are any."""
     claim_runs: tuple[RunRecord, ...] = ()
     """Runs that decide claims; their ``arm`` is the name of their setting."""

@@ -112,7 +112,7 @@ def _behind(tried: Mapping[str, Any], best: Mapping[str, Any]) -> float | None:
 
 
 def _cost_row(runs: tuple[RunRecord, ...]) -> CostRow:
-    costs = [run.record["cost"] for run in runs]
+    costs: list[Mapping[str, Any]] = [run.record["cost"] for run in runs]
 
     def mean(name: str) -> float:
         return float(np.mean([cost[name] for cost in costs]))

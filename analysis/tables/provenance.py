@@ -58,10 +58,16 @@ def environment(records: StudyRecords) -> dict[str, str]:
 
 def run_digests(records: StudyRecords) -> tuple[dict[str, object], ...]:
     """List what names every run."""
-    names = ("status", "digest", "git", "finished_at")
     return tuple(
-        {"recipe": run.recipe, "arm": run.arm, "seed": run.seed}
-        | {name: run.record[name] for name in names}
+        {
+            "recipe": run.recipe,
+            "arm": run.arm,
+            "seed": run.seed,
+            "status": run.record["status"],
+            "digest": run.record["digest"],
+            "git": run.record["git"],
+            "finished_at": run.record["finished_at"],
+        }
         for run in _all_runs(records)
     )
 
@@ -110,7 +116,7 @@ def _commands_of(records: StudyRecords, recipe: str) -> list[tuple[str, str]]:
     seeds = sorted({run.seed for run in records.of(recipe) if run.arm != UNTRAINED})
     if seeds:
         n, seed = len(seeds), study_seed(seeds[0])
-        plan = records.plans[recipe]
+        plan: Mapping[str, Any] = records.plans[recipe]
         used = {
             **shared,
             "analysis": {name: plan[name] for name in ANALYSIS if name in plan},

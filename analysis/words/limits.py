@@ -1,6 +1,7 @@
 """What cannot be concluded, and why."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from analysis.printing import arm_name, in_unit, setting, setting_name
 from analysis.records.metrics import METRICS
@@ -124,7 +125,7 @@ def search_remarks(records: StudyRecords, rows: Sequence[SearchRow]) -> tuple[st
 
 
 def _divergence(run: RunRecord) -> str:
-    where = run.record["divergence"] or {}
+    where: Mapping[str, Any] = run.record["divergence"] or {}
     examples = ", ".join(str(name) for name in where.get("example_ids", [])[:4])
     return (
         f"{run.recipe}: {arm_name(run.arm)} with seed {run.seed} diverged at step "

@@ -7,7 +7,7 @@ from typing import Any
 from study.arms import ARMS, UNTRAINED, arms_in_order
 from study.config.recipe import load_recipe, recipe_names
 from study.errors import RecordError, UnreadableError
-from study.records.files import read_json, read_jsonl
+from study.records.files import read_jsonl
 from study.records.layout import (
     BEST,
     CONFIG,
@@ -26,6 +26,7 @@ from study.records.runs import (
     run_folder,
     setting_folder,
 )
+from study.records.schema import Best, ClaimsPlan, Plan, read_as
 from study.records.searches import search_faults, searched_arms
 from study.records.sharing import WORKER, planned
 
@@ -80,11 +81,11 @@ def _searches(runs: Path, recipe: str) -> list[Row]:
 def _trained_arms(runs: Path, recipe: str) -> list[str]:
     """List the arms that a study trains: those of its plan, its searches and its shipped recipe."""
     try:
-        plan = read_json(plan_path(runs, recipe)) or {"arms": {}}
+        plan = read_as(plan_path(runs, recipe), Plan)
     except RecordError:  # the plan's own row says so
-        plan = {"arms": {}}
+        plan = None
     shipped = load_recipe(recipe).arms if recipe in recipe_names() else {}
-    arms = plan["arms"] or shipped
+    arms = (plan["arms"] if plan else None) or shipped
     return arms_in_order({*arms, *searched_arms(runs, recipe)} - {UNTRAINED})
 
 
@@ -98,7 +99,7 @@ def _search_state(folder: Path, n_trials: int, workers: Sequence[Lease], *, queu
         return "unreadable"
     if queued:
         return "queued"
-    best = read_json(folder / BEST)
+    best = read_as(folder / BEST, Best)
     if best is not None and best["n_trials"] == n_trials:
         return "finished"
     return "interrupted" if (folder / CONFIG).exists() else "missing"
@@ -142,14 +143,14 @@ def _compared(runs: Path, recipe: str) -> list[Row]:
 
 def _claimed(runs: Path, recipe: str) -> list[Row]:
     """List the runs that decide claims; the setting stands in the arm's place."""
-    plan, rows = None, []
+    plan: ClaimsPlan | None = None
+    rows: list[Row] = []
     try:
-        plan = read_json(claims_path(runs, recipe))
+        plan = read_as(claims_path(runs, recipe), ClaimsPlan)
     except RecordError as error:
         found = {"state": "damaged", "detail": str(error)}
         rows.append({"recipe": recipe, "part": "claims", "arm": "plan", "seed": None, **found})
-    plan = plan or {"settings": {}, "seeds": []}
-    wanted = [(name, seed) for name in plan["settings"] for seed in plan["seeds"]]
+    wanted = [(name, seed) for name in plan["settings"] for seed in plan["seeds"]] if plan else []
     begun = [(name, seed) for name, seed, _ in claim_folders(runs, recipe)]
     queued = planned(runs, recipe, "claims")
     for name, seed in dict.fromkeys((*wanted, *begun)):

@@ -1,16 +1,21 @@
 """Plain files, written whole or not at all, with checksums of their own."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from study.config.canonical import digest
 from study.errors import RecordError, UnreadableError
+
+RACY_NS = 100_000_000
+"""A file that changed so shortly ago may change again without another time."""
 
 RESOLVED, CHECKSUM = "resolved.json", "checksum"
 
@@ -142,9 +147,22 @@ def follow_umask(folder: Path) -> None:
 
 
 def checksum(path: Path) -> str:
-    """Return the SHA-256 of a file in hex."""
+    """Return the SHA-256 of a file in hex; a file that did not change is read once."""
+    found = path.stat()
+    when = max(found.st_mtime_ns, found.st_ctime_ns)
+    if time.time_ns() - when < RACY_NS:
+        return _hash(path)
+    return _hash_of(path, (found.st_dev, found.st_ino, found.st_size, when))
+
+
+def _hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@functools.lru_cache(maxsize=100_000)
+def _hash_of(path: Path, state: tuple[int, ...]) -> str:  # noqa: ARG001 - part of the key
+    return _hash(path)
 
 
 def _line(row: Mapping[str, Any]) -> str:

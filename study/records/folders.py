@@ -2,7 +2,7 @@
 
 import datetime as dt
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from study.config.canonical import differences, digest
 from study.errors import RecordError
 from study.records.files import RESOLVED, read_json, write_json, write_sealed
 from study.records.layout import CONFIG
+from study.records.schema import upgraded
 
 
 def facts_of(model: Any, data: Mapping[str, Any], device: str) -> dict[str, Any]:
@@ -96,7 +97,9 @@ def check_folder(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def claim_resolved(
-    folder: Path, facts: Mapping[str, Any], earlier: Iterable[Mapping[str, Any]] = ()
+    folder: Path,
+    facts: Mapping[str, Any],
+    earlier: Callable[[], Iterable[Mapping[str, Any]]] = tuple,
 ) -> None:
     """Write what a folder's runs are made with, once, and refuse anything else.
 
@@ -105,7 +108,8 @@ def claim_resolved(
         facts: what configuration alone does not say: resolved dtype, commit
             and quantisation of the model, fingerprints of the data, kind of device.
             A kind of fact that older records lack decides nothing about them.
-        earlier: the facts of runs that are finished in it.
+        earlier: reads the facts of runs that are finished in it; asked where they
+            were not written, as each run was held against what was.
 
     Raises:
         RecordError: the folder's runs were made with other facts.
@@ -117,7 +121,7 @@ def claim_resolved(
             written = read_json(folder / RESOLVED)
         except RecordError as error:
             raise RecordError(f"{error}; {RESTORE}") from error
-        for found in (*earlier, *([written] if written else [])):
+        for found in [written] if written else earlier():
             known = {name: value for name, value in facts.items() if name in found}
             lines = "\n  ".join(differences(found, known))
             if lines:
@@ -141,6 +145,8 @@ def read_config(folder: Path) -> dict[str, Any] | None:
         RecordError: it was changed after it was written.
     """
     config = read_json(folder / CONFIG)
+    if config is not None:
+        config = upgraded(config, folder / CONFIG)
     if config is not None and config.get("digest") != digest(_bare(config)):
         raise RecordError(f"{folder / CONFIG} is damaged (its digest is not that of its content)")
     return config

@@ -15,13 +15,13 @@ from typing import Any
 from study.arms import Settings
 from study.config.canonical import to_dict
 from study.config.claims import load_claims
-from study.config.digests import SCHEMA
 from study.config.recipe import Recipe
 from study.config.seeds import SEARCH_BASE, compare_seeds
 from study.records.files import read_json, write_sealed
 from study.records.layout import RECORD, claims_path, plan_path
 from study.records.locks import hold
 from study.records.runs import RunFolder, claim_folders, compare_folders
+from study.records.schema import SCHEMA
 
 SEEDS_TO_PAIR = 5
 """From so many seeds on, runs are compared seed by seed: with fewer, pairing

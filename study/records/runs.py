@@ -13,16 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from study.errors import RecordError, UnreadableError
-from study.records.files import (
-    checksum,
-    read_json,
-    read_jsonl,
-    unreadable,
-    write_bytes,
-    write_sealed,
-)
+from study.records.files import checksum, read_jsonl, unreadable, write_bytes, write_sealed
 from study.records.folders import claim_folder, read_config
 from study.records.layout import ADAPTER, CONFIG, RECORD, STEPS
+from study.records.schema import Record, RunConfig, checked, read_as
 
 
 @dataclass(frozen=True)
@@ -56,13 +50,14 @@ class RunFolder:
         """Tell whether the run has ended, with a record that is sound."""
         return self.status() in ("ok", "diverged")
 
-    def record(self) -> dict[str, Any] | None:
+    def record(self) -> Record | None:
         """Return the finished run's record, or None while there is none."""
-        return read_json(self.path / RECORD)
+        return read_as(self.path / RECORD, Record)
 
-    def config(self) -> dict[str, Any] | None:
+    def config(self) -> RunConfig | None:
         """Return the run's configuration, or None before it was claimed."""
-        return read_config(self.path)
+        config = read_config(self.path)
+        return None if config is None else checked(config, RunConfig, self.path / CONFIG)
 
     def steps(self) -> list[dict[str, Any]]:
         """Return the logged steps in the order they were written."""

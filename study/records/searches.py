@@ -1,15 +1,15 @@
 """What a search leaves behind: whether it is sound, and how it is mended."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from study.arms import ARMS
 from study.config.canonical import digest
 from study.errors import RecordError, UnreadableError
-from study.records.files import read_json, read_jsonl
 from study.records.folders import read_config, set_aside
 from study.records.layout import BEST, CONFIRMATIONS, JOURNAL, TRIALS, search_folder
+from study.records.schema import Best, Confirmation, Trial, read_as, rows_as
 
 
 def search_faults(folder: Path) -> list[str]:
@@ -19,27 +19,27 @@ def search_faults(folder: Path) -> list[str]:
     search that goes on adds rows to them and changes none.
     """
     found = []
-    rows: dict[str, list[dict[str, Any]]] = {}
+    rows: dict[str, Sequence[Any]] = {}
     best = None
     try:
         read_config(folder)
-        best = read_json(folder / BEST)
+        best = read_as(folder / BEST, Best)
     except UnreadableError:
         raise
     except RecordError as error:
         found.append(str(error))
-    for name in (TRIALS, CONFIRMATIONS):
+    for name, kind in ((TRIALS, Trial), (CONFIRMATIONS, Confirmation)):
         try:
-            rows[name] = list(read_jsonl(folder / name))
+            rows[name] = rows_as(folder / name, kind)
         except RecordError as error:
             found.append(str(error))
-    for name, (n_rows, expected) in (best or {}).get("rows", {}).items():
+    for name, (n_rows, expected) in (best["rows"] if best and "rows" in best else {}).items():
         if name in rows and digest(rows[name][:n_rows]) != expected:
             found.append(f"{folder / name} was changed after {BEST} was chosen from it")
     return found
 
 
-def mend_search(folder: Path) -> list[dict[str, Any]]:
+def mend_search(folder: Path) -> list[Trial]:
     """Set damaged files of a search aside, which it makes again; return the known trials."""
     from study.records.locks import hold
 
@@ -48,7 +48,7 @@ def mend_search(folder: Path) -> list[dict[str, Any]]:
         for name in (TRIALS, CONFIRMATIONS, BEST):
             if f"{folder / name}" in faults and (folder / name).exists():
                 set_aside(folder / name, "damaged")
-        return list(read_jsonl(folder / TRIALS))
+        return rows_as(folder / TRIALS, Trial)
 
 
 def check_journal(

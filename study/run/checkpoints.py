@@ -1,16 +1,32 @@
 """Checkpoints: what a killed run goes on from."""
 
 import contextlib
+import hashlib
+import json
+import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from study.errors import RecordError
-from study.records.files import follow_umask, read_json, read_jsonl, write_jsonl
+from study.records.files import (
+    checksum,
+    follow_umask,
+    read_json,
+    write_bytes,
+    write_sealed,
+)
+from study.records.folders import set_aside
 from study.records.layout import STEPS
 
 TRAINER = "trainer"
 """Subfolder of a run for checkpoints and for the files of trackers."""
+
+SEAL = "whole.json"
+"""Written last into a checkpoint: it is whole."""
+
+log = logging.getLogger(__name__)
 
 
 def save_adapter(model: Any, folder: Path) -> None:
@@ -25,33 +41,83 @@ def save_adapter(model: Any, folder: Path) -> None:
     follow_umask(folder)
 
 
+def seal_checkpoint(folder: Path, checkpoint: Path) -> None:
+    """Write sizes and checksums of a checkpoint's files, last: now it counts.
+
+    The steps logged up to here belong to it.
+    """
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != SEAL)
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    steps = (folder / STEPS).read_bytes() if (folder / STEPS).exists() else b""
+    content = {
+        "files": {
+            path.relative_to(checkpoint).as_posix(): [path.stat().st_size, checksum(path)]
+            for path in files
+        },
+        "steps": [len(steps), hashlib.sha256(steps).hexdigest()],
+    }
+    write_sealed(checkpoint / SEAL, content)
+
+
 def resume_from(folder: Path | None, *, tidy: bool) -> tuple[str | None, list[dict[str, Any]]]:
     """Return the last whole checkpoint and the rows logged up to it.
 
-    Trainer writes ``trainer_state.json`` last: a checkpoint without a readable
-    one was cut short by a kill and is removed, as are lines logged beyond: by
-    the process that is to ``tidy``, which looks first.
+    A checkpoint that a kill or a full disk cut short was never sealed and is
+    removed. One that was damaged since is named and set aside. Both are for the
+    process that is to ``tidy``, which looks first, as are lines logged beyond.
     """
     if folder is None:
         return None, []
-    last, step = None, -1
-    for checkpoint in (folder / TRAINER).glob("checkpoint-*"):
-        if not _is_whole(checkpoint):
+    names = (folder / TRAINER).glob("checkpoint-*")
+    found = [path for path in names if path.suffix == ""]  # not one set aside
+    steps = (folder / STEPS).read_bytes() if (folder / STEPS).exists() else b""
+    last, logged = None, 0
+    for checkpoint in sorted(found, key=_step_of, reverse=True):
+        if not (checkpoint / SEAL).exists():
             if tidy:
                 shutil.rmtree(checkpoint)
-        elif int(checkpoint.name.rpartition("-")[2]) > step:
-            last, step = checkpoint, int(checkpoint.name.rpartition("-")[2])
-    rows = [row for row in read_jsonl(folder / STEPS) if row["step"] <= step]
+            continue
+        faults = checkpoint_faults(checkpoint, steps)
+        if not faults:
+            last, logged = checkpoint, read_seal(checkpoint)["steps"][0]
+            break
+        if tidy:
+            kept = set_aside(checkpoint, "damaged")
+            log.warning("%s; it is kept as %s, an earlier one is used", faults[0], kept.name)
+    steps = steps[:logged]
     if tidy:
-        write_jsonl(folder / STEPS, rows)
-    return str(last) if last else None, rows
+        write_bytes(folder / STEPS, steps)
+    return str(last) if last else None, [json.loads(line) for line in steps.splitlines()]
 
 
-def _is_whole(checkpoint: Path) -> bool:
+def checkpoint_faults(checkpoint: Path, steps: bytes) -> list[str]:
+    """Say what of a sealed checkpoint is damaged, the steps logged up to it among it."""
     try:
-        return read_json(checkpoint / "trainer_state.json") is not None
-    except RecordError:
-        return False
+        sealed = read_seal(checkpoint)
+        found = [
+            f"{checkpoint / name} is damaged"
+            for name, (size, expected) in sealed["files"].items()
+            if not (checkpoint / name).is_file()
+            or (checkpoint / name).stat().st_size != size
+            or checksum(checkpoint / name) != expected
+        ]
+    except RecordError as error:
+        return [str(error)]
+    size, expected = sealed["steps"]
+    if hashlib.sha256(steps[:size]).hexdigest() != expected:
+        found.append(f"{checkpoint.parents[1] / STEPS} was changed before {checkpoint.name}")
+    return found
+
+
+def read_seal(checkpoint: Path) -> dict[str, Any]:
+    """Return what a checkpoint held when it was whole."""
+    return read_json(checkpoint / SEAL) or {}
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def discard_checkpoints(folder: Path) -> None:

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from study.arms import ARMS, UNTRAINED, Settings
 from study.config.canonical import digest
-from study.config.digests import SCHEMA, run_config
 from study.config.environment import environment
 from study.config.recipe import Recipe
 from study.model.jobs import Job, Report
 from study.model.workbench import resolved_facts
+from study.records.digests import run_config
 from study.records.files import write_jsonl
 from study.records.folders import check_folder, claim_resolved, facts_of, set_aside
 from study.records.layout import STEPS
 from study.records.locks import hold, is_held
 from study.records.processes import agree, is_main
 from study.records.runs import RunFolder, compare_folders, lock_path
+from study.records.schema import SCHEMA
 from study.records.sharing import present
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _begin(workbench: "Workbench", run: PlannedRun) -> bool:
     if run.folder.record() is not None:
         return False
     comparison = run.folder.path.parent.parent
-    claim_resolved(comparison, resolved_facts(workbench), _facts_of_others(comparison))
+    claim_resolved(comparison, resolved_facts(workbench), lambda: _facts_of_others(comparison))
     run.folder.claim(run.config)
     return True
 

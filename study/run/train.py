@@ -137,7 +137,7 @@ def _arguments(
         logging_nan_inf_filter=False,
         save_strategy="steps" if keep else "no",
         save_steps=max(1, training.checkpoint_every_steps),
-        save_total_limit=1,
+        save_total_limit=2,  # one to go back to
         report_to=trackers() if folder is not None and folder.name[0] != "." else ["none"],
         disable_tqdm=True,
         remove_unused_columns=False,

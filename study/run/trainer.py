@@ -17,7 +17,7 @@ from study.engine.forward import pair_logps
 from study.engine.packing import to_device
 from study.errors import ModelError
 from study.run.batches import PlannedBatches
-from study.run.checkpoints import save_adapter
+from study.run.checkpoints import save_adapter, seal_checkpoint
 from study.run.watch import Watch, metric_sums
 
 log = logging.getLogger(__name__)
@@ -122,6 +122,12 @@ class ArmTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.watch.folder is not None:
+            name = f"checkpoint-{self.state.global_step}"
+            seal_checkpoint(self.watch.folder, Path(str(self.args.output_dir)) / name)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         save_adapter(self.model, Path(output_dir or str(self.args.output_dir)))

@@ -21,15 +21,15 @@ from optuna.trial import TrialState
 
 from study.arms import ARMS
 from study.config.canonical import digest
-from study.config.digests import search_config
 from study.config.recipe import Recipe
 from study.config.seeds import search_seed
 from study.model.jobs import Job, Report
 from study.model.workbench import resolved_facts
-from study.records.files import read_json
+from study.records.digests import search_config
 from study.records.folders import check_folder, claim_folder, claim_resolved
 from study.records.layout import BEST, search_folder
 from study.records.locks import hold
+from study.records.schema import Best, read_as
 from study.records.searches import check_journal, mend_search, search_faults
 from study.records.sharing import WORKER, present
 from study.search import orphans
@@ -60,7 +60,7 @@ def search(
     storage: str | None = None,
     sharing: int = 1,
     say: Callable[[str], None] = print,
-) -> list[dict[str, Any]]:
+) -> list[Best]:
     """Search all arms of the recipes and return what each ``best.json`` holds.
 
     Args:
@@ -113,7 +113,9 @@ def search(
                 f"{recipe.name}/{arm} is not finished here: other workers have the last trials; "
                 "the same command goes on when they are done"
             )
-    found = [(read_json(search_folder(runs, recipe.name, arm) / BEST)) for recipe, arm in searches]
+    found = [
+        read_as(search_folder(runs, recipe.name, arm) / BEST, Best) for recipe, arm in searches
+    ]
     return [best for best in found if best is not None]
 
 
@@ -173,7 +175,7 @@ def search_arm(
 
 def _is_complete(recipe: Recipe, arm: str, runs: Path, trials: int) -> bool:
     folder = search_folder(runs, recipe.name, arm)
-    best = None if search_faults(folder) else read_json(folder / BEST)
+    best = None if search_faults(folder) else read_as(folder / BEST, Best)
     return best is not None and best["n_trials"] >= trials
 
 

@@ -376,7 +376,7 @@ def test_a_damaged_file_of_a_whole_comparison_is_named(recipe, trained, tmp_path
 def test_another_schema_of_the_records_is_refused(recipe, trained, tmp_path, monkeypatch):
     run(recipe, tmp_path, n=1)
     search(recipe, tmp_path / "b")
-    monkeypatch.setattr("study.config.digests.SCHEMA", 99)
+    monkeypatch.setattr("study.records.digests.SCHEMA", 99)
 
     with pytest.raises(RecordError, match=r"schema: .* in the records, 99 asked for"):
         run(recipe, tmp_path, n=1)

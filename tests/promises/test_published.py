@@ -7,8 +7,8 @@ import pytest
 
 from analysis.records.metrics import example_scores
 from study.config.canonical import digest
-from study.config.digests import run_config
 from study.config.recipe import load_recipe
+from study.records.digests import run_config
 from study.records.files import read_json, read_jsonl
 from study.records.layout import EXAMPLES, RECORD, search_folder
 from study.records.runs import compare_folders

@@ -274,7 +274,9 @@ def test_two_machines_share_a_search_in_one_storage(stand_in, tmp_path, monkeypa
     script = tmp_path / "modules" / "search_here.py"
     script.write_text(SEARCH)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    words = [[sys.executable, str(script), tmp_path / name, storage] for name in ("one", "two")]
+    words = [
+        [sys.executable, str(script), str(tmp_path / name), storage] for name in ("one", "two")
+    ]
     both = [subprocess.Popen(w, env=environment, stdout=subprocess.PIPE, text=True) for w in words]
     said = [process.communicate(timeout=120)[0] for process in both]
     frozen = [[(tmp_path / name / best(arm)).exists() for arm in ARMS] for name in ("one", "two")]

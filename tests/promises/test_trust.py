@@ -156,6 +156,7 @@ def _save_tiny_llama(folder: Path) -> None:
 def test_a_pickle_planted_in_a_checkpoint_is_not_run(cut_short, tmp_path, planted, written_by):
     import torch
 
+    from study.run.checkpoints import seal_checkpoint
     from study.run.train import train_run
 
     workbench, run = cut_short
@@ -169,6 +170,7 @@ def test_a_pickle_planted_in_a_checkpoint_is_not_run(cut_short, tmp_path, plante
         torch.save(Touch(marker), checkpoint / planted)
     else:
         (checkpoint / planted).write_bytes(pickle.dumps(Touch(marker)))
+    seal_checkpoint(folder, checkpoint)  # else it is set aside before anything is loaded
 
     with pytest.raises(Exception, match=r"(?i)weights.only|safetensors|unsupported|adapter|load"):
         train_run(workbench, arm="sft", settings={"learning_rate": 1e-3}, seed=1, folder=folder)
@@ -209,7 +211,7 @@ def test_code_of_a_model_runs_only_where_the_recipe_says_so(tmp_path, monkeypatc
 
 
 def test_no_shipped_recipe_trusts_remote_code_and_every_record_says_so() -> None:
-    from study.config.digests import run_config
+    from study.records.digests import run_config
 
     for name in recipe_names():
         recipe = load_recipe(name)

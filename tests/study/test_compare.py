@@ -1,16 +1,21 @@
 import dataclasses
+import functools
 import json
+import sys
+import time
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
+from made_records import whole_best, whole_trial
 
 from study.cli.status import status
 from study.compare import arm_settings, compare
 from study.config import seeds
-from study.config.digests import search_config
 from study.config.recipe import load_recipe
 from study.errors import RecordError
-from study.records.files import read_json, write_bytes, write_json
+from study.records.digests import search_config
+from study.records.files import _hash_of, read_json, write_bytes, write_json, write_jsonl
 from study.records.folders import claim_folder
 from study.records.layout import search_folder
 from study.records.locks import hold, lease
@@ -70,7 +75,7 @@ def run(recipes, runs, *, n=2, seed=0, said=None):
 def freeze(recipe, runs, arm, settings, *, seed=0):
     folder = search_folder(runs, recipe.name, arm)
     claim_folder(folder, search_config(recipe, arm=arm, seed=seed))
-    write_json(folder / "best.json", {"settings": settings, "n_trials": 0})
+    write_json(folder / "best.json", whole_best(arm=arm, settings=settings))
 
 
 def test_every_arm_gets_every_seed_and_the_base_gets_one_run(recipe, trained, tmp_path):
@@ -237,7 +242,7 @@ def test_status_of_a_search_counts_its_trials(recipe, tmp_path):
     freeze(recipe, tmp_path, "sft", {"learning_rate": 1e-3})
     folder = search_folder(tmp_path, recipe.name, "sft")
     states = [status(tmp_path)[0]["state"]]
-    write_bytes(folder / "trials.jsonl", b"{}\n{}\n")
+    write_jsonl(folder / "trials.jsonl", [whole_trial(), whole_trial(number=1)])
     states.append(status(tmp_path)[0]["state"])
     with lease(folder, "worker", {"trials": 5}):
         rows = [status(tmp_path)[0]]
@@ -310,3 +315,47 @@ def test_rows_that_were_left_out_are_said_once(recipe, trained, tmp_path, monkey
             "`study data check` names them"
         )
     ]
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Count how often each file is opened."""
+    found = Counter()
+    listening = [True]
+
+    def hear(event, arguments):
+        if listening and event == "open" and isinstance(arguments[0], str):
+            found[arguments[0]] += 1
+
+    sys.addaudithook(hear)  # it cannot be taken back
+    yield found
+    listening.clear()
+
+
+def test_no_command_looks_at_finished_runs_more_than_once_each(
+    recipe, trained, tmp_path, monkeypatch, opened
+):
+    """Opened files grow with the runs, and no file that did not change is hashed twice."""
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+    monkeypatch.setattr("study.config.environment.versions", dict)
+    totals = {}
+    for n_seeds in (50, 100):
+        runs = tmp_path / str(n_seeds)
+        opened.clear()
+        run([recipe], runs, n=n_seeds)
+        totals["first compare", n_seeds] = opened.total()
+        time.sleep(0.2)  # until the last file's time says that it stays
+        for name, command in (
+            ("status", status),
+            ("compare", functools.partial(run, [recipe], n=n_seeds)),
+        ):
+            _hash_of.cache_clear()
+            opened.clear()
+            command(runs=runs)
+            totals[name, n_seeds] = opened.total()
+            hashed = [n for path, n in opened.items() if path.endswith("steps.jsonl")]
+
+            assert set(hashed) == {1}
+            assert len(hashed) == 2 * n_seeds
+    for name in ("first compare", "status", "compare"):
+        assert totals[name, 100] <= 2.1 * totals[name, 50]

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study.config.canonical import canonical_json, differences, digest, to_dict
-from study.config.digests import run_config, search_config
 from study.config.recipe import Recipe, from_dict, load_recipe
 from study.errors import ConfigError
+from study.records.digests import run_config, search_config
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)

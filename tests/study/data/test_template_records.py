@@ -125,7 +125,7 @@ def facts(dated):
 def test_runs_with_other_tokens_are_refused(facts, tmp_path) -> None:
     first, other = facts
     claim_resolved(tmp_path, first)
-    claim_resolved(tmp_path, first, [first])
+    claim_resolved(tmp_path, first, lambda: [first])
     with pytest.raises(RecordError) as caught:
         claim_resolved(tmp_path, other)
 
@@ -135,18 +135,18 @@ def test_runs_with_other_tokens_are_refused(facts, tmp_path) -> None:
         caught.value
     )
     with pytest.raises(RecordError, match=r"tokens\.train"):
-        claim_resolved(tmp_path / "another", other, [first])
+        claim_resolved(tmp_path / "another", other, lambda: [first])
 
 
 def test_records_without_fingerprints_of_tokens_are_gone_on_with(facts, tmp_path) -> None:
     first, other = facts
     old = {name: value for name, value in first.items() if name != "tokens"}
     claim_resolved(tmp_path, old)
-    claim_resolved(tmp_path, first, [old])
+    claim_resolved(tmp_path, first, lambda: [old])
 
     assert read_json(tmp_path / RESOLVED) == first
     with pytest.raises(RecordError, match=r"tokens\.train"):
-        claim_resolved(tmp_path, other, [old])
+        claim_resolved(tmp_path, other, lambda: [old])
 
 
 # What `data check` says

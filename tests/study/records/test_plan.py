@@ -1,6 +1,7 @@
 """The plan of a comparison: written first, amended in the open."""
 
 import pytest
+from made_records import whole_config, whole_record
 
 from study.config.recipe import load_recipe
 from study.config.seeds import compare_seeds
@@ -39,8 +40,8 @@ def test_the_same_plan_is_left_alone_and_seeds_are_never_taken_back(tmp_path, re
 def test_an_amended_plan_keeps_what_was_planned_and_how_much_was_done(tmp_path, recipe) -> None:
     first = write_plan(tmp_path, recipe, seeds=[1, 2, 3], arms=ARMS)
     run = run_folder(tmp_path, "tiny-llama", "sft", 1)
-    run.claim({"seed": 1})
-    run.finish({"status": "ok"})
+    run.claim(whole_config())
+    run.finish(whole_record())
     stricter = recipe.override(["analysis.sesoi.accuracy=0.01"])
     plan = write_plan(tmp_path, stricter, seeds=[1, 2, 3, 4, 5], arms=ARMS)
 

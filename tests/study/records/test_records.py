@@ -6,15 +6,17 @@ import os
 from pathlib import Path
 
 import pytest
+from made_records import whole_config, whole_record
 
+from study.config.canonical import digest
 from study.errors import RecordError
 from study.records import runs as records
-from study.records.files import append_jsonl, write_json, write_jsonl
+from study.records.files import append_jsonl, read_json, read_jsonl, write_json, write_jsonl
 from study.records.layout import BENCH, BEST, JOURNAL, TRIALS, recipes_in, search_folder
 from study.records.publish import publish
 from study.records.runs import RunFolder
 
-CONFIG = {"schema": 1, "arm": "orpo", "seed": 1, "recipe": {"training": {"max_steps": 8}}}
+CONFIG = whole_config(arm="orpo", recipe={"training": {"max_steps": 8}})
 
 
 def finished_run(runs: Path, *, arm: str = "sft", seed: int = 1) -> RunFolder:
@@ -22,7 +24,7 @@ def finished_run(runs: Path, *, arm: str = "sft", seed: int = 1) -> RunFolder:
     folder.claim({**CONFIG, "arm": arm, "seed": seed})
     append_jsonl(folder.path / records.STEPS, {"step": 1})
     records.write_bytes(folder.path / records.ADAPTER / "adapter.safetensors", b"weights")
-    folder.finish({"status": "ok"})
+    folder.finish(whole_record(digest=digest({**CONFIG, "arm": arm, "seed": seed})))
     return folder
 
 
@@ -31,7 +33,7 @@ def test_a_run_goes_from_missing_to_finished(tmp_path: Path) -> None:
     statuses = [folder.status()]
     folder.claim(CONFIG)
     statuses.append(folder.status())
-    folder.finish({"status": "diverged"})
+    folder.finish(whole_record(status="diverged", digest=digest(CONFIG)))
     statuses.append(folder.status())
 
     assert folder.path == tmp_path / "tiny" / "compare" / "orpo" / "seed-3"
@@ -79,7 +81,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
     path.write_text(content)
 
     with pytest.raises(RecordError, match=r"record\.json is damaged"):
-        records.read_json(path)
+        read_json(path)
 
 
 def test_a_damaged_line_is_named_by_its_number(tmp_path: Path) -> None:
@@ -87,12 +89,12 @@ def test_a_damaged_line_is_named_by_its_number(tmp_path: Path) -> None:
     path.write_text('{"step": 1}\n{"step": \n{"step": 3}\n')
 
     with pytest.raises(RecordError, match=r"steps\.jsonl, line 2 is damaged"):
-        list(records.read_jsonl(path))
+        list(read_jsonl(path))
 
 
 def test_absent_files_are_empty(tmp_path: Path) -> None:
-    assert records.read_json(tmp_path / "x.json") is None
-    assert list(records.read_jsonl(tmp_path / "x.jsonl")) == []
+    assert read_json(tmp_path / "x.json") is None
+    assert list(read_jsonl(tmp_path / "x.jsonl")) == []
     assert recipes_in(tmp_path / "nowhere") == []
     assert records.compare_folders(tmp_path, "nothing") == []
 
@@ -103,8 +105,8 @@ def test_rows_are_read_back_as_written(tmp_path: Path) -> None:
     for row in rows:
         append_jsonl(tmp_path / "sub" / "b.jsonl", row)
 
-    assert list(records.read_jsonl(tmp_path / "a.jsonl")) == rows
-    assert list(records.read_jsonl(tmp_path / "sub" / "b.jsonl")) == rows
+    assert list(read_jsonl(tmp_path / "a.jsonl")) == rows
+    assert list(read_jsonl(tmp_path / "sub" / "b.jsonl")) == rows
 
 
 def test_numbers_that_are_not_finite_are_never_written(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ import dataclasses
 from types import SimpleNamespace
 
 import pytest
+from study.records.digests import run_config
 
 from study.arms import dearest_arm
-from study.config.digests import run_config
 from study.errors import ConfigError
 from study.run.budget import budget_of, planned_tokens
 

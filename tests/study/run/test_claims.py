@@ -4,6 +4,7 @@ import re
 from types import SimpleNamespace
 
 import pytest
+from made_records import whole_config, whole_record
 
 from study.cli.status import status
 from study.compare import compare
@@ -218,8 +219,8 @@ def test_claims_that_change_after_runs_of_a_comparison_say_after_how_many(
 ):
     register(tmp_path, recipe)
     run = run_folder(tmp_path, recipe.name, "sft", 1)
-    run.claim({"seed": 1})
-    run.finish({"status": "ok"})
+    run.claim(whole_config())
+    run.finish(whole_record())
     monkeypatch.setattr("study.records.plan.load_claims", lambda: parse_claims(SMALL))
     (past,) = register(tmp_path, recipe)["amended"]
 

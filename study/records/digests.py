@@ -5,9 +5,7 @@ from typing import Any
 from study.arms import ARMS, Settings, check_settings, dearest_arm
 from study.config.canonical import to_dict
 from study.config.recipe import Recipe
-
-SCHEMA = 2
-"""Version of the records' layout, part of every digest."""
+from study.records.schema import SCHEMA
 
 
 def run_config(recipe: Recipe, *, arm: str, settings: Settings, seed: int) -> dict[str, Any]:
