@@ -67,7 +67,7 @@ def calibration(session: nox.Session) -> None:
 @nox.session(python=False)
 def report(session: nox.Session) -> None:
     """Write paper/build/report.html, .tex and .pdf from finished runs."""
-    _run(session, "python", "-m", "paper.build", *session.posargs)
+    _run(session, "study", "report", *session.posargs)
 
 
 @nox.session(python=False)
@@ -77,7 +77,7 @@ def demo(session: nox.Session) -> None:
     short = ("--trials", "6", "--set", "search.confirm_top=2", "--set", "search.confirm_seeds=1")
     _run(session, "study", "search", *tiny, *short)
     _run(session, "study", "compare", *tiny, "--seeds", "3")
-    _run(session, "python", "-m", "paper.build", "--runs", "runs/demo", "--out", "paper/build/demo")
+    _run(session, "study", "report", "--runs", "runs/demo", "--out", "paper/build/demo")
 
 
 @nox.session(python=False)

@@ -119,6 +119,8 @@ class Document:
     short_title: str
     subtitle: str
     answer: str
+    unfinished: str
+    """Sentence about runs that go on; empty where all have ended."""
     origin: str
     signature: str
     sections: tuple[Section, ...]

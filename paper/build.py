@@ -1,9 +1,10 @@
-"""Build the report from records: ``python -m paper.build``. Never trains."""
+"""Build the report from records: ``study report``. Never trains."""
 
 # Heavy imports stand inside functions so that ``--help`` answers at once.
 # ruff: noqa: PLC0415
 
 import shutil
+import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from analysis.findings import FigureFile, Findings
 
 LOCAL, PUBLISHED, OUT = Path("runs/local"), Path("runs/published"), Path("paper/build")
+WATCHED = "no report.pdf while records are watched; `study report` makes it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,18 +50,44 @@ class BuildResult:
     show_default=True,
     help="Folder that the report is written to.",
 )
-def main(runs: Path | None, out: Path) -> None:
+@click.option("--open", "show_page", is_flag=True, help="Show the page in a browser.")
+@click.option("--watch", is_flag=True, help="Write it anew whenever records change, until Ctrl-C.")
+def main(runs: Path | None, out: Path, *, show_page: bool, watch: bool) -> None:
     """Write report.html, report.tex, findings.json and, with TeX, report.pdf."""
+    from paper.watch import watch as watch_records
+
+    if not watch:
+        _show(_build_or_fail(runs, out), open_it=show_page)
+        return
+    opened = False
+
+    def write() -> None:
+        nonlocal opened
+        try:
+            result = _build_or_fail(runs, out, watched=True)
+        except click.ClickException as error:  # the next record may mend it
+            click.echo(f"waiting: {error.message}", err=True)
+            return
+        _show(result, open_it=show_page and not opened)
+        opened = True
+
+    watch_records(write, (LOCAL, PUBLISHED) if runs is None else (runs,))
+
+
+def _build_or_fail(runs: Path | None, out: Path, *, watched: bool = False) -> BuildResult:
     from analysis.records.load import RecordError
 
     try:
-        result = build(runs, out)
+        return build(runs, out, watched=watched)
     except RecordError as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         raise click.ClickException(
             f"cannot write the report ({error}); name another folder with --out"
         ) from error
+
+
+def _show(result: BuildResult, *, open_it: bool) -> None:
     click.echo(f"records: {result.origin}")
     for path in filter(None, (result.tex, result.findings, result.pdf)):
         click.echo(path)
@@ -67,27 +95,43 @@ def main(runs: Path | None, out: Path) -> None:
         click.echo(result.hint)
     click.echo(result.answer)
     click.echo(result.html)
+    if open_it:
+        webbrowser.open(result.html.resolve().as_uri())
 
 
-def build(runs: Path | None, out: Path) -> BuildResult:
+def build(runs: Path | None, out: Path, *, watched: bool = False) -> BuildResult:
     """Judge the records in ``runs`` and write the report to ``out``.
 
     Args:
         runs: folder of records; None chooses between local and published ones.
         out: folder that the report is written to, made where it is missing.
+        watched: make the page renew itself, and leave the PDF for later.
 
     Raises:
         RecordError: the records are missing, damaged or do not fit together.
     """
     from analysis.figures.draw import draw_all
     from analysis.findings import build_findings
-    from analysis.records.load import load_study
+    from analysis.records.load import is_complete, load_study
 
     folder, origin = choose_runs(runs, local=LOCAL, published=PUBLISHED)
     records = load_study(folder)
     findings = build_findings(records, origin=origin)
     figures = draw_all(records, findings, out / "figures")
-    return write_report(findings, figures, out)
+    unfinished = (
+        _unfinished(len(records.runs), len(records.unfinished))
+        if records.unfinished or not is_complete(folder)
+        else ""
+    )
+    return write_report(findings, figures, out, unfinished=unfinished, watched=watched)
+
+
+def _unfinished(finished: int, begun: int) -> str:
+    """Say that the numbers are not the last ones."""
+    return (
+        f"These runs are unfinished: {finished} have ended, {begun} were begun and have not, and "
+        "planned ones may be missing. Every number and the verdict may still change."
+    )
 
 
 def choose_runs(runs: Path | None, *, local: Path, published: Path) -> tuple[Path, str]:
@@ -103,8 +147,23 @@ def choose_runs(runs: Path | None, *, local: Path, published: Path) -> tuple[Pat
     )
 
 
-def write_report(findings: "Findings", figures: Sequence["FigureFile"], out: Path) -> BuildResult:
-    """Write the report's files; the figures are already in ``out/figures``."""
+def write_report(
+    findings: "Findings",
+    figures: Sequence["FigureFile"],
+    out: Path,
+    *,
+    unfinished: str = "",
+    watched: bool = False,
+) -> BuildResult:
+    """Write the report's files; the figures are already in ``out/figures``.
+
+    Args:
+        findings: what the report says.
+        figures: the figures, in the order in which they appear.
+        out: folder that the report is written to.
+        unfinished: sentence about runs that go on; empty where all have ended.
+        watched: make the page renew itself, and leave the PDF for later.
+    """
     from analysis.findings import to_json
     from paper.prose import BIBLIOGRAPHY
     from paper.render import render_html, render_tex
@@ -113,14 +172,15 @@ def write_report(findings: "Findings", figures: Sequence["FigureFile"], out: Pat
     images = {
         figure.name: (out / "figures" / f"{figure.name}.svg").read_bytes() for figure in figures
     }
-    html = _write(out / "report.html", render_html(findings, figures, images))
-    source = render_tex(findings, figures)
+    page = render_html(findings, figures, images, unfinished=unfinished, watched=watched)
+    html = _write(out / "report.html", page)
+    source = render_tex(findings, figures, unfinished=unfinished)
     if missing := missing_for_scripts(source):
-        source = render_tex(findings, figures, scripts=False)
+        source = render_tex(findings, figures, unfinished=unfinished, scripts=False)
     tex = _write(out / "report.tex", source)
     judged = _write(out / "findings.json", to_json(findings))
     shutil.copyfile(BIBLIOGRAPHY, out / BIBLIOGRAPHY.name)
-    pdf, hint = compile_pdf(tex)
+    pdf, hint = (None, WATCHED) if watched else compile_pdf(tex)
     return BuildResult(
         answer=findings.answer,
         origin=findings.origin,

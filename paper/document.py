@@ -31,12 +31,15 @@ SUBTITLE = (
 )
 
 
-def build_document(findings: Findings, figures: Sequence[FigureFile]) -> Document:
+def build_document(
+    findings: Findings, figures: Sequence[FigureFile], *, unfinished: str = ""
+) -> Document:
     """Put the report together.
 
     Args:
         findings: what the report says.
         figures: the figures, in the order in which they appear in their sections.
+        unfinished: sentence about runs that go on; empty where all have ended.
     """
 
     def drawn(section: str) -> list[Figure]:
@@ -77,6 +80,7 @@ def build_document(findings: Findings, figures: Sequence[FigureFile]) -> Documen
         short_title=f"{' or '.join(arms)} for a small model?",
         subtitle=SUBTITLE,
         answer=findings.answer,
+        unfinished=unfinished,
         origin=findings.origin,
         signature=findings.signature,
         sections=tuple(

@@ -21,7 +21,12 @@ from paper.scripts import FONTS, scripts_of
 
 
 def render_html(
-    findings: Findings, figures: Sequence[FigureFile], images: Mapping[str, bytes]
+    findings: Findings,
+    figures: Sequence[FigureFile],
+    images: Mapping[str, bytes],
+    *,
+    unfinished: str = "",
+    watched: bool = False,
 ) -> str:
     """Render the report as one HTML file that loads nothing.
 
@@ -29,13 +34,16 @@ def render_html(
         findings: what the report says.
         figures: the figures, in the order in which they appear.
         images: the SVG file of each figure, by the figure's name.
+        unfinished: sentence about runs that go on; empty where all have ended.
+        watched: make the page load itself again every half minute.
     """
     references = read_references()
     page = (
         html_environment(references)
         .get_template("report.html")
         .render(
-            document=build_document(findings, figures),
+            document=build_document(findings, figures, unfinished=unfinished),
+            watched=watched,
             images={name: data_uri(content) for name, content in images.items()},
             references=references,
         )
@@ -43,7 +51,13 @@ def render_html(
     return printable(page)
 
 
-def render_tex(findings: Findings, figures: Sequence[FigureFile], *, scripts: bool = True) -> str:
+def render_tex(
+    findings: Findings,
+    figures: Sequence[FigureFile],
+    *,
+    unfinished: str = "",
+    scripts: bool = True,
+) -> str:
     """Render the report as LaTeX; it expects ``figures/<name>.pdf`` beside it.
 
     The document is pdfLaTeX's, unless texts hold other scripts: then it is
@@ -52,11 +66,12 @@ def render_tex(findings: Findings, figures: Sequence[FigureFile], *, scripts: bo
     Args:
         findings: what the report says.
         figures: the figures, in the order in which they appear.
+        unfinished: sentence about runs that go on; empty where all have ended.
         scripts: print other scripts; else their characters are code points, and
             the document is pdfLaTeX's whatever it holds.
     """
     template = tex_environment(scripts=scripts).get_template("report.tex")
-    document = build_document(findings, figures)
+    document = build_document(findings, figures, unfinished=unfinished)
     source = template.render(document=document, is_lua=False, fonts={})
     if not (found := scripts_of(source)):
         return source

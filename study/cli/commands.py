@@ -2,6 +2,7 @@
 
 import json
 import math
+import subprocess
 import sys
 from pathlib import Path
 
@@ -132,7 +133,7 @@ def compare_command(
         say=say,
     )
     show(records, as_json, tables.compare_table)
-    say(f"next: python -m paper.build --runs {runs}")
+    say(f"next: study report --runs {runs}")
 
 
 @main.command("claims")
@@ -172,7 +173,7 @@ def claims_command(
         say=say,
     )
     show(records, as_json, tables.claims_table)
-    say(f"next: python -m paper.build --runs {runs}")
+    say(f"next: study report --runs {runs}")
 
 
 @main.command("note")
@@ -205,6 +206,40 @@ def status_command(names: tuple[str, ...], runs: Path, as_json: bool) -> None:
     known = recipes_in(runs)
     recipes = [name if name in known else load_recipe(name).name for name in names]
     show(status.status(runs, recipes), as_json, lambda rows: tables.status_table(rows, runs))
+
+
+@main.command("report")
+@click.option(
+    "--runs",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the records.",
+)
+@click.option(
+    "--out",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("paper/build"),
+    show_default=True,
+    help="Folder that the report is written to.",
+)
+@click.option("--open", "show_page", is_flag=True, help="Show the page in a browser.")
+@click.option("--watch", is_flag=True, help="Write it anew whenever records change, until Ctrl-C.")
+def report_command(*, runs: Path | None, folder: Path, show_page: bool, watch: bool) -> None:
+    """Write report.html and, with TeX, report.pdf from records; never trains.
+
+    Without --runs it takes runs/local once a comparison is finished there, else
+    runs/published. Runs may be going on: the report says so, and with --watch
+    its page renews itself.
+    """
+    arguments = [
+        *(() if runs is None else ("--runs", str(runs))),
+        *("--out", str(folder)),
+        *(("--open",) if show_page else ()),
+        *(("--watch",) if watch else ()),
+    ]
+    # A process of its own: the paper reads records alone, and study knows nothing of it.
+    done = subprocess.run([sys.executable, "-m", "paper.build", *arguments], check=False)  # noqa: S603
+    sys.exit(done.returncode)
 
 
 @main.command("doctor")

@@ -18,7 +18,9 @@ from study.records.files import read_json
 from study.records.layout import plan_path
 from study.records.plan import write_plan
 
-COMMANDS = ["search", "compare", "claims", "status", "doctor", "recipes", "bench", "data"]
+COMMANDS = [
+    "search", "compare", "claims", "note", "report", "status", "doctor", "recipes", "bench", "data",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -95,7 +97,7 @@ def test_options_of_one_name_are_the_same_everywhere():
     seen = {}
     for path, command in commands():
         for option in command.params:
-            if path != ("status",):  # its --recipe only names records
+            if path not in {("status",), ("note",)}:  # their --recipe only names records
                 seen.setdefault(option.name, set()).add(getattr(option, "help", None))
 
     assert {name: texts for name, texts in seen.items() if len(texts) > 1} == {}
@@ -195,7 +197,33 @@ def test_compare_ends_with_its_table_and_the_next_step(study, trained):
 
     assert "0.750 ± 0.000" in result.stdout
     assert "tiny-llama/orpo is untuned" in result.stderr
-    assert "next: python -m paper.build --runs runs/local" in result.stderr
+    assert "next: study report --runs runs/local" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "passed"),
+    [
+        ([], ["--out", "paper/build"]),
+        (
+            ["--runs", "mine", "--out", "there", "--open", "--watch"],
+            ["--runs", "mine", "--out", "there", "--open", "--watch"],
+        ),
+    ],
+)
+def test_report_hands_its_options_to_the_paper_and_returns_its_status(
+    study, monkeypatch, given, passed
+):
+    called = []
+
+    def run(command, *, check):
+        called.append((command, check))
+        return subprocess.CompletedProcess(command, 3)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    result = study("report", *given)
+
+    assert called == [([sys.executable, "-m", "paper.build", *passed], False)]
+    assert result.exit_code == 3
 
 
 def test_quiet_shows_results_alone(study, trained):
@@ -387,7 +415,7 @@ def test_claims_are_made_and_shown_by_setting(study, trained):
     result = study("claims", "--recipe", "tiny-llama", "--seeds", 2)
 
     assert result.exit_code == 0
-    assert "next: python -m paper.build --runs runs/local" in result.stderr
+    assert "next: study report --runs runs/local" in result.stderr
     rows = result.stdout.splitlines()
     assert rows[0].split()[:2] == ["recipe", "setting"]
     assert [row.split()[1] for row in rows[1:]] == [
