@@ -3,11 +3,16 @@
 A skin has one macro for each kind of block.
 """
 
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from analysis.findings import FigureFile
 from paper.cells import Table
+from paper.forest import Forest
+
+_SENTENCE: Final = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +65,74 @@ class Figure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Said:
+    """One answer to a prompt."""
+
+    who: str
+    text: str
+    is_right: bool | None = None
+    """Whether it is the chosen answer; None for that itself, and where nothing says so."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answers:
     """One prompt and what everybody answered."""
 
     kind: ClassVar = "answers"
     place: str
     prompt: str
-    answers: tuple[tuple[str, str], ...]
-    """(who, text), the chosen answer first."""
+    answers: tuple[Said, ...]
+    """The chosen answer first."""
+
+    @property
+    def group(self) -> str:
+        """Who is right, in words by which prompts are filtered; empty where nobody knows."""
+        judged = [said for said in self.answers if said.is_right is not None]
+        right = [said.who for said in judged if said.is_right]
+        if not judged:
+            return ""
+        if len(right) == len(judged):
+            return "all are right"
+        return f"only {' and '.join(right)} right" if right else "none is right"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Browser:
+    """Prompts with their answers: print has the first few, a screen filters them."""
+
+    kind: ClassVar = "browser"
+    prompts: tuple[Answers, ...]
+    shown: int
+    """How many are read without scripts, and printed."""
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups that occur, in alphabetical order."""
+        return tuple(sorted({found.group for found in self.prompts} - {""}))
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Who answered, without the chosen answer."""
+        names = (said.who for found in self.prompts for said in found.answers[1:])
+        return tuple(dict.fromkeys(names))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Short facts in a box."""
+
+    kind: ClassVar = "facts"
+    title: str
+    items: tuple[tuple[str, str], ...]
+    """(label, text)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForestBlock:
+    """Effects with intervals, one panel for each metric."""
+
+    kind: ClassVar = "forest"
+    forest: Forest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +150,24 @@ class Fold:
     kind: ClassVar = "fold"
     summary: str
     blocks: tuple["Block", ...]
-    late: bool = False
-    """Whether print has it in the appendix."""
+    is_printed: bool = True
+    """Whether print has it; else it stands on the screen and in files alone."""
 
 
-Block = Prose | Bullets | Heading | Formula | TableBlock | Figure | Answers | Commands | Fold
+Block = (
+    Prose
+    | Bullets
+    | Heading
+    | Formula
+    | TableBlock
+    | Figure
+    | Answers
+    | Browser
+    | Facts
+    | ForestBlock
+    | Commands
+    | Fold
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,16 +178,6 @@ class Section:
     heading: str
     blocks: tuple[Block, ...]
 
-    @property
-    def early(self) -> tuple[Block, ...]:
-        """What print has in the section itself."""
-        return tuple(block for block in self.blocks if block not in self.late)
-
-    @property
-    def late(self) -> tuple[Block, ...]:
-        """What print has in the appendix."""
-        return tuple(block for block in self.blocks if isinstance(block, Fold) and block.late)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
@@ -119,25 +187,54 @@ class Document:
     short_title: str
     subtitle: str
     answer: str
+    """Its first sentence is the answer; the others say on what it rests."""
     unfinished: str
     """Sentence about runs that go on; empty where all have ended."""
     origin: str
     signature: str
+    first: tuple[Block, ...]
+    """What a reader sees at once below the answer."""
     sections: tuple[Section, ...]
     appendix: Section
 
     @property
-    def all(self) -> tuple[Section, ...]:
-        """Every section in the order of a screen."""
-        return (*self.sections, self.appendix)
+    def lead(self) -> str:
+        """The first sentence of the answer."""
+        return _SENTENCE.split(self.answer, maxsplit=1)[0]
+
+    @property
+    def rest(self) -> str:
+        """The other sentences of the answer."""
+        return "".join(_SENTENCE.split(self.answer, maxsplit=1)[1:])
 
     @property
     def printed_appendix(self) -> tuple[Block, ...]:
-        """The blocks of the appendix in print: its own text first, then what came late."""
-        late = (block for section in self.sections for block in section.late)
-        own = self.appendix.blocks
-        return (
-            *(block for block in own if not isinstance(block, Fold)),
-            *late,
-            *(block for block in own if isinstance(block, Fold)),
+        """The blocks of the appendix in print."""
+        return tuple(
+            block
+            for block in self.appendix.blocks
+            if not isinstance(block, Fold) or block.is_printed
         )
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """Every table, in the order of a screen."""
+        sections = (self.first, *(section.blocks for section in self.sections))
+        return tuple(
+            tables_in(block for blocks in (*sections, self.appendix.blocks) for block in blocks)
+        )
+
+    @property
+    def unprinted(self) -> tuple[Table, ...]:
+        """The tables that print leaves to files."""
+        folds = (block for block in self.appendix.blocks if isinstance(block, Fold))
+        return tuple(tables_in(fold for fold in folds if not fold.is_printed))
+
+
+def tables_in(blocks: Iterable[Block]) -> Iterator[Table]:
+    """Yield the tables of blocks and of what they fold away."""
+    for block in blocks:
+        if isinstance(block, TableBlock):
+            yield block.table
+        elif isinstance(block, Fold):
+            yield from tables_in(block.blocks)

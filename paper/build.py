@@ -16,6 +16,7 @@ from paper.compile import compile_pdf, missing_for_scripts
 
 if TYPE_CHECKING:
     from analysis.findings import FigureFile, Findings
+    from paper.blocks import Answers
 
 LOCAL, PUBLISHED, OUT = Path("runs/local"), Path("runs/published"), Path("paper/build")
 WATCHED = "no report.pdf while records are watched; `study report` makes it"
@@ -113,6 +114,7 @@ def build(runs: Path | None, out: Path, *, watched: bool = False) -> BuildResult
     from analysis.figures.draw import draw_all
     from analysis.findings import build_findings
     from analysis.records.load import is_complete, load_study
+    from paper.browser import prompts_of
 
     folder, origin = choose_runs(runs, local=LOCAL, published=PUBLISHED)
     records = load_study(folder)
@@ -123,7 +125,14 @@ def build(runs: Path | None, out: Path, *, watched: bool = False) -> BuildResult
         if records.unfinished or not is_complete(folder)
         else ""
     )
-    return write_report(findings, figures, out, unfinished=unfinished, watched=watched)
+    return write_report(
+        findings,
+        figures,
+        out,
+        answers=prompts_of(records),
+        unfinished=unfinished,
+        watched=watched,
+    )
 
 
 def _unfinished(finished: int, begun: int) -> str:
@@ -152,6 +161,7 @@ def write_report(
     figures: Sequence["FigureFile"],
     out: Path,
     *,
+    answers: "tuple[Answers, ...]" = (),
     unfinished: str = "",
     watched: bool = False,
 ) -> BuildResult:
@@ -161,10 +171,13 @@ def write_report(
         findings: what the report says.
         figures: the figures, in the order in which they appear.
         out: folder that the report is written to.
+        answers: prompts with the answers of every arm.
         unfinished: sentence about runs that go on; empty where all have ended.
         watched: make the page renew itself, and leave the PDF for later.
     """
     from analysis.findings import to_json
+    from paper.document import build_document
+    from paper.files import write_tables
     from paper.prose import BIBLIOGRAPHY
     from paper.render import render_html, render_tex
 
@@ -172,12 +185,17 @@ def write_report(
     images = {
         figure.name: (out / "figures" / f"{figure.name}.svg").read_bytes() for figure in figures
     }
-    page = render_html(findings, figures, images, unfinished=unfinished, watched=watched)
+    page = render_html(
+        findings, figures, images, answers=answers, unfinished=unfinished, watched=watched
+    )
     html = _write(out / "report.html", page)
-    source = render_tex(findings, figures, unfinished=unfinished)
+    source = render_tex(findings, figures, answers=answers, unfinished=unfinished)
     if missing := missing_for_scripts(source):
-        source = render_tex(findings, figures, unfinished=unfinished, scripts=False)
+        source = render_tex(
+            findings, figures, answers=answers, unfinished=unfinished, scripts=False
+        )
     tex = _write(out / "report.tex", source)
+    write_tables(build_document(findings, figures, answers=answers).tables, out / "tables")
     judged = _write(out / "findings.json", to_json(findings))
     shutil.copyfile(BIBLIOGRAPHY, out / BIBLIOGRAPHY.name)
     pdf, hint = (None, WATCHED) if watched else compile_pdf(tex)

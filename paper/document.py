@@ -6,11 +6,13 @@ nowhere else. A skin knows every kind of block and no content.
 
 from collections.abc import Iterable, Sequence
 
-from analysis.findings import FigureFile, Findings, Sample
+from analysis.findings import FigureFile, Findings
 from analysis.printing import arm_name, is_trained, with_unit
+from paper import opening
 from paper.blocks import (
     Answers,
     Block,
+    Browser,
     Bullets,
     Commands,
     Document,
@@ -22,6 +24,7 @@ from paper.blocks import (
     Section,
     TableBlock,
 )
+from paper.browser import agreement, samples_of
 from paper.cells import Table
 from paper.prose import read_text
 from paper.tables import claims, contrasts, costs, decisions, provenance, results, search
@@ -30,51 +33,45 @@ SUBTITLE = (
     "A reproduction study: arms that differ in the loss alone, several seeds, held-out pairs."
 )
 
+CURVE, SEARCH = ("curve-accuracy",), ("search-space",)
+"""Figures that stand in the sections on cost and search; the others are in the appendix."""
+SHOWN = 3
+"""Prompts that are read without scripts, and printed."""
+
 
 def build_document(
-    findings: Findings, figures: Sequence[FigureFile], *, unfinished: str = ""
+    findings: Findings,
+    figures: Sequence[FigureFile],
+    *,
+    answers: tuple[Answers, ...] = (),
+    unfinished: str = "",
 ) -> Document:
     """Put the report together.
 
     Args:
         findings: what the report says.
         figures: the figures, in the order in which they appear in their sections.
+        answers: prompts with the answers of every arm; those of findings where there are none.
         unfinished: sentence about runs that go on; empty where all have ended.
     """
-
-    def drawn(section: str) -> list[Figure]:
-        return [Figure(file=figure) for figure in figures if figure.section == section]
-
+    named = {figure.name: Figure(file=figure) for figure in figures}
+    prompts = answers or samples_of(findings)
     trained = (arm_name(row.arm) for row in findings.arms if is_trained(row.arm))
     arms = list(dict.fromkeys(trained))
+
+    def drawn(*names: str) -> list[Block]:
+        return [named[name] for name in names if name in named]
+
     parts: list[tuple[str, str, list[Block]]] = [
-        ("question", "Question", _question(findings)),
-        ("arms", "Arms and scores", [*_arms(findings), *drawn("results")]),
-        ("search", "Search", [*_search(findings), *drawn("search")]),
-        ("curves", "Curves", [_text("curves"), *drawn("curves")]),
-        ("tests", "Tests", _tests(findings)),
-        ("claims", "Claims of the sources", [*_claims(findings), *drawn("claims")]),
-        ("samples", "Samples", _samples(findings)),
-        ("cost", "Cost", [*_cost(findings), *drawn("cost")]),
-        (
-            "failed",
-            "Failed runs",
-            [_text("failed"), *_list(findings.failed_runs, "None: every run finished.")],
-        ),
-        (
-            "limits",
-            "What cannot be concluded",
-            [
-                _text("cannot_conclude"),
-                *_list(findings.cannot_conclude, "Nothing was recorded here."),
-            ],
-        ),
-        (
-            "deviations",
-            "Deviations",
-            [_text("deviations"), *_list(findings.deviations, "None were recorded.")],
-        ),
+        ("advice", "What to do", opening.advice(findings)),
+        ("design", "Design and history", _design(findings)),
+        ("scores", "Scores", [_table(results.scores(findings)), *_list(findings.displacement)]),
+        ("cost", "Quality against cost", [*drawn(*CURVE), _table(costs.cost(findings))]),
+        ("search", "Search", [*_search(findings), *drawn(*SEARCH)]),
+        ("claims", "Claims of the sources", _claims(findings)),
+        ("answers", "Answers and limits", _answers(findings, prompts)),
     ]
+    others = [Figure(file=figure) for figure in figures if figure.name not in {*CURVE, *SEARCH}]
     return Document(
         title=f"Should I train my small model with {' or with '.join(arms)}?",
         short_title=f"{' or '.join(arms)} for a small model?",
@@ -83,65 +80,61 @@ def build_document(
         unfinished=unfinished,
         origin=findings.origin,
         signature=findings.signature,
+        first=tuple(opening.first_screen(findings)),
         sections=tuple(
             Section(name=name, heading=heading, blocks=tuple(blocks))
             for name, heading, blocks in parts
         ),
-        appendix=Section(name="appendix", heading="Appendix", blocks=tuple(_appendix(findings))),
+        appendix=Section(
+            name="appendix", heading="Appendix", blocks=tuple(_appendix(findings, others))
+        ),
     )
 
 
-def _question(findings: Findings) -> list[Block]:
-    decided = decisions.decisions(findings)
+def _design(findings: Findings) -> list[Block]:
     return [
-        *([] if decided is None else [_table(decided)]),
-        Heading(text="Done after results had been seen"),
-        *_list(findings.history or ("Nothing is on record.",)),
-        Heading(text="What was asked, and how"),
         _text("introduction"),
-        _text("method"),
         Formula(),
         Bullets(items=tuple(findings.recipes.items())),
-    ]
-
-
-def _arms(findings: Findings) -> list[Block]:
-    meanings = tuple(
-        (with_unit(metric.label, metric.unit), metric.meaning)
-        for metric in findings.metrics.values()
-    )
-    blocks: list[Block] = [
-        _text("arms"),
-        *(_table(results.arms(findings, recipe)) for recipe in findings.recipes),
-        *_list(findings.displacement),
-        Fold(summary="What each score means", blocks=(Bullets(items=meanings),)),
-    ]
-    found = results.rouge(findings)
-    if found is None:
-        return blocks
-    return [
-        *blocks,
-        Heading(text="ROUGE, corrected and as published"),
-        _text("rouge"),
-        *_list(findings.rouge_remarks),
-        _table(found),
+        Heading(text="Done after results had been seen"),
+        *_list(findings.history, "Nothing is on record."),
+        *_list(findings.failed_runs, "No run failed: every run finished."),
     ]
 
 
 def _search(findings: Findings) -> list[Block]:
     if not findings.searches:
         return _said("No search was run: every arm used the settings that stand in its recipe.")
-    tried = search.published(findings)
+    return [_table(search.search(findings)), *_list(findings.search_remarks)]
+
+
+def _claims(findings: Findings) -> list[Block]:
+    if not findings.claims:
+        return _said(
+            "No claims were registered with these records; `study claims` registers them and "
+            "trains what they rest on."
+        )
+    return [_table(claims.short(findings))]
+
+
+def _answers(findings: Findings, prompts: tuple[Answers, ...]) -> list[Block]:
+    counted = agreement(prompts, findings.signature)
+    blocks: list[Block] = [] if counted is None else [_table(counted)]
+    if prompts:
+        blocks.append(Browser(prompts=prompts, shown=SHOWN))
+    else:
+        blocks += _said("No answers were generated in these runs.")
     return [
-        _text("search"),
-        _table(search.search(findings)),
-        *_list(findings.search_remarks),
-        *([] if tried is None else [_table(tried)]),
-        *(_tuning(findings) if findings.tuning else []),
+        *blocks,
+        Heading(text="What cannot be concluded"),
+        *_list(findings.cannot_conclude, "Nothing was recorded here."),
     ]
 
 
-def _tuning(findings: Findings) -> list[Block]:
+def _tuning(findings: Findings) -> list[Fold]:
+    if not findings.tuning:
+        return []
+
     def meanings(name: str) -> list[str]:
         return [found.meaning[name] for found in findings.tuning]
 
@@ -149,20 +142,23 @@ def _tuning(findings: Findings) -> list[Block]:
         found.meaning["importance"] for found in findings.tuning if found.n_hyperparameters > 1
     ]
     return [
-        Heading(text="What the trials tell"),
-        _text("tuning"),
-        Heading(text="How many trials are needed", level=4),
-        *_list(meanings("expected")),
-        Heading(text="Which hyperparameter matters", level=4),
-        *_list(importance, "No search had two hyperparameters."),
-        Heading(text="Would another weight of the odds-ratio loss choose otherwise?", level=4),
-        *_list(meanings("weights")),
-        *_fold("The winner under every weight", search.weights(findings)),
-        Heading(text="How early could we have known?", level=4),
-        *_list(meanings("early")),
-        *_fold(
+        _fold(
+            "What the trials tell",
+            _text("tuning"),
+            Heading(text="How many trials are needed", level=4),
+            *_list(meanings("expected")),
+            Heading(text="Which hyperparameter matters", level=4),
+            *_list(importance, "No search had two hyperparameters."),
+            Heading(text="Would another weight of the odds-ratio loss choose otherwise?", level=4),
+            *_list(meanings("weights")),
+            Heading(text="How early could we have known?", level=4),
+            *_list(meanings("early")),
+        ),
+        *_folded("The winner under every weight", search.weights(findings), is_printed=False),
+        *_folded(
             "Rank correlation with the final value, by score and step",
             search.early(findings),
+            is_printed=False,
         ),
     ]
 
@@ -174,102 +170,122 @@ def _tests(findings: Findings) -> list[Block]:
         "which the truly best arm stays with at least 95 %."
         for found in findings.best_sets
     ]
-    blocks: list[Block] = [_text("tests"), *_list(findings.test_remarks), *_list(best)]
-    for rows in contrasts.comparisons(findings):
+    return [_text("tests"), *_list(findings.test_remarks), *_list(best)]
+
+
+def _appendix(findings: Findings, figures: Sequence[Figure]) -> list[Block]:
+    """List what a screen folds away; print has what is read, files have what is looked up."""
+    meanings = tuple(
+        (with_unit(metric.label, metric.unit), metric.meaning)
+        for metric in findings.metrics.values()
+    )
+    blocks: list[Block] = [
+        _text("appendix"),
+        _fold("Method and deviations", _text("method"), *_list(findings.deviations)),
+        _fold("Commands", Commands(lines=findings.commands)),
+        *_folded("The verdict on each model", decisions.decisions(findings)),
+        _fold("How it was tested", *_tests(findings)),
+    ]
+    for number, rows in enumerate(contrasts.comparisons(findings)):
         recipe, baseline, treatment = contrasts.compared(rows)
-        blocks += [
-            _table(contrasts.tests(findings, rows)),
-            *_fold(
-                f"What the uncertainty is made of: {recipe}, {treatment} against {baseline}",
-                contrasts.parts(findings, rows),
-                late=True,
-            ),
-        ]
-    return blocks
-
-
-def _claims(findings: Findings) -> list[Block]:
-    if not findings.claims:
-        return _said(
-            "No claims were registered with these records; `study claims` registers them and "
-            "trains what they rest on."
+        who = f"{recipe}, {treatment} against {baseline}"
+        blocks += _folded(
+            f"Every score: {who}", contrasts.tests(findings, rows), is_printed=number == 0
         )
+        blocks += _folded(
+            f"What the uncertainty is made of: {who}",
+            contrasts.parts(findings, rows),
+            is_printed=False,
+        )
+    blocks.append(_fold("What each score means", Bullets(items=meanings)))
+    for recipe in findings.recipes:
+        blocks += _folded(
+            f"Settings and scores: {recipe}", results.arms(findings, recipe), is_printed=False
+        )
+    blocks += _rouge(findings)
+    if findings.searches:
+        blocks.append(_fold("How was searched", _text("search")))
+        blocks += _folded("Published settings that were tried", search.published(findings))
+    blocks += _tuning(findings)
+    blocks += _claims_in_full(findings)
+    if figures:
+        blocks.append(_fold("More figures", _text("curves"), *figures))
+    if findings.bench is not None:
+        blocks.append(
+            _fold(
+                "Cost beside TRL",
+                _text("bench"),
+                _table(costs.bench(findings.bench, findings.table_notes["bench"])),
+                *_list(findings.bench.remarks),
+            )
+        )
+    return [*blocks, *_records(findings)]
+
+
+def _rouge(findings: Findings) -> list[Fold]:
+    found = results.rouge(findings)
+    if found is None:
+        return []
+    return [
+        _fold(
+            "ROUGE, corrected and as published",
+            _text("rouge"),
+            *_list(findings.rouge_remarks),
+            _table(found),
+            is_printed=False,
+        )
+    ]
+
+
+def _claims_in_full(findings: Findings) -> list[Fold]:
+    if not findings.claims:
+        return []
     hypotheses = [
         (test, f"{hypothesis}.") for test, hypothesis in claims.hypotheses(findings.claims)
     ]
     return [
-        _text("claims"),
-        *_list(findings.claim_remarks),
-        _table(claims.claims(findings)),
-        Fold(
-            summary="Null hypotheses of these tests",
-            blocks=(Bullets(items=tuple(hypotheses or [("", "none was tested")])),),
+        _fold(
+            "Claims by prediction",
+            _text("claims"),
+            *_list(findings.claim_remarks),
+            _table(claims.claims(findings)),
+            Bullets(items=tuple(hypotheses or [("", "none was tested")])),
         ),
-        *_fold("The claims on each model", claims.claims_by_model(findings), late=True),
+        *_folded("The claims on each model", claims.claims_by_model(findings), is_printed=False),
     ]
 
 
-def _samples(findings: Findings) -> list[Block]:
-    if not findings.samples:
-        return _said("No answers were generated in these runs.")
-    return [_text("samples"), *(_sample(sample) for sample in findings.samples)]
-
-
-def _sample(sample: Sample) -> Answers:
-    return Answers(
-        place=f"{sample.recipe}, test pair {sample.example_id}",
-        prompt=sample.prompt,
-        answers=(
-            ("Chosen answer", sample.reference),
-            *((arm_name(arm), text) for arm, text in sample.answers.items()),
-        ),
-    )
-
-
-def _cost(findings: Findings) -> list[Block]:
-    blocks: list[Block] = [_text("cost"), _table(costs.cost(findings))]
-    if findings.bench is None:
-        return blocks
-    return [
-        *blocks,
-        Heading(text="Beside TRL"),
-        _text("bench"),
-        _table(costs.bench(findings.bench, findings.table_notes["bench"])),
-        *_list(findings.bench.remarks),
-    ]
-
-
-def _appendix(findings: Findings) -> list[Block]:
+def _records(findings: Findings) -> list[Fold]:
+    """List what describes the records: simulations, environment, data, digests, values."""
     simulated = provenance.calibration(findings)
-    calibration = (
-        []
-        if simulated is None
-        else [
-            Fold(
-                summary="Do the tests keep their promises? Simulated studies",
-                blocks=(_text("calibration"), _table(simulated)),
-            )
-        ]
+    calibration: list[Block] = (
+        [] if simulated is None else [_text("calibration"), _table(simulated)]
     )
     return [
-        _text("appendix"),
-        Heading(text="Commands"),
-        Commands(lines=findings.commands),
-        *calibration,
-        *_fold("Environment", provenance.environment(findings)),
-        *_fold("Data and fingerprints", provenance.data(findings)),
-        *_fold("Digests of the runs", provenance.digests(findings)),
+        *(
+            [_fold("Do the tests keep their promises?", *calibration, is_printed=False)]
+            if calibration
+            else []
+        ),
+        *_folded("Environment", provenance.environment(findings)),
+        *_folded("Data and fingerprints", provenance.data(findings)),
+        *_folded("Digests of the runs", provenance.digests(findings), is_printed=False),
         *(
             fold
             for recipe in findings.recipes
-            for fold in _fold(f"Raw values per seed: {recipe}", provenance.raw(findings, recipe))
+            for fold in _folded(
+                f"Raw values per seed: {recipe}",
+                provenance.raw(findings, recipe),
+                is_printed=False,
+            )
         ),
         *(
             fold
             for recipe in findings.configurations
-            for fold in _fold(
+            for fold in _folded(
                 f"Resolved configuration: {recipe}",
                 provenance.configuration(findings, recipe),
+                is_printed=False,
             )
         ),
     ]
@@ -295,7 +311,9 @@ def _table(table: Table) -> TableBlock:
     return TableBlock(table=table)
 
 
-def _fold(summary: str, table: Table | None, *, late: bool = False) -> list[Fold]:
-    if table is None:
-        return []
-    return [Fold(summary=summary, blocks=(_table(table),), late=late)]
+def _fold(summary: str, *blocks: Block, is_printed: bool = True) -> Fold:
+    return Fold(summary=summary, blocks=blocks, is_printed=is_printed)
+
+
+def _folded(summary: str, table: Table | None, *, is_printed: bool = True) -> list[Fold]:
+    return [] if table is None else [_fold(summary, _table(table), is_printed=is_printed)]

@@ -6,6 +6,7 @@ layout only; ``paper.document`` holds the order, ``paper.tables`` the cells,
 """
 
 import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from analysis.findings import FigureFile, Findings
+from paper.blocks import Answers
 from paper.document import build_document
 from paper.escape import generated_html, generated_tex, printable, tex
 from paper.prose import FOLDER, Reference, prose_html, prose_tex, read_references
@@ -25,6 +27,7 @@ def render_html(
     figures: Sequence[FigureFile],
     images: Mapping[str, bytes],
     *,
+    answers: tuple[Answers, ...] = (),
     unfinished: str = "",
     watched: bool = False,
 ) -> str:
@@ -34,16 +37,20 @@ def render_html(
         findings: what the report says.
         figures: the figures, in the order in which they appear.
         images: the SVG file of each figure, by the figure's name.
+        answers: prompts with the answers of every arm.
         unfinished: sentence about runs that go on; empty where all have ended.
         watched: make the page load itself again every half minute.
     """
     references = read_references()
+    script = (FOLDER / "templates" / "browser.js").read_text(encoding="utf-8")
     page = (
         html_environment(references)
         .get_template("report.html")
         .render(
-            document=build_document(findings, figures, unfinished=unfinished),
+            document=build_document(findings, figures, answers=answers, unfinished=unfinished),
             watched=watched,
+            script=Markup(script),  # noqa: S704 (our own file)
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
             images={name: data_uri(content) for name, content in images.items()},
             references=references,
         )
@@ -55,6 +62,7 @@ def render_tex(
     findings: Findings,
     figures: Sequence[FigureFile],
     *,
+    answers: tuple[Answers, ...] = (),
     unfinished: str = "",
     scripts: bool = True,
 ) -> str:
@@ -66,12 +74,13 @@ def render_tex(
     Args:
         findings: what the report says.
         figures: the figures, in the order in which they appear.
+        answers: prompts with the answers of every arm.
         unfinished: sentence about runs that go on; empty where all have ended.
         scripts: print other scripts; else their characters are code points, and
             the document is pdfLaTeX's whatever it holds.
     """
     template = tex_environment(scripts=scripts).get_template("report.tex")
-    document = build_document(findings, figures, unfinished=unfinished)
+    document = build_document(findings, figures, answers=answers, unfinished=unfinished)
     source = template.render(document=document, is_lua=False, fonts={})
     if not (found := scripts_of(source)):
         return source

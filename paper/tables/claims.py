@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from analysis.findings import ClaimPart, ClaimRow, Findings
 from analysis.printing import MISSING, interval, number, p_value, signed, with_unit
-from paper.cells import Column, Group, Heading, Row, Span, Table, cell, row, tone
+from paper.cells import Column, Group, Heading, Row, Span, Table, cell, one_group, row, tone
 
 CLAIM_COLUMNS = (
     Column(head="Prediction", width=0.31, long=True),
@@ -29,6 +29,33 @@ def claims(findings: Findings) -> Table:
         groups=tuple(groups),
         caption="Verdicts on the sources' claims, by prediction: effect, 95 % interval and the "
         "smallest effect that four of five such studies would find.",
+        note=findings.table_notes["claims"],
+        signature=findings.signature,
+    )
+
+
+def short(findings: Findings) -> Table:
+    """Print one line for each claim, with the scale that it was made on and that of this study."""
+    return Table(
+        name="claims-short",
+        columns=(
+            Column(head="Claim", width=0.42),
+            Column(head="Verdict", width=0.16),
+            Column(head="Made on", width=0.22),
+            Column(head="Here", width=0.2),
+        ),
+        groups=one_group(
+            [
+                row(
+                    cell(f"{rows[0].claim}. {rows[0].sentence}", note=rows[0].source),
+                    cell(rows[0].verdict, note=rows[0].remark, tone=tone(rows[0].verdict)),
+                    rows[0].made_at,
+                    rows[0].here,
+                )
+                for rows in by_claim(findings.claims)
+            ]
+        ),
+        caption="Claims of the sources and what these records say of them.",
         note=findings.table_notes["claims"],
         signature=findings.signature,
     )

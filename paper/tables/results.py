@@ -54,6 +54,69 @@ def arms(findings: Findings, recipe: str) -> Table:
     )
 
 
+def scores(findings: Findings) -> Table:
+    """Print one table of scores, models as groups of columns; none that repeats another."""
+    shown = [
+        metric
+        for metric in findings.metrics.values()
+        if metric.name in registered(findings) or metric.name in ALSO
+    ]
+    width = round(0.76 / max(1, len(findings.arms)), 3)
+    seeds = [f"{arm.n_seeds} ({arm.n_diverged})" for arm in findings.arms]
+    of_settings = [
+        row(setting_name(name), *(setting(arm.settings.get(name)) for arm in findings.arms))
+        for name in dict.fromkeys(name for arm in findings.arms for name in arm.settings)
+    ]
+    of_settings += [
+        row("settings come from", *map(_came_from, findings.arms)),
+        row("seeds (diverged)", *seeds),
+    ]
+    return Table(
+        name="scores",
+        columns=(
+            Column(head="Setting or score", width=0.24),
+            *(
+                Column(head=arm_name(arm.arm), width=width, number=True, over=arm.recipe)
+                for arm in findings.arms
+            ),
+        ),
+        groups=(
+            Group(rows=tuple(of_settings)),
+            Group(
+                rows=tuple(
+                    row(
+                        with_unit(metric.label, metric.unit) + arrow(metric),
+                        *(_score(arm, metric) for arm in findings.arms),
+                        primary=metric.name in findings.primary_metrics,
+                    )
+                    for metric in shown
+                )
+            ),
+        ),
+        caption="Settings and scores on the test pairs, mean ± standard deviation over seeds; "
+        "an arrow says which direction is better, bold which scores decide.",
+        note=f"Nothing is tested here. {', '.join(_others(findings, shown))} are left out: "
+        "complete tables stand in the appendix."
+        if _others(findings, shown)
+        else "Nothing is tested here.",
+        signature=findings.signature,
+    )
+
+
+ALSO = {"chosen_logps", "response_tokens", "ended"}
+"""Scores that no registered one repeats."""
+
+
+def registered(findings: Findings) -> set[str]:
+    """Name the metrics that the plan registered."""
+    rows = (*findings.pooled, *findings.contrasts)
+    return {*findings.primary_metrics, *(row.metric for row in rows if row.family)}
+
+
+def _others(findings: Findings, shown: Sequence[Metric]) -> list[str]:
+    return [metric.label for metric in findings.metrics.values() if metric not in shown]
+
+
 def overview(findings: Findings, metrics: Sequence[str]) -> Table:
     """Print one row per arm with a few scores, for the README."""
     chosen = [findings.metrics[name] for name in metrics]

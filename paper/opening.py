@@ -1,0 +1,133 @@
+"""What a reader sees first: the verdict in a table and a figure, its standing, what to do."""
+
+from collections.abc import Iterator
+
+from analysis.findings import ContrastRow, CoPrimaryRow, DecisionRow, Findings
+from analysis.printing import arm_name, count, is_trained, number, settings
+from paper.blocks import Block, Bullets, Facts, ForestBlock, TableBlock
+from paper.forest import forest
+from paper.tables import decisions
+
+
+def first_screen(findings: Findings) -> list[Block]:
+    """Put the table of decisions beside what it rests on, above the registered metrics."""
+    table = decisions.answer(findings)
+    if table is None:
+        return [status(findings)]
+    forests = [
+        forest(findings, found.baseline, found.treatment, decisions.compared(found))
+        for found in decisions.overall(findings)
+    ]
+    return [
+        TableBlock(table=table),
+        status(findings),
+        *(ForestBlock(forest=drawn) for drawn in forests if drawn is not None),
+    ]
+
+
+def status(findings: Findings) -> Facts:
+    """Say on what the answer rests: data, plan, looks, seeds, pairs."""
+    sources = list(dict.fromkeys(row.source for row in findings.data))
+    made_up = ["a toy language, not real data" if name == "toy" else name for name in sources]
+    late = [
+        findings.metrics[one.metric].label
+        for one in (findings.decisions[0].metrics if findings.decisions else ())
+        if one.late
+    ]
+    changes = len(findings.history)
+    items = [
+        ("Data", f"{' and '.join(made_up)}"),
+        (
+            "Plan",
+            f"amended: {changes} {'change' if changes == 1 else 'changes'} after results"
+            if changes
+            else "kept: nothing on record was changed after results",
+        ),
+        ("Chosen after seeing test scores", " and ".join(late) or "nothing on record"),
+        ("Models", ", ".join(findings.recipes)),
+        ("Seeds", _range({row.n_seeds for row in findings.arms if is_trained(row.arm)}) + " each"),
+        ("Pairs", _pairs(findings)),
+        ("Diverged", ", ".join(_diverged(findings)) or "–"),
+    ]
+    return Facts(title="On what this rests", items=tuple(items))
+
+
+def advice(findings: Findings) -> list[Block]:
+    """Say which settings to use, when to take each arm and what would change the verdict."""
+    items: list[tuple[str, str]] = [
+        (
+            f"Settings for {arm_name(row.arm)} on {row.recipe}",
+            settings(row.settings)
+            + (", chosen by the search" if row.tuned else ", from the recipe and untuned"),
+        )
+        for row in findings.arms
+        if row.settings
+    ]
+    for found in decisions.overall(findings) if findings.decisions else ():
+        items += _choices(findings, found)
+    return [Bullets(items=tuple(items))] if items else []
+
+
+def _choices(findings: Findings, found: DecisionRow) -> Iterator[tuple[str, str]]:
+    treatment, baseline = arm_name(found.treatment), arm_name(found.baseline)
+    purposes = ("where the model ranks or scores given answers", "where its own answers count")
+    for one, purpose in zip(found.metrics, purposes, strict=False):
+        metric = findings.metrics[one.metric]
+        taken = treatment if one.better else baseline
+        yield f"Take {taken} {purpose}", f"{_why(one, treatment)} ({metric.label})."
+    for one in found.metrics:
+        row = _tested(findings, found, one)
+        if row is not None and row.detectable is not None:
+            label, digits = findings.metrics[one.metric].label, findings.metrics[one.metric].digits
+            enough = row.detectable <= one.sesoi
+            yield (
+                f"What would change the verdict in {label}",
+                f"a study like this finds a difference of {number(row.detectable, digits)} four "
+                f"times in five; the smallest of interest is {one.sesoi:g}, "
+                + ("so more seeds or pairs would hardly." if enough else "so more seeds or pairs."),
+            )
+
+
+def _why(one: CoPrimaryRow, treatment: str) -> str:
+    if one.better:
+        return f"{treatment} is shown to be better"
+    if one.worse:
+        return f"{treatment} is shown to be worse"
+    if one.equivalent:
+        return f"{treatment} is equivalent, and has to earn its cost"
+    if one.not_inferior:
+        return f"{treatment} is not worse by {one.sesoi:g}, and not shown to be better"
+    return f"a loss of {one.sesoi:g} or more by {treatment} is not excluded"
+
+
+def _tested(findings: Findings, found: DecisionRow, one: CoPrimaryRow) -> ContrastRow | None:
+    key = (found.recipe, found.baseline, found.treatment, one.metric)
+    rows = (*findings.pooled, *findings.contrasts)
+    return next(
+        (row for row in rows if (row.recipe, row.baseline, row.treatment, row.metric) == key), None
+    )
+
+
+def _pairs(findings: Findings) -> str:
+    pairs = _range({row.splits["test"][0] for row in findings.data})
+    if not findings.decisions or len(findings.decisions[0].metrics) < 2:
+        return f"{pairs} held out"
+    found = findings.decisions[0]
+    row = _tested(findings, found, found.metrics[1])
+    return f"{pairs} held out" + (f", {count(row.n_examples)} of them answered" if row else "")
+
+
+def _diverged(findings: Findings) -> list[str]:
+    found = findings.decisions[:1]
+    return [
+        f"{k} of {n} {arm_name(arm)}"
+        for one in found
+        for arm, k, n in zip(
+            (one.baseline, one.treatment), one.n_diverged, one.n_begun, strict=True
+        )
+    ]
+
+
+def _range(values: set[int]) -> str:
+    low, high = min(values, default=0), max(values, default=0)
+    return count(low) if low == high else f"{count(low)} to {count(high)}"
