@@ -75,6 +75,14 @@ class Said:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Blocks that a wide screen puts beside each other."""
+
+    kind: ClassVar = "pair"
+    blocks: tuple["Block", ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answers:
     """One prompt and what everybody answered."""
 
@@ -161,6 +169,7 @@ Block = (
     | Formula
     | TableBlock
     | Figure
+    | Pair
     | Answers
     | Browser
     | Facts
@@ -236,5 +245,5 @@ def tables_in(blocks: Iterable[Block]) -> Iterator[Table]:
     for block in blocks:
         if isinstance(block, TableBlock):
             yield block.table
-        elif isinstance(block, Fold):
+        elif isinstance(block, Fold | Pair):
             yield from tables_in(block.blocks)

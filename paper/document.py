@@ -20,6 +20,7 @@ from paper.blocks import (
     Fold,
     Formula,
     Heading,
+    Pair,
     Prose,
     Section,
     TableBlock,
@@ -35,6 +36,8 @@ SUBTITLE = (
 
 CURVE, SEARCH = ("curve-accuracy",), ("search-space",)
 """Figures that stand in the sections on cost and search; the others are in the appendix."""
+PRINTED = ("curve-margin", "curve-nll", "trade-off", "contrasts", "response-length", "claims-beta")
+"""Figures that print has in the appendix; the others are on the screen and in files."""
 SHOWN = 3
 """Prompts that are read without scripts, and printed."""
 
@@ -66,7 +69,11 @@ def build_document(
         ("advice", "What to do", opening.advice(findings)),
         ("design", "Design and history", _design(findings)),
         ("scores", "Scores", [_table(results.scores(findings)), *_list(findings.displacement)]),
-        ("cost", "Quality against cost", [*drawn(*CURVE), _table(costs.cost(findings))]),
+        (
+            "cost",
+            "Quality against cost",
+            [Pair(blocks=(*drawn(*CURVE), _table(costs.cost(findings))))],
+        ),
         ("search", "Search", [*_search(findings), *drawn(*SEARCH)]),
         ("claims", "Claims of the sources", _claims(findings)),
         ("answers", "Answers and limits", _answers(findings, prompts)),
@@ -105,7 +112,7 @@ def _design(findings: Findings) -> list[Block]:
 def _search(findings: Findings) -> list[Block]:
     if not findings.searches:
         return _said("No search was run: every arm used the settings that stand in its recipe.")
-    return [_table(search.search(findings)), *_list(findings.search_remarks)]
+    return [_table(search.search(findings))]
 
 
 def _claims(findings: Findings) -> list[Block]:
@@ -204,12 +211,17 @@ def _appendix(findings: Findings, figures: Sequence[Figure]) -> list[Block]:
         )
     blocks += _rouge(findings)
     if findings.searches:
-        blocks.append(_fold("How was searched", _text("search")))
+        blocks.append(_fold("How was searched", _text("search"), *_list(findings.search_remarks)))
         blocks += _folded("Published settings that were tried", search.published(findings))
     blocks += _tuning(findings)
     blocks += _claims_in_full(findings)
-    if figures:
-        blocks.append(_fold("More figures", _text("curves"), *figures))
+    for summary, is_printed in (
+        ("More figures", True),
+        ("Figures of the search and of costs", False),
+    ):
+        own = [figure for figure in figures if (figure.file.name in PRINTED) == is_printed]
+        if own:
+            blocks.append(_fold(summary, *own, is_printed=is_printed))
     if findings.bench is not None:
         blocks.append(
             _fold(
@@ -250,6 +262,7 @@ def _claims_in_full(findings: Findings) -> list[Fold]:
             *_list(findings.claim_remarks),
             _table(claims.claims(findings)),
             Bullets(items=tuple(hypotheses or [("", "none was tested")])),
+            is_printed=False,
         ),
         *_folded("The claims on each model", claims.claims_by_model(findings), is_printed=False),
     ]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from analysis.findings import ContrastRow, CoPrimaryRow, DecisionRow, Findings
-from analysis.printing import arm_name, count, is_trained, number, settings
+from analysis.printing import arm_name, count, is_trained, number, setting_name, settings
 from paper.blocks import Block, Bullets, Facts, ForestBlock, TableBlock
 from paper.forest import forest
 from paper.tables import decisions
@@ -65,6 +65,15 @@ def advice(findings: Findings) -> list[Block]:
     ]
     for found in decisions.overall(findings) if findings.decisions else ():
         items += _choices(findings, found)
+    items += [
+        (
+            f"{setting_name(name)} of {arm_name(row.arm)} on {row.recipe}",
+            "the best value lies at the edge of the range searched, so a better one may lie "
+            "outside.",
+        )
+        for row in findings.searches
+        for name in row.at_edge
+    ]
     return [Bullets(items=tuple(items))] if items else []
 
 

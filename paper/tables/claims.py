@@ -39,23 +39,22 @@ def short(findings: Findings) -> Table:
     return Table(
         name="claims-short",
         columns=(
-            Column(head="Claim", width=0.42),
-            Column(head="Verdict", width=0.16),
-            Column(head="Made on", width=0.22),
-            Column(head="Here", width=0.2),
+            Column(head="Claim", width=0.54),
+            Column(head="Verdict", width=0.14),
+            Column(head="Made on", width=0.32),
         ),
         groups=one_group(
             [
                 row(
-                    cell(f"{rows[0].claim}. {rows[0].sentence}", note=rows[0].source),
-                    cell(rows[0].verdict, note=rows[0].remark, tone=tone(rows[0].verdict)),
-                    rows[0].made_at,
-                    rows[0].here,
+                    f"{rows[0].claim}. {rows[0].sentence}",
+                    cell(rows[0].verdict, tone=tone(rows[0].verdict)),
+                    f"{rows[0].made_at} ({rows[0].source})",
                 )
                 for rows in by_claim(findings.claims)
             ]
         ),
-        caption="Claims of the sources and what these records say of them.",
+        caption="Claims of the sources and what these records say of them. This study: "
+        f"{'; '.join(dict.fromkeys(found.here for found in findings.claims))}.",
         note=findings.table_notes["claims"],
         signature=findings.signature,
     )
