@@ -104,7 +104,7 @@ def _design(findings: Findings) -> list[Block]:
         Formula(),
         Bullets(items=tuple(findings.recipes.items())),
         Heading(text="Done after results had been seen"),
-        *_list(findings.history, "Nothing is on record."),
+        *_list(findings.history or ("Nothing is on record.",)),
         *_list(findings.failed_runs, "No run failed: every run finished."),
     ]
 
@@ -204,7 +204,7 @@ def _appendix(findings: Findings, figures: Sequence[Figure]) -> list[Block]:
             contrasts.parts(findings, rows),
             is_printed=False,
         )
-    blocks.append(_fold("What each score means", Bullets(items=meanings)))
+    blocks.append(_fold("What each score means", Bullets(items=meanings), _text("displacement")))
     for recipe in findings.recipes:
         blocks += _folded(
             f"Settings and scores: {recipe}", results.arms(findings, recipe), is_printed=False

@@ -68,8 +68,10 @@ def advice(findings: Findings) -> list[Block]:
     items += [
         (
             f"{setting_name(name)} of {arm_name(row.arm)} on {row.recipe}",
-            "the best value lies at the edge of the range searched, so a better one may lie "
-            "outside.",
+            (
+                "the best value lies at the edge of the range searched, so a better one may lie "
+                "outside."
+            ),
         )
         for row in findings.searches
         for name in row.at_edge

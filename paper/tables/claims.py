@@ -54,7 +54,7 @@ def short(findings: Findings) -> Table:
             ]
         ),
         caption="Claims of the sources and what these records say of them. This study: "
-        f"{'; '.join(dict.fromkeys(found.here for found in findings.claims))}.",
+        f"{'; '.join(dict.fromkeys(rows[0].here for rows in by_claim(findings.claims)))}.",
         note=findings.table_notes["claims"],
         signature=findings.signature,
     )

@@ -6,17 +6,19 @@ from paper.cells import Column, Table, one_group, row
 
 
 def cost(findings: Findings) -> Table:
-    """Print what one run of every arm cost."""
+    """Print what one run of every arm cost; devices have a column where they differ."""
+    devices = list(dict.fromkeys(found.device for found in findings.costs))
+    several = len(devices) > 1
     return Table(
         name="cost",
         columns=(
-            Column(head="Runs", width=0.2, unbroken=True),
+            Column(head="Runs", width=0.2 if several else 0.35, unbroken=True),
             Column(head="Training", width=0.13, number=True),
             Column(head="Evaluation", width=0.13, number=True),
             Column(head="Tokens\ntrained on", width=0.13, number=True),
             Column(head="Tokens\nper second", width=0.13, number=True),
             Column(head="Peak\nmemory", width=0.13, number=True),
-            Column(head="Device", width=0.15),
+            *([Column(head="Device", width=0.15)] if several else []),
         ),
         groups=one_group(
             [
@@ -27,12 +29,13 @@ def cost(findings: Findings) -> Table:
                     count(found.train_tokens),
                     count(found.tokens_per_s),
                     memory(found.peak_memory_bytes),
-                    found.device,
+                    *([found.device] if several else []),
                 )
                 for found in findings.costs
             ]
         ),
-        caption="Cost of one run, mean over seeds.",
+        caption="Cost of one run, mean over seeds"
+        + ("." if several else f", on {' '.join(devices)}."),
         note=findings.table_notes["cost"],
         signature=findings.signature,
     )

@@ -51,7 +51,8 @@ def test_every_text_is_used_by_the_report(findings: Findings) -> None:
 
 def everything(document: Document) -> Iterator[Prose]:
     """Yield the prose of a document, also what is folded away."""
-    blocks = [block for section in document.all for block in section.blocks]
+    sections = (*document.sections, document.appendix)
+    blocks = [block for section in sections for block in section.blocks]
     for block in blocks:
         if isinstance(block, Fold):
             blocks.extend(block.blocks)

@@ -1,6 +1,8 @@
 """The report in both formats, from made-up findings."""
 
+import base64
 import dataclasses
+import hashlib
 import html.parser
 import re
 from collections.abc import Callable
@@ -16,9 +18,8 @@ from paper.escape import tex
 from paper.prose import FOLDER
 
 SECTIONS = [
-    "The answer", "Question", "Arms and scores", "Search", "Curves", "Tests",
-    "Claims of the sources", "Samples", "Cost", "Failed runs", "What cannot be concluded",
-    "Deviations", "Appendix", "References",
+    "The answer", "What to do", "Design and history", "Scores", "Quality against cost", "Search",
+    "Claims of the sources", "Answers and limits", "Appendix",
 ]  # fmt: skip
 
 
@@ -77,14 +78,17 @@ def test_the_page_is_well_formed_and_in_the_order_of_the_design(page: str) -> No
     assert [heading for heading in headings if heading != "Contents"] == SECTIONS
 
 
-def test_the_page_loads_nothing_and_runs_nothing(page: str) -> None:
+def test_the_page_loads_nothing_and_runs_its_own_script_alone(page: str) -> None:
     parsed = Page(page)
     policy = parsed.all("meta")[1]["content"] or ""
 
     assert "default-src 'none'" in policy
     assert "img-src data:" in policy
-    assert "script-src" not in policy
-    assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in parsed.tags}
+    [script] = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert re.findall(r"script-src ([^;]*)", policy) == [f"'sha256-{digest}'"]
+    assert len(parsed.all("script")) == 1
+    assert not {"link", "iframe", "object", "base"} & {tag for tag, _ in parsed.tags}
     assert all((image["src"] or "").startswith("data:image/svg+xml") for image in parsed.all("img"))
     assert not re.search(r"url\(|@import", page)
 
@@ -103,15 +107,11 @@ def test_the_page_is_accessible(page: str) -> None:
     assert {target[1:] for target in targets if target.startswith("#")} <= set(ids)
 
 
-def test_the_signature_stands_under_every_table(page: str, findings: Findings) -> None:
+def test_the_signature_stands_once(page: str, findings: Findings) -> None:
     assert findings.bench is not None
-    of_records, of_bench = (
-        page.count(f'</p>\n  <p class="signature">{signature}</p>\n</div>')
-        for signature in (findings.signature, findings.bench.signature)
-    )
 
-    assert of_bench == 1
-    assert of_records + of_bench == page.count("<table>")
+    assert page.count(findings.signature) == 1
+    assert page.count(findings.bench.signature) == 1
 
 
 def test_records_without_claims_say_how_to_get_them(
@@ -131,7 +131,7 @@ def test_generated_text_cannot_leave_its_place_in_the_page(
     parsed = Page(page)
 
     assert parsed.open == []
-    assert parsed.all("script") == []
+    assert len(parsed.all("script")) == 1
     assert len(parsed.all("style")) == 1
     assert len(parsed.all("img")) == len(figures)
     assert not any(name.startswith("on") for _, attributes in parsed.tags for name in attributes)
@@ -158,7 +158,7 @@ def test_empty_parts_are_said_in_words(
     page = render.render_html(bare, figures, images)
     latex = render.render_tex(bare, figures)
 
-    for sentence in ("No search was run", "No answers were generated", "None: every run finished"):
+    for sentence in ("No search was run", "No answers were generated", "every run finished"):
         assert sentence in page
         assert sentence in latex
 
@@ -184,7 +184,8 @@ def test_under_every_table_stands_what_is_tested(
     source = render.render_tex(findings, figures)
 
     assert page.count('  </div>\n  <p class="tested">') == page.count("<table>")
-    assert source.count("\n\\tested{") == source.count(r"\end{longtable}") == page.count("<table>")
+    assert '<p class="tested"> <' not in page
+    assert source.count("\n\\tested{") == source.count(r"\end{longtable}") > 5
 
 
 def test_hypothesis_effect_and_interval_stand_before_the_p_value(
@@ -207,9 +208,9 @@ def test_an_unmeasured_bench_is_left_out(
 ) -> None:
     bare = dataclasses.replace(findings, bench=None)
 
-    assert "Beside TRL" in page
-    assert "Beside TRL" not in render.render_tex(bare, figures)
-    assert "Beside TRL" not in render.render_html(bare, figures, images)
+    assert "Cost beside TRL" in page
+    assert "Cost beside TRL" not in render.render_tex(bare, figures)
+    assert "Cost beside TRL" not in render.render_html(bare, figures, images)
 
 
 def test_a_missing_value_is_an_error(findings: Findings, figures: tuple[FigureFile, ...]) -> None:
@@ -219,10 +220,17 @@ def test_a_missing_value_is_an_error(findings: Findings, figures: tuple[FigureFi
         render.render_tex(lacking, figures)
 
 
-@pytest.mark.parametrize("skin", ["report.html", "report.tex", "blocks.html", "blocks.tex"])
+@pytest.mark.parametrize(
+    "skin",
+    [
+        f"{part}.{kind}"
+        for part in ("report", "blocks", "answers", "forest")
+        for kind in ("html", "tex")
+    ],
+)
 def test_skins_hold_layout_only(skin: str) -> None:
     source = (FOLDER / "templates" / skin).read_text(encoding="utf-8")
 
-    assert "findings" not in source
+    assert "findings" not in source.replace("findings.json", "")
     assert not re.search(r"\| *(round|format|float|int)\b|%\.\d", source)
     assert len(source.splitlines()) < 150

@@ -1,18 +1,21 @@
 """A table's cells are the same in every skin, and are what the findings say."""
 
+import csv
 import dataclasses
 import html.parser
+import json
 import re
-from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from analysis.findings import Findings
 from analysis.printing import interval, mean_sd, p_value, quantity, signed, times
-from paper import escape
-from paper.blocks import Document, Fold, TableBlock
+from paper import escape, opening
 from paper.cells import Cell, Column, Group, Row, Table, cell, row
 from paper.document import build_document
+from paper.files import write_tables
+from paper.forest import forest
 from paper.render import render_html, render_tex
 from paper.tables import claims, contrasts, costs, decisions, provenance, results, search
 
@@ -105,29 +108,77 @@ def printed(table: Table) -> Cells:
     return rows
 
 
-def tables_of(document: Document, *, paper: bool) -> Iterator[Table]:
-    sections = [section.early if paper else section.blocks for section in document.sections]
-    last = document.printed_appendix if paper else document.appendix.blocks
-    blocks = [block for section in (*sections, last) for block in section]
-    for block in blocks:
-        for inner in block.blocks if isinstance(block, Fold) else (block,):
-            if isinstance(inner, TableBlock):
-                yield inner.table
-
-
 def test_every_cell_is_the_same_in_both_skins(findings: Findings) -> None:
     document = build_document(findings, ())
-    on_screen = [printed(table) for table in tables_of(document, paper=False)]
-    in_print = [printed(table) for table in tables_of(document, paper=True)]
+    on_screen = [printed(table) for table in document.tables]
+    in_print = [printed(table) for table in document.tables if table not in document.unprinted]
 
     assert len(on_screen) > 20
+    assert len(on_screen) > len(in_print) > 8
     assert flattened(Tables(render_html(findings, (), {})).tables) == on_screen
     assert flattened(tex_tables(render_tex(findings, ()))) == in_print
-    assert sorted(map(str, on_screen)) == sorted(map(str, in_print))
+
+
+def test_every_table_is_a_file_and_print_names_those_that_it_leaves_out(
+    findings: Findings, tmp_path: Path
+) -> None:
+    (tmp_path / "old.csv").write_text("old", encoding="utf-8")
+    document = build_document(findings, ())
+    write_tables(document.tables, tmp_path)
+    page, source = render_html(findings, (), {}), render_tex(findings, ())
+
+    assert {path.stem for path in tmp_path.iterdir()} == {table.name for table in document.tables}
+    for table in document.tables:
+        rows = json.loads((tmp_path / f"{table.name}.json").read_text(encoding="utf-8"))["rows"]
+        with (tmp_path / f"{table.name}.csv").open(encoding="utf-8", newline="") as file:
+            assert len(list(csv.reader(file))) == 1 + len(rows)
+        assert len(rows) == sum(len(group.rows) for group in table.groups)
+        assert page.count(f'href="tables/{table.name}.csv"') == 1
+        left_out = rf"\item \texttt{{{table.name}}}" in re.sub(r"\\allowbreak\{\}", "", source)
+        assert left_out == (table in document.unprinted)
+
+
+def test_the_answer_stands_in_three_rows(findings: Findings) -> None:
+    table = decisions.answer(findings)
+    assert table is not None
+    made, found = table.groups[0].rows, findings.decisions[0]
+
+    assert [texts(each)[0] for each in made] == ["Ranking of given pairs", "Own answers", "Cost"]
+    assert texts(made[0])[1] == signed(found.metrics[0].estimate, 3)
+    assert texts(made[1])[2] == interval(found.metrics[1].low, found.metrics[1].high, 3)
+    assert [decisions.words(one) for one in found.metrics] == [texts(m)[3] for m in made[:2]]
+    assert texts(made[2])[1].endswith("×")
+
+
+def test_the_box_tells_what_was_chosen_after_a_look(findings: Findings) -> None:
+    first = findings.decisions[0]
+    seen = dataclasses.replace(first.metrics[1], late=True)
+    late = dataclasses.replace(first, metrics=(first.metrics[0], seen))
+    looked = dataclasses.replace(findings, decisions=(late,), history=("x.", "y."))
+    before, after = dict(opening.status(findings).items), dict(opening.status(looked).items)
+
+    assert before["Data"] == "a toy language, not real data"
+    assert after["Chosen after seeing test scores"] == "exact match"
+    assert after["Plan"] == "amended: 2 changes after results"
+
+
+def test_the_forest_shows_registered_metrics_with_their_band(findings: Findings) -> None:
+    drawn = forest(findings, "sft", "orpo", "ORPO − SFT")
+    assert drawn is not None
+    panel = drawn.panels[0]
+
+    assert panel.name == "accuracy"
+    assert {"exact-match", "margin", "nll"} >= {other.name for other in drawn.panels[1:]}
+    assert panel.band is not None
+    assert panel.band[0] < panel.zero < panel.band[1]
+    for effect in panel.effects:
+        assert effect.low <= effect.x <= effect.high
+        assert effect.text in panel.alt
+    assert forest(findings, "sft", "base", "") is None
 
 
 def test_every_row_has_a_cell_for_every_column(findings: Findings) -> None:
-    tables = list(tables_of(build_document(findings, ()), paper=False))
+    tables = build_document(findings, ()).tables
 
     assert len({table.name for table in tables}) == len(tables)
     for table in tables:
