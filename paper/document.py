@@ -36,8 +36,10 @@ SUBTITLE = (
 
 CURVE, SEARCH = ("curve-accuracy",), ("search-space",)
 """Figures that stand in the sections on cost and search; the others are in the appendix."""
-PRINTED = ("curve-margin", "curve-nll", "trade-off", "contrasts", "response-length", "claims-beta")
-"""Figures that print has in the appendix; the others are on the screen and in files."""
+UNPRINTED = (
+    "search-history", "expected-best", "early-correlation", "growth", "curve-loss", "curve-logps",
+)  # fmt: skip
+"""Figures that print leaves to files."""
 SHOWN = 3
 """Prompts that are read without scripts, and printed."""
 
@@ -219,7 +221,7 @@ def _appendix(findings: Findings, figures: Sequence[Figure]) -> list[Block]:
         ("More figures", True),
         ("Figures of the search and of costs", False),
     ):
-        own = [figure for figure in figures if (figure.file.name in PRINTED) == is_printed]
+        own = [figure for figure in figures if (figure.file.name not in UNPRINTED) == is_printed]
         if own:
             blocks.append(_fold(summary, *own, is_printed=is_printed))
     if findings.bench is not None:
