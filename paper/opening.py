@@ -83,6 +83,8 @@ def _choices(findings: Findings, found: DecisionRow) -> Iterator[tuple[str, str]
     treatment, baseline = arm_name(found.treatment), arm_name(found.baseline)
     purposes = ("where the model ranks or scores given answers", "where its own answers count")
     for one, purpose in zip(found.metrics, purposes, strict=False):
+        if one.low is None:
+            continue
         metric = findings.metrics[one.metric]
         taken = treatment if one.better else baseline
         yield f"Take {taken} {purpose}", f"{_why(one, treatment)} ({metric.label})."

@@ -54,6 +54,8 @@ def compared(found: DecisionRow) -> str:
 
 def words(one: CoPrimaryRow) -> str:
     """Say what is shown of one metric."""
+    if one.low is None:
+        return "not tested"
     if one.signs_conflict:
         return "differs in sign between models"
     if one.better or one.worse:

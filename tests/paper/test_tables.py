@@ -150,6 +150,16 @@ def test_the_answer_stands_in_three_rows(findings: Findings) -> None:
     assert texts(made[2])[1].endswith("×")
 
 
+def test_nothing_is_said_or_advised_of_what_was_not_tested(findings: Findings) -> None:
+    first = findings.decisions[0]
+    bare = tuple(dataclasses.replace(one, low=None, high=None) for one in first.metrics)
+    untested = dataclasses.replace(findings, decisions=(dataclasses.replace(first, metrics=bare),))
+
+    assert {decisions.words(one) for one in bare} == {"not tested"}
+    assert "Take " in str(opening.advice(findings))
+    assert "Take " not in str(opening.advice(untested))
+
+
 def test_the_box_tells_what_was_chosen_after_a_look(findings: Findings) -> None:
     first = findings.decisions[0]
     seen = dataclasses.replace(first.metrics[1], late=True)
