@@ -90,6 +90,8 @@ def load_study(runs: Path) -> StudyRecords:
     if not finished:
         raise RecordError(f"{runs} holds no finished run; make some with `study compare`")
     recipes = tuple(sorted({run.recipe for run in finished}))
+    checks.check_distinct(finished)
+    checks.check_distinct(claim_runs)
     for recipe in recipes:
         checks.check_comparable([run for run in (*finished, *claim_runs) if run.recipe == recipe])
     return StudyRecords(

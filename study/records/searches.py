@@ -8,7 +8,7 @@ from study.arms import ARMS
 from study.config.canonical import digest
 from study.errors import RecordError, UnreadableError
 from study.records.folders import read_config, set_aside
-from study.records.layout import BEST, CONFIRMATIONS, JOURNAL, TRIALS, search_folder
+from study.records.layout import BEST, CONFIG, CONFIRMATIONS, JOURNAL, TRIALS, search_folder
 from study.records.schema import Best, Confirmation, Trial, read_as, rows_as
 
 
@@ -22,8 +22,9 @@ def search_faults(folder: Path) -> list[str]:
     rows: dict[str, Sequence[Any]] = {}
     best = None
     try:
-        read_config(folder)
+        config = read_config(folder)
         best = read_as(folder / BEST, Best)
+        found += _strayed(folder, config, best)
     except UnreadableError:
         raise
     except RecordError as error:
@@ -37,6 +38,19 @@ def search_faults(folder: Path) -> list[str]:
         if name in rows and digest(rows[name][:n_rows]) != expected:
             found.append(f"{folder / name} was changed after {BEST} was chosen from it")
     return found
+
+
+def _strayed(folder: Path, config: Mapping[str, Any] | None, best: Best | None) -> list[str]:
+    """Say where a search's files are of another search than their folder."""
+    if config is None or folder.parent.name != "search":
+        return []
+    recipe, arm = folder.parent.parent.name, folder.name
+    place = [config["recipe"].get("name", recipe), config["arm"]]
+    if place != [recipe, arm]:
+        return [f"{folder / CONFIG} is of {' / '.join(place)}, not of {recipe} / {arm}"]
+    if best is not None and best["digest"] != config["digest"]:
+        return [f"{folder / BEST} and {CONFIG} beside it have different digests"]
+    return []
 
 
 def mend_search(folder: Path) -> list[Trial]:
