@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import sys
 from pathlib import Path
 
@@ -132,7 +133,7 @@ def compare_command(
         say=say,
     )
     show(records, as_json, tables.compare_table)
-    say(f"next: python -m paper.build --runs {runs}")
+    say(f"next: python -m paper.build --runs {shlex.quote(str(runs))}")
 
 
 @main.command("claims")
@@ -172,7 +173,7 @@ def claims_command(
         say=say,
     )
     show(records, as_json, tables.claims_table)
-    say(f"next: python -m paper.build --runs {runs}")
+    say(f"next: python -m paper.build --runs {shlex.quote(str(runs))}")
 
 
 @main.command("note")
