@@ -47,7 +47,7 @@ def growth_info(report: Report | None) -> tuple[GrowthPanel, ...]:
         return _panels((report or {}).get("growth", {}).get("points", []))
 
 
-def _panels(points: list[Report]) -> tuple[GrowthPanel, ...]:
+def _panels(points: list[dict[str, Any]]) -> tuple[GrowthPanel, ...]:
     return tuple(
         GrowthPanel(
             x_label=x_label,

@@ -148,10 +148,11 @@ def _strayed(folder: Path, record: Record, config: RunConfig) -> list[str]:
     place = {"recipe": path.parents[2].name, "seed": path.name.removeprefix("seed-")}
     if path.parents[1].name == "compare":  # in claims the folder names a setting
         place["arm"] = path.parent.name
-    of_config = {**config, "recipe": config["recipe"].get("name", place["recipe"])}
+    of_config: dict[str, Any] = {**config, "recipe": config["recipe"].get("name", place["recipe"])}
+    of_record: dict[str, Any] = {**record}
     return [
         f"{name} is of {part} {found[part]}, but lies in the folder of {part} {wanted}"
-        for name, found in ((CONFIG, of_config), (RECORD, record))
+        for name, found in ((CONFIG, of_config), (RECORD, of_record))
         for part, wanted in place.items()
         if str(found[part]) != wanted
     ]
