@@ -103,7 +103,9 @@ def arm_settings(recipe: Recipe, arm: str, *, runs: Path) -> tuple[Settings, boo
     searched = ARMS[arm].tuned_as or arm
     folder = search_folder(runs, recipe.name, searched)
     if arm != UNTRAINED and (faults := search_faults(folder)):
-        raise RecordError(f"{faults[0]}; `study search` with the same options mends it")
+        raise RecordError(
+            f"{faults[0]}; `study search` with the same options mends it, or says what to do"
+        )
     best = read_as(folder / BEST, Best)
     if arm == UNTRAINED or best is None:
         return recipe.arms.get(arm, {}), False

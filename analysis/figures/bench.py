@@ -10,7 +10,7 @@ from matplotlib.ticker import EngFormatter, FormatStrFormatter, LogLocator
 
 from analysis.figures.style import NEUTRAL, columns_of, grid, legend
 from analysis.rows import FigureFile
-from analysis.tables.bench import Report
+from analysis.tables.bench import Report, as_measured
 
 GROWTH: Final = FigureFile(
     name="growth",
@@ -43,7 +43,11 @@ class GrowthPanel:
 
 def growth_info(report: Report | None) -> tuple[GrowthPanel, ...]:
     """Return panels of pairs per second, then of memory, along each axis."""
-    points = (report or {}).get("growth", {}).get("points", [])
+    with as_measured():
+        return _panels((report or {}).get("growth", {}).get("points", []))
+
+
+def _panels(points: list[dict[str, Any]]) -> tuple[GrowthPanel, ...]:
     return tuple(
         GrowthPanel(
             x_label=x_label,

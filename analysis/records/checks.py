@@ -29,6 +29,19 @@ def check_scores(run: RunRecord, who: str) -> None:
             )
 
 
+def check_distinct(runs: Sequence[RunRecord]) -> None:
+    """Check that no two folders hold one run: a copy is no replicate."""
+    seen: dict[str, RunRecord] = {}
+    for run in runs:
+        first = seen.setdefault(run.record["digest"], run)
+        require(
+            first is run,
+            f"{run.recipe}, {run.arm}, seed {run.seed} has the digest of {first.recipe}, "
+            f"{first.arm}, seed {first.seed}: one is a copy of the other",
+            "move the copy away and start the same `study` command again, which makes that run",
+        )
+
+
 def check_comparable(runs: Sequence[RunRecord]) -> None:
     """Check that all runs of a recipe share configuration, data and examples."""
     first = runs[0]

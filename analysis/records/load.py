@@ -20,7 +20,7 @@ from analysis.records.study import RunRecord, Scores, SearchRecord, StudyRecords
 from study.arms import UNTRAINED
 from study.config.canonical import digest
 from study.errors import RecordError
-from study.records.files import read_json, read_jsonl
+from study.records.files import read_jsonl
 from study.records.folders import read_config
 from study.records.layout import (
     BENCH,
@@ -36,6 +36,7 @@ from study.records.layout import (
 )
 from study.records.runs import RunFolder, claim_folders, compare_folders
 from study.records.schema import (
+    Bench,
     Best,
     ClaimsPlan,
     Confirmation,
@@ -90,6 +91,8 @@ def load_study(runs: Path) -> StudyRecords:
     if not finished:
         raise RecordError(f"{runs} holds no finished run; make some with `study compare`")
     recipes = tuple(sorted({run.recipe for run in finished}))
+    checks.check_distinct(finished)
+    checks.check_distinct(claim_runs)
     for recipe in recipes:
         checks.check_comparable([run for run in (*finished, *claim_runs) if run.recipe == recipe])
     return StudyRecords(
@@ -98,7 +101,7 @@ def load_study(runs: Path) -> StudyRecords:
         searches=tuple(search for search in searches if search.recipe in recipes),
         unfinished=tuple(row for row in unfinished if row[0] in recipes),
         plans=_load_plans(runs, recipes),
-        bench=read_json(runs / BENCH),
+        bench=read_as(runs / BENCH, Bench),
         folder=runs,
         claims=_load_claims(runs, recipes),
         claim_runs=tuple(run for run in claim_runs if run.recipe in recipes),

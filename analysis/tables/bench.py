@@ -5,11 +5,14 @@ have no rows.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from analysis.printing import number, percent
 from analysis.rows import Bench, BenchRow
 from study.arms import BASELINE, UNTRAINED
+from study.errors import RecordError
+from study.records.layout import BENCH
 
 Report = Mapping[str, Any]
 
@@ -60,8 +63,29 @@ def bench_table(report: Report | None) -> Bench | None:
         "evaluation": _evaluation,
         "search": _search,
     }
-    rows = [row for name, of in parts.items() if name in report for row in of(report[name])]
-    return Bench(rows=tuple(rows), remarks=tuple(_remarks(report)), signature=_signature(report))
+    with as_measured():
+        rows = [row for name, of in parts.items() if name in report for row in of(report[name])]
+        remarks, signature = tuple(_remarks(report)), _signature(report)
+    return Bench(rows=tuple(rows), remarks=remarks, signature=signature)
+
+
+@contextmanager
+def as_measured() -> Iterator[None]:
+    """Say in one message that the benchmark's file has not the shape that is read."""
+    try:
+        yield
+    except (
+        AttributeError,
+        IndexError,
+        KeyError,
+        TypeError,
+        ValueError,
+        ZeroDivisionError,
+    ) as error:
+        raise RecordError(
+            f"{BENCH} beside the records has another shape ({type(error).__name__}: {error}); "
+            "measure again with `study bench`, or move the file away"
+        ) from error
 
 
 def _steps(part: Report) -> Iterator[BenchRow]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -133,7 +134,7 @@ def compare_command(
         say=say,
     )
     show(records, as_json, tables.compare_table)
-    say(f"next: study report --runs {runs}")
+    say(f"next: study report --runs {shlex.quote(str(runs))}")
 
 
 @main.command("claims")
@@ -173,7 +174,7 @@ def claims_command(
         say=say,
     )
     show(records, as_json, tables.claims_table)
-    say(f"next: study report --runs {runs}")
+    say(f"next: study report --runs {shlex.quote(str(runs))}")
 
 
 @main.command("note")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime as dt
+import math
 import tomllib
 import types
 import typing
@@ -71,6 +72,9 @@ def _build(kind: Any, value: Any, path: str) -> Any:
     if kind is str and type(value) is dt.date:  # TOML reads a bare date as one
         value = value.isoformat()
     require(type(value) is kind, f"{path} is {value!r}; it must be of type {kind.__name__}")
+    require(
+        kind is not float or math.isfinite(value), f"{path} is {value}; it must be a finite number"
+    )
     return value
 
 

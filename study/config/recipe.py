@@ -30,6 +30,10 @@ TEMPLATE_DATE = "2024-07-26"
 """What Llama 3's templates print where they are given no clock."""
 
 
+MAX_THREADS = 1024
+"""Above, threads cannot be made, and PyTorch ends the process."""
+
+
 TEMPLATE_INPUTS = ("messages", "tools", "documents", "add_generation_prompt", "strftime_now")
 """What a chat template is given by the study itself."""
 
@@ -197,6 +201,10 @@ class TrainingConfig:
         ):
             value = getattr(self, field)
             require(value >= 0, f"training.{field} is {value}; it must be 0 or more")
+        require(
+            self.threads <= MAX_THREADS,
+            f"training.threads is {self.threads}; it must be {MAX_THREADS} at most",
+        )
         require(self.max_grad_norm > 0, "training.max_grad_norm must be positive")
         require(
             self.warmup_steps <= self.max_steps,
@@ -335,7 +343,12 @@ def load_recipe(name_or_path: str) -> Recipe:
         path = Path(name_or_path)
         if not path.is_file():
             raise ConfigError(f"there is no recipe file {path}")
-        return _parse(path.read_text(encoding="utf-8"), str(path))
+        try:
+            return _parse(path.read_text(encoding="utf-8"), str(path))
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"recipe {path} is not UTF-8 ({error}); save it as UTF-8") from error
+        except RecursionError as error:
+            raise ConfigError(f"recipe {path} is nested too deeply; no field needs it") from error
     known = recipe_names()
     if name_or_path not in known:
         raise ConfigError(

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from study.config.canonical import digest
 from study.config.environment import cache_folder
 from study.data.toy import RIGHT_SHARE, WRONG_SHARE, plain_texts
-from study.errors import ConfigError, ModelError
+from study.errors import ConfigError, ModelError, RecordError
 from study.records.files import follow_umask
+from study.records.locks import hold
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig, PreTrainedTokenizerFast
@@ -83,7 +84,6 @@ def ensure_base(shape: str, *, progress: Progress | None = None) -> Path:
         ConfigError: there is no such shape.
         ModelError: the cache folder cannot be written.
     """
-    from filelock import FileLock
     from safetensors import SafetensorError
 
     key = digest({**PRETRAINING, "shape": shape, "model": base_config(shape).to_diff_dict()})[:12]
@@ -92,10 +92,10 @@ def ensure_base(shape: str, *, progress: Progress | None = None) -> Path:
         if folder.is_dir():
             return folder
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
+        with hold(Path(f"{folder}.lock"), wait=True):
             if not folder.is_dir():
                 _pretrain(shape, folder, progress or (lambda what, done, total: None))
-    except (OSError, SafetensorError) as error:
+    except (OSError, RecordError, SafetensorError) as error:
         raise ModelError(
             f"cannot keep the tiny base in {folder.parent}: {error}; make room there, or set "
             "ORPO_STUDY_CACHE to a folder that can be written"

@@ -49,11 +49,13 @@ def begin_afresh(folder: Path) -> Path | None:
     Raises:
         RecordError: a living process works in it, or it cannot be moved.
     """
-    from study.records.locks import is_held, leases
+    from study.records.locks import hold, is_held, leases
     from study.records.sharing import COMMAND
 
     if not folder.exists():
         return None
+    with hold(folder.with_name(f".{folder.name}.lock")):  # refused where nobody can be seen
+        pass
     begun = [one for one in leases(folder.parent, COMMAND) if one.held]
     if any(one.content["command"] == folder.name for one in begun) or any(
         is_held(path) for path in folder.rglob(".*") if path.is_file()

@@ -1,5 +1,6 @@
 """Locks and leases that die with their process, so that a crash leaves none behind."""
 
+import errno
 import fcntl
 import json
 import time
@@ -16,6 +17,10 @@ LOOKS = 5
 """Tries before a lock counts as held: `is_held` holds it for an instant too."""
 
 
+LOCKLESS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What file systems without locks answer, as some network ones."""
+
+
 @contextmanager
 def hold(path: Path, *, wait: bool = False) -> Iterator[bool]:
     """Hold the lock of a file while the block runs; yield whether it was free.
@@ -25,7 +30,7 @@ def hold(path: Path, *, wait: bool = False) -> Iterator[bool]:
         wait: wait for another holder to let go instead of yielding False.
 
     Raises:
-        RecordError: the folder cannot be written.
+        RecordError: the folder cannot be written, or its file system has no locks.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,13 +38,24 @@ def hold(path: Path, *, wait: bool = False) -> Iterator[bool]:
     except OSError as error:
         raise RecordError(f"cannot write {path}: {error.strerror}; name another --runs") from error
     with file:
-        if wait:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield wait or _is_free(file)
+        try:
+            free = _is_free(file, wait=wait)
+        except OSError as error:
+            if error.errno not in LOCKLESS:
+                raise
+            raise RecordError(
+                f"the file system of {path.parent} has no file locks ({error.strerror}), by which "
+                "processes keep out of each other's way; name a folder on a local disk, or let its "
+                "administrator mount it with locks (on NFS, a running lockd or local_lock=flock)"
+            ) from error
+        yield free
 
 
 def is_held(path: Path) -> bool:
-    """Tell whether a living process holds the lock of a file."""
+    """Tell whether a living process holds the lock of a file; none does where there are no locks.
+
+    So that records can be read anywhere.
+    """
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -47,6 +63,9 @@ def is_held(path: Path) -> bool:
         return False
     except BlockingIOError:
         return True
+    except OSError as error:
+        if error.errno not in LOCKLESS:
+            raise
     return False
 
 
@@ -96,7 +115,10 @@ def leases(folder: Path, kind: str) -> list[Lease]:
     return found
 
 
-def _is_free(file: IO[bytes]) -> bool:
+def _is_free(file: IO[bytes], *, wait: bool) -> bool:
+    if wait:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return True
     for look in range(LOOKS):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -83,7 +83,7 @@ class RunFolder:
             return [f"{CONFIG} is missing"]
         if record.get("digest", config["digest"]) != config["digest"]:
             return [f"{RECORD} and {CONFIG} have different digests"]
-        return _changed_files(self.path, record["files"])
+        return _strayed(self.path, record, config) or _changed_files(self.path, record["files"])
 
     def can_resume(self) -> bool:
         """Tell whether the logged steps can be read, once a half-written last line is cut."""
@@ -138,6 +138,24 @@ def _seed_folders(parent: Path) -> list[tuple[str, int, RunFolder]]:
         if number.isdecimal() and (path / CONFIG).exists():
             found.append((path.parent.name, int(number), RunFolder(path)))
     return sorted(found, key=lambda item: item[:2])
+
+
+def _strayed(folder: Path, record: Record, config: RunConfig) -> list[str]:
+    """Say where a record names another run than its folder does: it was copied there."""
+    path = folder.absolute()
+    if len(path.parents) < 3 or path.parents[1].name not in ("compare", "claims"):
+        return []
+    place = {"recipe": path.parents[2].name, "seed": path.name.removeprefix("seed-")}
+    if path.parents[1].name == "compare":  # in claims the folder names a setting
+        place["arm"] = path.parent.name
+    of_config: dict[str, Any] = {**config, "recipe": config["recipe"].get("name", place["recipe"])}
+    of_record: dict[str, Any] = {**record}
+    return [
+        f"{name} is of {part} {found[part]}, but lies in the folder of {part} {wanted}"
+        for name, found in ((CONFIG, of_config), (RECORD, of_record))
+        for part, wanted in place.items()
+        if str(found[part]) != wanted
+    ]
 
 
 def _changed_files(folder: Path, files: Mapping[str, str]) -> list[str]:

@@ -197,6 +197,8 @@ class Best(TypedDict):
     confirmation_seeds: list[int]
     rows: NotRequired[dict[str, list[Any]]]
     """File -> number of rows and their digest when this was chosen from them."""
+    journal: NotRequired[list[Any]]
+    """Size of the storage's file and its SHA-256 then; it is only ever appended to."""
 
 
 Bench = dict[str, dict[str, Any]]

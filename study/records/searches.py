@@ -1,5 +1,6 @@
 """What a search leaves behind: whether it is sound, and how it is mended."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 from study.arms import ARMS
 from study.config.canonical import digest
 from study.errors import RecordError, UnreadableError
-from study.records.folders import read_config, set_aside
-from study.records.layout import BEST, CONFIRMATIONS, JOURNAL, TRIALS, search_folder
+from study.records.files import unreadable
+from study.records.folders import RESTORE, read_config, set_aside
+from study.records.layout import BEST, CONFIG, CONFIRMATIONS, JOURNAL, TRIALS, search_folder
 from study.records.schema import Best, Confirmation, Trial, read_as, rows_as
 
 
@@ -22,8 +24,9 @@ def search_faults(folder: Path) -> list[str]:
     rows: dict[str, Sequence[Any]] = {}
     best = None
     try:
-        read_config(folder)
+        config = read_config(folder)
         best = read_as(folder / BEST, Best)
+        found += _strayed(folder, config, best)
     except UnreadableError:
         raise
     except RecordError as error:
@@ -36,15 +39,57 @@ def search_faults(folder: Path) -> list[str]:
     for name, (n_rows, expected) in (best["rows"] if best and "rows" in best else {}).items():
         if name in rows and digest(rows[name][:n_rows]) != expected:
             found.append(f"{folder / name} was changed after {BEST} was chosen from it")
+    if best and "journal" in best and (folder / JOURNAL).exists():
+        size, _ = best["journal"]
+        if sealed_journal(folder, size) != best["journal"]:
+            found.append(_journal_changed(folder))
     return found
 
 
+def sealed_journal(folder: Path, size: int | None = None) -> list[Any]:
+    """Return how many bytes a journal's whole lines have, and their SHA-256.
+
+    Args:
+        folder: of one arm's search.
+        size: leave out what was appended beyond so many bytes.
+    """
+    try:
+        content = (folder / JOURNAL).read_bytes()[:size]
+    except PermissionError as error:
+        raise unreadable(folder / JOURNAL) from error
+    lines = content[: content.rfind(b"\n") + 1]
+    return [len(lines), hashlib.sha256(lines).hexdigest()]
+
+
+def _journal_changed(folder: Path) -> str:
+    return f"{folder / JOURNAL} is damaged (changed after {BEST} was chosen from it)"
+
+
+def _strayed(folder: Path, config: Mapping[str, Any] | None, best: Best | None) -> list[str]:
+    """Say where a search's files are of another search than their folder."""
+    if config is None or folder.parent.name != "search":
+        return []
+    recipe, arm = folder.parent.parent.name, folder.name
+    place = [config["recipe"].get("name", recipe), config["arm"]]
+    if place != [recipe, arm]:
+        return [f"{folder / CONFIG} is of {' / '.join(place)}, not of {recipe} / {arm}"]
+    if best is not None and best["digest"] != config["digest"]:
+        return [f"{folder / BEST} and {CONFIG} beside it have different digests"]
+    return []
+
+
 def mend_search(folder: Path) -> list[Trial]:
-    """Set damaged files of a search aside, which it makes again; return the known trials."""
+    """Set damaged files of a search aside, which it makes again; return the known trials.
+
+    Raises:
+        RecordError: the journal is damaged, which nothing can make again.
+    """
     from study.records.locks import hold
 
     with hold(folder / ".mend.lock", wait=True):
         faults = "\n".join(search_faults(folder))
+        if _journal_changed(folder) in faults:
+            raise RecordError(f"{_journal_changed(folder)}; {RESTORE}")
         for name in (TRIALS, CONFIRMATIONS, BEST):
             if f"{folder / name}" in faults and (folder / name).exists():
                 set_aside(folder / name, "damaged")
@@ -59,12 +104,11 @@ def check_journal(
     Raises:
         RecordError: it lost or changed some.
     """
-    parts = ("state", "settings", "value")
-    found = {row["number"]: [row[part] for part in parts] for row in trials}
+    found = {row["number"]: row for row in trials}
     lost = [
         str(row["number"])
         for row in known
-        if found.get(row["number"]) != [row[part] for part in parts]
+        if row != {name: found.get(row["number"], {}).get(name) for name in row}
     ]
     if lost:
         raise RecordError(

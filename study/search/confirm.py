@@ -14,8 +14,9 @@ from study.config.seeds import confirmation_seeds, search_seed
 from study.errors import StudyError
 from study.model.jobs import Report
 from study.records.files import read_jsonl, write_jsonl, write_sealed
-from study.records.layout import BEST, CONFIRMATIONS, TRIALS
+from study.records.layout import BEST, CONFIRMATIONS, JOURNAL, TRIALS
 from study.records.locks import hold
+from study.records.searches import sealed_journal
 from study.search.objectives import DIRECTION, SCORES, score_trial, settings_key, unfinished_folder
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ def confirm(
                 CONFIRMATIONS: [len(repeats), digest(repeats)],
             },
         }
+        if (folder / JOURNAL).exists():
+            best["journal"] = sealed_journal(folder)
         write_sealed(folder / BEST, best)
     return best
 

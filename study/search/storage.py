@@ -3,7 +3,6 @@
 import contextlib
 import os
 import random
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +11,11 @@ from typing import IO
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from study.config.recipe import Recipe
-from study.errors import ConfigError, RecordError
+from study.errors import ConfigError, RecordError, first_line
 from study.records.layout import JOURNAL
 from study.records.locks import hold
 from study.search.objectives import DIRECTION
@@ -52,7 +52,8 @@ def open_optuna_study(
                 ) from error
             if opening == OPENINGS or not isinstance(error, (DBAPIError, StorageInternalError)):
                 raise ConfigError(
-                    f"the search cannot use the storage {_without_password(storage)!r} ({error}); "
+                    f"the search cannot use the storage {without_secrets(storage)!r} "
+                    f"({_told(error, storage)}); "
                     "give an Optuna storage URL such as sqlite:///study.db, or leave --storage out"
                 ) from error
             time.sleep(random.random())
@@ -67,15 +68,38 @@ def reachable(storage: str | None) -> Iterator[None]:
     except (DBAPIError, StorageInternalError) as error:
         if storage is None:
             raise
-        first = str(error).partition("\n")[0]
         raise RecordError(
-            f"the storage {_without_password(storage)!r} was lost ({first}); finished trials are "
-            "kept, the same command goes on once it is back"
+            f"the storage {without_secrets(storage)!r} was lost ({_told(error, storage)}); "
+            "finished trials are kept, the same command goes on once it is back"
         ) from error
 
 
-def _without_password(storage: str) -> str:
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", storage)
+def without_secrets(storage: str) -> str:
+    """Return a storage URL as it may be printed.
+
+    What follows ``?`` may hold passwords under any name. Where a password holds
+    an ``@`` that is not written as ``%40``, its end is taken for the host's beginning.
+    """
+    try:
+        url = make_url(storage)
+    except (ArgumentError, ValueError):
+        return "(an address that is no URL)"
+    host = url.host and url.host.rpartition("@")[2]
+    shown = url.set(host=host, query=dict.fromkeys(url.query, "..."))
+    return shown.render_as_string(hide_password=True)
+
+
+def _told(error: Exception, storage: str) -> str:
+    """Return the first line of a database's error, unless it may hold a password."""
+    try:
+        url = make_url(storage)
+    except (ArgumentError, ValueError):
+        return type(error).__name__
+    line = first_line(error)
+    values = [value for given in url.normalized_query.values() for value in given]
+    secrets = (storage, str(url.password or ""), *values)
+    is_secret = "@" in (url.host or "") or any(part and part in line for part in secrets)
+    return type(error).__name__ if is_secret else line
 
 
 def _journal(path: Path) -> optuna.storages.JournalStorage:

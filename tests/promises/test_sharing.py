@@ -383,15 +383,35 @@ def test_a_writer_that_is_killed_does_not_hold_up_the_journal(recipe, tmp_path):
     lock.release()
 
 
-def test_a_password_is_not_shown(recipe, tmp_path, monkeypatch):
-    from study.errors import ConfigError
+URLS = {
+    "nothing://me:secret@host/db": "nothing://me:***@host/db",
+    "nothing://me:pass@secret@host/db": "nothing://me:***@host/db",
+    "nothing://me:a/secret@host/db": "nothing://me:***@host/db",
+    "nothing://me@host/db?password=secret": "nothing://me@host/db?password=...",
+    "nothing://me@host/db?sslpassword=secret&x=1": "nothing://me@host/db?sslpassword=...&x=...",
+    "nothing:/me:secret@host": "(an address that is no URL)",
+    "nothing://me:p@host:secret/db": "(an address that is no URL)",
+    "secret": "(an address that is no URL)",
+    "sqlite:///no/folder/study.db": "sqlite:///no/folder/study.db",
+}
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_a_password_is_not_shown(recipe, tmp_path, monkeypatch, url):
+    from optuna.exceptions import StorageInternalError
+
+    from study.errors import ConfigError, RecordError
+    from study.search.storage import reachable
 
     monkeypatch.setattr("study.search.storage.OPENINGS", 1)
     with pytest.raises(ConfigError) as refused:
-        open_optuna_study(tmp_path, recipe, "orpo", "0" * 16, "nothing://me:secret@host/db")
+        open_optuna_study(tmp_path, recipe, "orpo", "0" * 16, url)
+    with pytest.raises(RecordError) as lost, reachable(url):
+        raise StorageInternalError(f"no answer from {url}")
 
-    assert "nothing://me:***@host/db" in str(refused.value)
-    assert "secret" not in str(refused.value)
+    for said in (str(refused.value), str(lost.value)):
+        assert f"{URLS[url]!r}" in said
+        assert "secret" not in said
 
 
 @pytest.mark.slow

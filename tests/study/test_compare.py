@@ -12,6 +12,7 @@ from made_records import whole_best, whole_trial
 from study.cli.status import status
 from study.compare import arm_settings, compare
 from study.config import seeds
+from study.config.canonical import digest
 from study.config.recipe import load_recipe
 from study.errors import RecordError
 from study.records.digests import search_config
@@ -74,8 +75,10 @@ def run(recipes, runs, *, n=2, seed=0, said=None):
 
 def freeze(recipe, runs, arm, settings, *, seed=0):
     folder = search_folder(runs, recipe.name, arm)
-    claim_folder(folder, search_config(recipe, arm=arm, seed=seed))
-    write_json(folder / "best.json", whole_best(arm=arm, settings=settings))
+    config = search_config(recipe, arm=arm, seed=seed)
+    claim_folder(folder, config)
+    best = whole_best(arm=arm, settings=settings, digest=digest(config))
+    write_json(folder / "best.json", best)
 
 
 def test_every_arm_gets_every_seed_and_the_base_gets_one_run(recipe, trained, tmp_path):

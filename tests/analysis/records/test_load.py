@@ -1,5 +1,7 @@
 """Records are read whole, and refused by name where they cannot be compared."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -259,4 +261,30 @@ def test_runs_on_other_kinds_of_device_or_weights_are_refused(small_runs):
         small_runs, "orpo", 1, lambda record: record.update(device="cpu", model={"dtype": "x"})
     )
     with pytest.raises(RecordError, match=r"tiny-llama, .*: other weights .*"):
+        load_study(small_runs)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "expected"),
+    [
+        ("compare/orpo/seed-1", "compare/orpo/seed-2", "seed 1, but lies in the folder of seed 2"),
+        ("compare/orpo/seed-1", "compare/orpo/seed-9", "seed 1, but lies in the folder of seed 9"),
+        (
+            "compare/sft/seed-1",
+            "compare/orpo/seed-1",
+            "arm sft, but lies in the folder of arm o",
+        ),
+        ("claims/beta-0.1/seed-1", "claims/beta-0.1/seed-2", "lies in the folder of seed 2"),
+        ("claims/beta-0.1/seed-1", "claims/beta-0.5/seed-1", "one is a copy of the other; move"),
+        ("search/sft", "search/orpo", "is of tiny-llama / sft, not of tiny-llama / orpo"),
+        ("", "../other", "recipe tiny-llama, but lies in the folder of recipe other"),
+    ],
+)
+def test_a_copied_folder_is_no_replicate(small_runs, builders, source, target, expected):
+    builders["claims"](small_runs, builders["recipe"]("tiny-llama"))
+    recipe = small_runs / "tiny-llama"
+    shutil.rmtree(recipe / target, ignore_errors=True)
+    shutil.copytree(recipe / source, recipe / target)
+
+    with pytest.raises(RecordError, match=expected):
         load_study(small_runs)

@@ -11,6 +11,7 @@ from analysis.figures.style import STYLE, save
 from analysis.findings import build_findings
 from analysis.records.load import load_study
 from analysis.tables.bench import bench_table
+from study.errors import RecordError
 from study.records.files import write_json
 from study.records.layout import BENCH
 
@@ -101,6 +102,25 @@ def test_growth_is_drawn_the_same_twice(report, tmp_path):
             save(draw_growth(growth_info(report)), tmp_path / name)
 
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        {"steps": 1},
+        {"steps": []},
+        {"steps": {}},
+        {"memory": {"peak_bytes": 7}},
+        {"search": {"arm": "sft"}},
+        {"evaluation": {"log_probabilities": None}},
+        {"growth": {"points": [1]}},
+    ],
+)
+def test_a_file_of_another_shape_is_one_message(small_runs, found):
+    write_json(small_runs / BENCH, found)
+
+    with pytest.raises(RecordError, match=rf"{BENCH} .*(shape|is damaged).*; "):
+        _figures(records := load_study(small_runs), build_findings(records, origin="local"))
 
 
 def test_a_file_beside_the_records_is_found(small_runs, report):

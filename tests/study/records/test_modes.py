@@ -42,7 +42,8 @@ def finished_run(runs: Path) -> PlannedRun:
     )
     folder.claim(run.config)
     write_bytes(folder.path / ADAPTER / "adapter_model.safetensors", b"weights")
-    folder.finish(whole_record(arm="orpo", digest=digest(run.config)))
+    names = {"recipe": RECIPE.name, "arm": "orpo", "seed": 1, "digest": digest(run.config)}
+    folder.finish(whole_record(**names))
     return run
 
 

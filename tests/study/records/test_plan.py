@@ -41,7 +41,7 @@ def test_an_amended_plan_keeps_what_was_planned_and_how_much_was_done(tmp_path, 
     first = write_plan(tmp_path, recipe, seeds=[1, 2, 3], arms=ARMS)
     run = run_folder(tmp_path, "tiny-llama", "sft", 1)
     run.claim(whole_config())
-    run.finish(whole_record())
+    run.finish(whole_record(recipe="tiny-llama"))
     stricter = recipe.override(["analysis.sesoi.accuracy=0.01"])
     plan = write_plan(tmp_path, stricter, seeds=[1, 2, 3, 4, 5], arms=ARMS)
 
@@ -55,7 +55,7 @@ def test_an_amended_plan_keeps_what_was_planned_and_how_much_was_done(tmp_path, 
 def finish(runs, seed) -> None:
     run = run_folder(runs, "tiny-llama", "sft", seed)
     run.claim(whole_config(seed=seed))
-    run.finish(whole_record(seed=seed))
+    run.finish(whole_record(recipe="tiny-llama", seed=seed))
 
 
 def test_what_is_noted_outlives_amendments_and_a_fresh_start(tmp_path, recipe) -> None:

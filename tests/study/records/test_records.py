@@ -24,19 +24,20 @@ def finished_run(runs: Path, *, arm: str = "sft", seed: int = 1) -> RunFolder:
     folder.claim({**CONFIG, "arm": arm, "seed": seed})
     append_jsonl(folder.path / records.STEPS, {"step": 1})
     records.write_bytes(folder.path / records.ADAPTER / "adapter.safetensors", b"weights")
-    folder.finish(whole_record(digest=digest({**CONFIG, "arm": arm, "seed": seed})))
+    config = {**CONFIG, "arm": arm, "seed": seed}
+    folder.finish(whole_record(arm=arm, seed=seed, digest=digest(config)))
     return folder
 
 
 def test_a_run_goes_from_missing_to_finished(tmp_path: Path) -> None:
-    folder = records.run_folder(tmp_path, "tiny", "orpo", 3)
+    folder = records.run_folder(tmp_path, "tiny", "orpo", 1)
     statuses = [folder.status()]
     folder.claim(CONFIG)
     statuses.append(folder.status())
-    folder.finish(whole_record(status="diverged", digest=digest(CONFIG)))
+    folder.finish(whole_record(status="diverged", arm="orpo", digest=digest(CONFIG)))
     statuses.append(folder.status())
 
-    assert folder.path == tmp_path / "tiny" / "compare" / "orpo" / "seed-3"
+    assert folder.path == tmp_path / "tiny" / "compare" / "orpo" / "seed-1"
     assert statuses == ["missing", "unfinished", "diverged"]
 
 

@@ -223,7 +223,7 @@ def test_claims_that_change_after_runs_of_a_comparison_say_after_how_many(
     register(tmp_path, recipe)
     run = run_folder(tmp_path, recipe.name, "sft", 1)
     run.claim(whole_config())
-    run.finish(whole_record())
+    run.finish(whole_record(recipe=recipe.name))
     monkeypatch.setattr("study.records.plan.load_claims", lambda: parse_claims(SMALL))
     (past,) = register(tmp_path, recipe)["amended"]
 
