@@ -118,6 +118,7 @@ class Document:
     title: str
     short_title: str
     subtitle: str
+    headline: str
     answer: str
     origin: str
     signature: str

@@ -76,6 +76,7 @@ def build_document(findings: Findings, figures: Sequence[FigureFile]) -> Documen
         title=f"Should I train my small model with {' or with '.join(arms)}?",
         short_title=f"{' or '.join(arms)} for a small model?",
         subtitle=SUBTITLE,
+        headline=findings.headline,
         answer=findings.answer,
         origin=findings.origin,
         signature=findings.signature,

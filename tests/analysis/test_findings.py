@@ -145,6 +145,7 @@ def test_one_seed_is_not_tested_and_says_why(tmp_path, builders):
     assert (row.low, row.high, row.p_value, row.df) == (None, None, None, None)
     assert arm_of(found, "tiny-llama", "sft").scores["nll"].sd is None
     assert found.answer.startswith("ORPO and SFT are not tested on tiny-llama, because one seed")
+    assert found.headline == ("ORPO and SFT are not tested on tiny-llama: train two seeds or more.")
     assert [row.outcome for row in found.decisions] == ["not tested"]
 
 
@@ -174,6 +175,7 @@ def test_diverged_runs_are_counted_told_and_never_averaged(small_runs, builders)
     assert contrast.verdict == "interval alone"
     assert contrast.test.endswith("given convergence, 1 run diverged")
     assert found.answer.startswith("When it converges, ")
+    assert ": when it converges, on tiny-llama ORPO " in found.headline
     assert any("diverged" in sentence for sentence in found.cannot_conclude)
     assert "; 1 of 3 ORPO runs diverged; equal rates p\N{NO-BREAK SPACE}=" in found.answer
 
@@ -328,6 +330,7 @@ def test_an_arm_without_runs_cannot_be_compared(small_runs, builders):
     assert found.answer == (
         "On tiny-llama ORPO and SFT cannot be compared: finished runs are missing."
     )
+    assert found.headline.startswith("No arm can be compared with SFT yet")
 
 
 def test_untuned_arms_are_called_so(small_runs, builders):
