@@ -200,7 +200,7 @@ def _clause(one: CoPrimaryRow, *, tested: bool) -> str:
             "equivalent": f"its own answers are as good within ±{margin}",
             "not inferior": f"its own answers lose less than {margin}",
             "open": "its own answers are not shown to be as good",
-            "untested": "what its own answers show is untested",
+            "untested": "its own answers are not tested",
         }[state]
         return f"{words} {numbers}"
     what = "ranks given pairs" if one.metric != "nll" else "expects chosen answers"
@@ -211,7 +211,7 @@ def _clause(one: CoPrimaryRow, *, tested: bool) -> str:
         "not inferior": f"{what} at most {margin} worse",
         "open": f"is not shown to {what.replace('ranks', 'rank').replace('expects', 'expect')} "
         "as well",
-        "untested": f"{what} by an untested difference",
+        "untested": f"{what} with a difference that is not tested",
     }[state]
     return f"{words} {numbers}"
 
@@ -255,7 +255,7 @@ def _consequence(row: DecisionRow) -> str:
         Outcome.WORSE: f"Stay with {baseline}.",
         Outcome.EQUIVALENT: f"Take the cheaper one, {baseline if dearer else treatment}.",
         Outcome.INCONCLUSIVE: f"There is no reason here to leave {baseline}.",
-        Outcome.DEPENDS: f"{_models_differ(row)} Go by the model that is nearest to yours.",
+        Outcome.DEPENDS: f"{_models_differ(row)} Go by the model nearest to yours.",
     }
     return follows.get(row.outcome, "")
 

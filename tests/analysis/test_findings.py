@@ -13,7 +13,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from analysis.findings import build_findings, to_json
-from analysis.judge.contrasts import _decided
+from analysis.judge.contrasts import _decided, _with_lengths
 from analysis.records.load import load_study
 from analysis.tables import provenance
 from study.config.canonical import to_dict
@@ -279,9 +279,13 @@ def test_a_correction_takes_verdicts_back(findings):
 
 
 def test_rouge_is_told_beside_a_changed_length(findings):
-    changed = [row.recipe for row in findings.pooled if row.remark == "length changed"]
+    rouge = dataclasses.replace(contrast_of(findings, "rougeL", "sft", "orpo"), remark="")
+    tokens = contrast_of(findings, "response_tokens", "sft", "orpo")
+    longer = dataclasses.replace(tokens, low=1.0, high=2.0)
+    alike = dataclasses.replace(tokens, low=-1.0, high=1.0)
 
-    assert changed
+    assert _with_lengths([rouge, longer])[0].remark == "length changed"
+    assert _with_lengths([rouge, alike])[0].remark == ""
 
 
 def test_rows_say_what_they_could_have_found_and_how_often_the_treatment_wins(findings):
@@ -353,8 +357,8 @@ def test_searches_are_summarised(findings):
         "axolotl example (Mistral-7B QLoRA r 32)", "another source",
     ]  # fmt: skip
     assert (
-        "tiny-llama: every searched arm had as many finished trials, 20, pruned ones included."
-        in (findings.search_remarks)
+        "tiny-llama: every searched arm had the same number of finished trials, 20, including "
+        "pruned ones." in (findings.search_remarks)
     )
 
 

@@ -4,10 +4,10 @@ import dataclasses
 from types import SimpleNamespace
 
 import pytest
-from study.records.digests import run_config
 
 from study.arms import dearest_arm
 from study.errors import ConfigError
+from study.records.digests import run_config
 from study.run.budget import budget_of, planned_tokens
 
 RATE = {"learning_rate": 1e-3}
