@@ -69,8 +69,8 @@ def _families(rows: Sequence[ContrastRow], judged: Judged) -> Iterator[str]:
         )
     if several:
         yield (
-            "A single model is tested only if the pooled test rejects, by closed testing: two models "
-            "each at the full level, more by Bonferroni within every intersection."
+            "A single model is tested only if the pooled test rejects, by closed testing: two "
+            "models each at the full level, more by Bonferroni within every intersection."
         )
     if "secondary" in sizes:
         listed = ", ".join(METRICS[name].label for name in judged.secondary)
