@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.records.metrics import GENERATED, METRICS, example_scores
+from analysis.records.metrics import GENERATED, METRICS
 from analysis.records.study import RunRecord
 from study.config.canonical import differences
 from study.errors import RecordError
@@ -14,7 +14,7 @@ from study.errors import RecordError
 
 def check_scores(run: RunRecord, who: str) -> None:
     """Check that the record's scores are finite and the means of its examples."""
-    derived = example_scores(run.examples).mean()
+    derived = run.scores.mean()
     for name, value in run.record["scores"].items():
         require(
             value is not None and bool(np.isfinite(value)),

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from analysis.records import checks
 from analysis.records.checks import require
-from analysis.records.metrics import GENERATED, example_scores
+from analysis.records.metrics import GENERATED
 from analysis.records.study import RunRecord, Scores, SearchRecord, StudyRecords
 from study.arms import UNTRAINED
 from study.config.canonical import digest
@@ -123,7 +123,7 @@ def scores_of(runs: Sequence[RunRecord], metric: str) -> Scores | None:
     """Return the scores of runs that did not diverge, or None without any."""
     if not runs:
         return None
-    columns = [example_scores(run.examples).get(metric) for run in runs]
+    columns = [run.scores.get(metric) for run in runs]
     if any(column is None or column.isna().all() for column in columns):
         return None  # no answers, or some records are older than the score
     present = columns[0].notna().to_numpy()

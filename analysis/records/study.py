@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from analysis.records.metrics import example_scores
 from study.arms import ARMS, BASELINE, UNTRAINED, arms_in_order
 from study.records.schema import Best, ClaimsPlan, Confirmation, Plan, Record, RunConfig, Trial
 
@@ -29,6 +31,11 @@ class RunRecord:
     examples: pd.DataFrame | None
     """Rows of ``examples.parquet`` sorted by example; None when diverged."""
     generations: tuple[Mapping[str, Any], ...]
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """Every score of each held-out pair; see ``example_scores``. Empty when diverged."""
+        return pd.DataFrame() if self.examples is None else example_scores(self.examples)
 
     @property
     def ok(self) -> bool:

@@ -7,7 +7,6 @@ from typing import Any, Final
 import numpy as np
 
 from analysis.printing import arm_name, number
-from analysis.records.metrics import example_scores
 from analysis.records.published_rouge import ROUGE, published_scores
 from analysis.records.study import RunRecord, StudyRecords
 from analysis.rows import RougeRow
@@ -48,7 +47,7 @@ def _rouge_row(runs: Sequence[RunRecord]) -> RougeRow:
         arm=runs[0].arm,
         n_seeds=len(runs),
         n_answers=len(runs[0].generations),
-        corrected=_means([example_scores(run.examples) for run in runs]),
+        corrected=_means([run.scores for run in runs]),
         published=_means([published_scores(run.generations) for run in runs]),
     )
 

@@ -64,7 +64,7 @@ def wait_for_others():
         time.sleep(0.02)
 
 
-OUTCOME = ("status", "validation", "cost", "parameters", "divergence", "out_of_memory")
+OUTCOME = ("status", "validation", "cost", "parameters", "divergence", "out_of_memory", "budget")
 
 
 def outcome(scores):
@@ -75,6 +75,7 @@ def outcome(scores):
         parameters={},
         divergence=None,
         out_of_memory=[],
+        budget=None,
     )
 
 

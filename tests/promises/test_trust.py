@@ -298,7 +298,7 @@ def test_a_run_writes_below_its_folder_and_nowhere_else(cut_short, tmp_path, mon
 
 
 def test_the_report_runs_tex_without_a_shell(tmp_path, monkeypatch) -> None:
-    from paper import build
+    from paper import compile as build
 
     started = []
 
@@ -307,6 +307,7 @@ def test_the_report_runs_tex_without_a_shell(tmp_path, monkeypatch) -> None:
 
     monkeypatch.setattr(build.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(build.subprocess, "run", run)
+    (tmp_path / "report.tex").write_text("")
     build.compile_pdf(tmp_path / "report.tex")
 
     ((command, options),) = started

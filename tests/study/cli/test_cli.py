@@ -18,7 +18,7 @@ from study.records.files import read_json
 from study.records.layout import plan_path
 from study.records.plan import write_plan
 
-COMMANDS = ["search", "compare", "claims", "status", "doctor", "recipes", "bench", "data"]
+COMMANDS = ["search", "compare", "claims", "note", "status", "doctor", "recipes", "bench", "data"]
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_options_of_one_name_are_the_same_everywhere():
     seen = {}
     for path, command in commands():
         for option in command.params:
-            if path != ("status",):  # its --recipe only names records
+            if path not in {("note",), ("status",)}:  # their --recipe only names records
                 seen.setdefault(option.name, set()).add(getattr(option, "help", None))
 
     assert {name: texts for name, texts in seen.items() if len(texts) > 1} == {}

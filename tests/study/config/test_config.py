@@ -36,6 +36,9 @@ def test_plain_data_and_back_is_the_same_recipe(recipe: Recipe) -> None:
     assert from_dict(to_dict(recipe)) == recipe
 
 
+SESOI = ("accuracy", "exact_match", "margin", "nll", "rouge1", "rouge2", "rougeL")
+
+
 @pytest.mark.parametrize(
     ("section", "key", "message"),
     [
@@ -62,7 +65,7 @@ def test_unknown_keys_are_refused_with_the_nearest_name(
         ("training", {"max_steps": 0}, "training.max_steps is 0; it must be at least 1"),
         ("training", {"schedule": "flat"}, "training.schedule is 'flat'; it must be one of"),
         ("training", {"microbatch_tokens": -1}, "must be 0 or more"),
-        ("analysis", {"sesoi": {"accuracy": 0.0}}, "must be positive"),
+        ("analysis", {"sesoi": dict.fromkeys(SESOI, 0.0)}, "must be positive"),
         ("training", {"gradient_checkpointing": "False"}, "it must be of type bool"),
         ("adapter", {"rank": 0}, "adapter.rank is 0"),
         ("adapter", {"dropout": 1.0}, "adapter.dropout is 1.0"),

@@ -4,7 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+from made_records import whole_record
 
+from study.config.canonical import digest
 from study.config.recipe import load_recipe
 from study.errors import UnreadableError
 from study.records.files import follow_umask, write_bytes, write_json
@@ -40,7 +42,7 @@ def finished_run(runs: Path) -> PlannedRun:
     )
     folder.claim(run.config)
     write_bytes(folder.path / ADAPTER / "adapter_model.safetensors", b"weights")
-    folder.finish({"status": "ok"})
+    folder.finish(whole_record(arm="orpo", digest=digest(run.config)))
     return run
 
 

@@ -54,8 +54,8 @@ def test_an_amended_plan_keeps_what_was_planned_and_how_much_was_done(tmp_path, 
 
 def finish(runs, seed) -> None:
     run = run_folder(runs, "tiny-llama", "sft", seed)
-    run.claim({"seed": seed})
-    run.finish({"status": "ok"})
+    run.claim(whole_config(seed=seed))
+    run.finish(whole_record(seed=seed))
 
 
 def test_what_is_noted_outlives_amendments_and_a_fresh_start(tmp_path, recipe) -> None:

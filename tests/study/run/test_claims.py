@@ -73,8 +73,11 @@ def trained(monkeypatch):
 
 def here(jobs):
     base = SimpleNamespace(resolved={}, checked=None)
-    bench = SimpleNamespace(device="cpu", data_summary={}, base=base)
-    return [job.work(bench, lambda *_: None) for job in jobs]
+
+    def bench(recipe):
+        return SimpleNamespace(recipe=recipe, device="cpu", data_summary={}, base=base)
+
+    return [job.work(bench(job.recipe), lambda *_: None) for job in jobs]
 
 
 def make(recipes, runs, *, seeds=2, seed=0):
