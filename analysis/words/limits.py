@@ -137,8 +137,10 @@ def _small_effects(arms: Sequence[ArmRow], contrasts: Sequence[ContrastRow]) -> 
     n = min((arm.n_seeds for arm in arms if arm.arm != UNTRAINED), default=0)
     if n < 2:
         return [
-            "Any difference at all where an arm has one run: it cannot be distinguished from seed "
-            "noise."
+            (
+                "Any difference at all where an arm has one run: it cannot be distinguished from "
+                "seed noise."
+            )
         ]
     sentences = []
     for row in contrasts:
