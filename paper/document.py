@@ -26,9 +26,7 @@ from paper.cells import Table
 from paper.prose import read_text
 from paper.tables import claims, contrasts, costs, decisions, provenance, results, search
 
-SUBTITLE = (
-    "A reproduction study: arms that differ in the loss alone, several seeds, held-out pairs."
-)
+SUBTITLE = "A reproduction study: arms that differ only in the loss, several seeds, held-out pairs."
 
 
 def build_document(findings: Findings, figures: Sequence[FigureFile]) -> Document:
@@ -127,7 +125,7 @@ def _arms(findings: Findings) -> list[Block]:
 
 def _search(findings: Findings) -> list[Block]:
     if not findings.searches:
-        return _said("No search was run: every arm used the settings that stand in its recipe.")
+        return _said("No search was run: every arm used the settings in its recipe.")
     tried = search.published(findings)
     return [
         _text("search"),

@@ -273,12 +273,18 @@ def _models_differ(row: DecisionRow) -> str:
 
 
 def _on_one(row: DecisionRow, arms: Sequence[ArmRow]) -> str:
-    """Say in a few words what one model shows."""
+    """Say in a few words what one model shows; its settings are in the table."""
     effects = ", ".join(
         f"{METRICS[one.metric].label} {signed(one.estimate, METRICS[one.metric].digits)}"
         for one in row.metrics
     )
-    return f"On {row.recipe}: {row.outcome} ({effects}), with {_settings(row, arms)}."
+    untuned = [
+        arm_name(arm.arm)
+        for arm in arms
+        if arm.recipe == row.recipe and arm.arm in (row.baseline, row.treatment) and not arm.tuned
+    ]
+    warning = f", with {' and '.join(untuned)} untuned" if untuned else ""
+    return f"On {row.recipe}: {row.outcome} ({effects}){warning}."
 
 
 def _settings(row: DecisionRow, arms: Sequence[ArmRow]) -> str:
