@@ -94,6 +94,7 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
     rouge, claims = rouge_rows(records), claim_rows(records)
     reported = {name for arm in arms for name in arm.scores}
     return Findings(
+        headline=wording.headline(decisions, records.treatments),
         answer=wording.answer(
             decisions, arms, records.treatments, planned=judged.planned if judged.late else ()
         ),

@@ -237,8 +237,10 @@ class CalibrationRow:
 class Findings:
     """Everything that the write-up prints; templates add words only."""
 
+    headline: str
+    """The answer in at most 40 words: verdict, effects, what to do."""
     answer: str
-    """The answer in one sentence, with effect, interval and n."""
+    """The answer in full, with effects, intervals, cost and n."""
     primary_metrics: tuple[str, ...]
     """The co-primary ones: how pairs are ranked and, where scored, how prompts are answered."""
     decisions: tuple[DecisionRow, ...]

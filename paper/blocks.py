@@ -195,6 +195,7 @@ class Document:
     title: str
     short_title: str
     subtitle: str
+    headline: str
     answer: str
     """Its first sentence is the answer; the others say on what it rests."""
     unfinished: str

@@ -85,6 +85,7 @@ def build_document(
         title=f"Should I train my small model with {' or with '.join(arms)}?",
         short_title=f"{' or '.join(arms)} for a small model?",
         subtitle=SUBTITLE,
+        headline=findings.headline,
         answer=findings.answer,
         unfinished=unfinished,
         origin=findings.origin,

@@ -1,8 +1,8 @@
 """Write the numbers of README.md: `python -m paper.readme`, or `--check`.
 
 What stands between two marks is rendered from `runs/published` and never
-edited by hand: the answer with its table, and the costs that `study bench`
-measured.
+edited by hand: the answer with its figure and table, and the costs that
+`study bench` measured.
 """
 
 # Heavy imports stand inside functions so that ``--help`` answers at once.
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from analysis.findings import BenchRow, Findings
 
 README = Path("README.md")
+FIGURE = Path("docs/verdict.svg")
 BEGIN = "<!-- written by `python -m paper.readme` from runs/published: begin -->"
 BENCH_BEGIN = (
     "<!-- measured by `study bench`, written by `python -m paper.readme` "
@@ -35,6 +36,7 @@ SCORES = ("accuracy", "margin", "nll", "exact_match")
 @click.option("--check", is_flag=True, help="Change nothing; fail where README.md is out of date.")
 def main(*, check: bool) -> None:
     """Renew the answer and the tables in README.md from runs/published."""
+    from analysis.figures.draw import draw_verdict
     from analysis.findings import build_findings
     from analysis.records.load import load_study
 
@@ -45,17 +47,22 @@ def main(*, check: bool) -> None:
         raise click.ClickException("README.md is out of date; run python -m paper.readme")
     if not check:
         README.write_text(new, encoding="utf-8")
-        click.echo(f"{README} shows runs/published")
+        draw_verdict(findings, FIGURE)
+        click.echo(f"{README} and {FIGURE} show runs/published")
 
 
 def block(findings: "Findings") -> str:
     """Render the answer and the table of arms as Markdown."""
+    from analysis.figures.contrasts import CONTRASTS
     from analysis.printing import arm_name
     from paper.tables import results
 
     return _render(
         "readme.md",
+        headline=findings.headline,
         answer=findings.answer,
+        figure=FIGURE.as_posix(),
+        alt=CONTRASTS.alt,
         arms=results.overview(findings, SCORES),
         searches=[
             f"{arm_name(row.arm)} on {row.recipe}: best of {row.n_trials} trials, "

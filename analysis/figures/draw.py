@@ -1,4 +1,4 @@
-"""Draw the figures of the report; what they show is computed in ``figure_data``."""
+"""Draw every figure of the report from what the modules beside this one compute."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -47,6 +47,23 @@ def draw_all(records: StudyRecords, findings: Findings, folder: Path) -> tuple[F
                 save(draw(info), folder / file.name)
                 drawn.append(file)
     return tuple(drawn)
+
+
+def draw_verdict(findings: Findings, path: Path) -> None:
+    """Draw the contrasts that the verdict rests on as one small SVG for the README.
+
+    Args:
+        findings: contrasts on each model and over all.
+        path: the file to write, ``.svg``.
+    """
+    rows = [
+        row
+        for row in (*findings.contrasts, *findings.pooled)
+        if row.metric in findings.primary_metrics
+    ]
+    with mpl.rc_context(), sns.axes_style("whitegrid"), mpl.rc_context(STYLE):
+        if panels := contrast_info(rows):
+            save(draw_contrasts(panels), path.with_suffix(""), formats=("svg",))
 
 
 def _figures(

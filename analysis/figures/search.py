@@ -35,7 +35,7 @@ from analysis.statistics import trials as tuning
 
 HISTORY: Final = FigureFile(
     name="search-history",
-    caption="The objective over the trials of each search, in the order in which they ran.",
+    caption="The objective over the trials of each search, in the order they ran.",
     alt="Scatter plots of the objective against the trial number with a line for the best so far.",
     section="search",
 )
@@ -45,7 +45,7 @@ SPACE: Final = FigureFile(
     name="search-space",
     caption="Where the searches looked: learning rate and β for ORPO, coloured by the objective; "
     "learning rate against the objective for SFT. Squares with numbers are published settings, "
-    "the star is the setting that was chosen after repetition with fresh seeds.",
+    "the star is the setting chosen after repetition with fresh seeds.",
     alt="Scatter plots of trials over learning rate and β, published and chosen settings marked.",
     section="search",
 )

@@ -161,12 +161,13 @@ def columns_of(points: Sequence[tuple[float, float]]) -> Columns:
     return tuple(x for x, _ in points), tuple(y for _, y in points)
 
 
-def save(figure: Figure, stem: Path) -> None:
-    """Write a figure in every format, laid out once."""
+def save(figure: Figure, stem: Path, *, formats: Sequence[str] = tuple(FORMATS)) -> None:
+    """Write a figure in each of the formats, laid out once."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-    for ending, metadata in FORMATS.items():
-        figure.savefig(stem.with_name(f"{stem.name}.{ending}"), metadata=metadata, dpi=160)
+    for ending in formats:
+        file = stem.with_name(f"{stem.name}.{ending}")
+        figure.savefig(file, metadata=FORMATS[ending], dpi=160)
     plt.close(figure)
 
 

@@ -17,9 +17,9 @@ from analysis.tables.trials import SCORES, score_label
 EXPECTED: Final = FigureFile(
     name="expected-best",
     caption="How good the best of n trials is expected to be, from the trials whose settings were "
-    "drawn at random; published settings and those that the search was guided to are left out. A "
-    "trial that was stopped counts as the worst. The vertical axis leaves out how bad a single "
-    "trial can be; where the band meets the frame, n trials do not bound it.",
+    "drawn at random; published settings and those guided by earlier trials are left out. A "
+    "pruned trial counts as the worst. The vertical axis does not reach the worst "
+    "single trials; where the band meets the frame, n trials do not bound it.",
     alt="Curves of the expected best objective against the number of random trials, with bands.",
     section="search",
 )
@@ -27,8 +27,8 @@ EXPECTED: Final = FigureFile(
 
 EARLY: Final = FigureFile(
     name="early-correlation",
-    caption="How early the end could have been known: Spearman's rank correlation over the "
-    "complete trials of each score at a step with its value at the end.",
+    caption="How early the outcome could have been predicted: Spearman's rank correlation, over "
+    "complete trials, between each score at a step and its final value.",
     alt="Curves of rank correlations with the final value over training steps for each search.",
     section="search",
 )

@@ -14,7 +14,7 @@ from analysis import statistics as stats
 from analysis.judge import evidence
 from analysis.judge.comparisons import POOLED
 from analysis.judge.contrasts import LEVEL
-from analysis.judge.evidence import Evidence, Part
+from analysis.judge.evidence import Evidence, PlannedPart
 from analysis.judged_rows import ClaimPart, ClaimRow
 from analysis.printing import percent
 from analysis.records.metrics import METRICS
@@ -73,7 +73,7 @@ def claim_remarks(records: StudyRecords, rows: Sequence[ClaimRow]) -> tuple[str,
     return (first, *chosen, *changed)
 
 
-def _key(part: Part) -> Key:
+def _key(part: PlannedPart) -> Key:
     return part["kind"], part["metric"], part["baseline"], part["treatment"]
 
 
@@ -82,7 +82,7 @@ def _testable(found: Mapping[str, Evidence]) -> list[str]:
 
 
 def _tested(
-    records: StudyRecords, recipes: Sequence[str], parts: Mapping[Key, Part]
+    records: StudyRecords, recipes: Sequence[str], parts: Mapping[Key, PlannedPart]
 ) -> dict[tuple[Key, str], Corrected]:
     """Measure every prediction everywhere and correct the family."""
     single = {
@@ -157,7 +157,7 @@ def _plan(records: StudyRecords, place: str) -> Mapping[str, Any]:
 
 
 def _part(
-    part: Part,
+    part: PlannedPart,
     tested: Corrected,
     plan: Mapping[str, Any],
     *,
@@ -198,7 +198,7 @@ def _part(
     )
 
 
-def _judged(part: Part, tested: Corrected, sesoi: float | None) -> tuple[ClaimVerdict, str]:
+def _judged(part: PlannedPart, tested: Corrected, sesoi: float | None) -> tuple[ClaimVerdict, str]:
     """Judge one prediction by its corrected test; return the verdict and a remark."""
     contrast = tested.evidence.contrast
     if contrast is None:

@@ -20,7 +20,7 @@ from analysis.statistics.components import SeedPart
 from study.arms import ARMS, UNTRAINED
 from study.config.claims import SETTINGS_OF
 
-Part = Mapping[str, Any]
+PlannedPart = Mapping[str, Any]
 
 
 FEWEST_TRIALS = 10
@@ -67,7 +67,7 @@ class Evidence:
         return float(np.tanh(shifted)) if self.form == "correlation" else shifted
 
 
-def gather(records: StudyRecords, recipe: str, part: Part) -> Evidence:
+def gather(records: StudyRecords, recipe: str, part: PlannedPart) -> Evidence:
     """Measure one prediction on one recipe's records."""
     plan = records.claims[recipe]
     if part["kind"] == "curve":
@@ -104,7 +104,7 @@ def pool(found: Mapping[str, Evidence]) -> Evidence:
     )
 
 
-def prediction(part: Part, plan: Mapping[str, Any]) -> str:
+def prediction(part: PlannedPart, plan: Mapping[str, Any]) -> str:
     """Say in words what a part predicts."""
     who = side_name(part["treatment"], plan)
     if part["kind"] == "cost":
@@ -124,7 +124,7 @@ def prediction(part: Part, plan: Mapping[str, Any]) -> str:
     return f"{label}{scored}: {_comparison(part, plan)}"
 
 
-def _comparison(part: Part, plan: Mapping[str, Any]) -> str:
+def _comparison(part: PlannedPart, plan: Mapping[str, Any]) -> str:
     """Say which side is predicted to be higher or lower, with what sets them apart."""
     sides = [part["treatment"], part["baseline"]]
     than = f"{part['direction']} than"
@@ -161,7 +161,7 @@ def share_of_change(run: RunRecord, metric: str, share: float) -> float:
     return float((early - values[0]) / (values[-1] - values[0]))
 
 
-def _scores(records: StudyRecords, recipe: str, part: Part) -> Evidence:
+def _scores(records: StudyRecords, recipe: str, part: PlannedPart) -> Evidence:
     names = (part["baseline"], part["treatment"])
     n_diverged = sum(not run.ok for name in names for run in records.side(recipe, name))
     bare = Evidence(form="difference", n_diverged=n_diverged)
@@ -193,7 +193,7 @@ def _scores(records: StudyRecords, recipe: str, part: Part) -> Evidence:
     return replace(bare, contrast=contrast, test=f"seeds-by-prompts t ({kind})")
 
 
-def _sides(records: StudyRecords, recipe: str, part: Part) -> tuple[Scores, Scores] | str:
+def _sides(records: StudyRecords, recipe: str, part: PlannedPart) -> tuple[Scores, Scores] | str:
     """Return baseline's and treatment's scores, or why there are none."""
     names = (part["baseline"], part["treatment"])
     ok = [tuple(run for run in records.side(recipe, name) if run.ok) for name in names]
@@ -207,7 +207,7 @@ def _sides(records: StudyRecords, recipe: str, part: Part) -> tuple[Scores, Scor
     return "no answers were generated" if a is None or b is None else (a, b)
 
 
-def _is_paired(records: StudyRecords, recipe: str, part: Part) -> bool:
+def _is_paired(records: StudyRecords, recipe: str, part: PlannedPart) -> bool:
     """Tell whether runs are compared seed by seed: as planned, where all have a partner."""
     a, b = (records.side(recipe, part[side]) for side in ("baseline", "treatment"))
     settings_of = records.claims[recipe]["settings"]
@@ -237,7 +237,9 @@ def _as_published(runs: Sequence[RunRecord]) -> Scores | None:
     )
 
 
-def _curve(records: StudyRecords, recipe: str, part: Part, early: Mapping[str, Any]) -> Evidence:
+def _curve(
+    records: StudyRecords, recipe: str, part: PlannedPart, early: Mapping[str, Any]
+) -> Evidence:
     runs = records.side(recipe, part["treatment"])
     ok = [run for run in runs if run.ok]
     share = early["share_of_updates"]
@@ -261,7 +263,9 @@ def _curve(records: StudyRecords, recipe: str, part: Part, early: Mapping[str, A
     return replace(bare, contrast=contrast, test="one-sample t over seeds, on these pairs alone")
 
 
-def _rank(records: StudyRecords, recipe: str, part: Part, early: Mapping[str, Any]) -> Evidence:
+def _rank(
+    records: StudyRecords, recipe: str, part: PlannedPart, early: Mapping[str, Any]
+) -> Evidence:
     bare = Evidence(form="correlation", null_hypothesis=NULL_RANK)
     search = next(
         (one for one in records.searches if (one.recipe, one.arm) == (recipe, part["treatment"])),
@@ -307,7 +311,7 @@ def _at(rows: Sequence[Mapping[str, Any]], metric: str, step: float) -> float:
     return float(np.interp(step, [row["step"] for row in rows], [row[metric] for row in rows]))
 
 
-def _cost(records: StudyRecords, recipe: str, part: Part) -> Evidence:
+def _cost(records: StudyRecords, recipe: str, part: PlannedPart) -> Evidence:
     bare = Evidence(form="ratio")
     names = (part["baseline"], part["treatment"])
     ok = [[run for run in records.side(recipe, name) if run.ok] for name in names]

@@ -171,7 +171,7 @@ def _expected_in_words(row: TuningRow, values: Sequence[float] | None) -> str:
 
 def _importance_in_words(row: TuningRow) -> str:
     if row.n_hyperparameters < 2:
-        return "one hyperparameter was searched, so there is nothing to share."
+        return "only one hyperparameter was searched, so importance cannot be divided."
     if not row.importance:
         return (
             f"not computed from {row.n_complete} complete trials; it takes "
@@ -182,8 +182,8 @@ def _importance_in_words(row: TuningRow) -> str:
                        for name in row.importance)  # fmt: skip
     n = row.n_complete
     return (
-        f"of what tells the best {tuning.n_best(n)} of {n} complete trials from all of them, the "
-        f"{setting_name(first)} made up the most ({shares})."
+        f"{setting_name(first)} explains the largest share of what separates the best "
+        f"{tuning.n_best(n)} of {n} complete trials from all of them ({shares})."
     )
 
 
@@ -233,9 +233,9 @@ def _early_in_words(row: TuningRow) -> str:
         None,
     )
     leader = (
-        "which trial ends best was known at the last step alone."
+        "the best trial could only be identified at the last step."
         if row.leader_from == row.last_step
-        else f"the trial that ended best led from step {row.leader_from} of {row.last_step} on."
+        else f"the trial that ended best led from step {row.leader_from} of {row.last_step}."
     )
     if known is None:
         return (
@@ -244,7 +244,7 @@ def _early_in_words(row: TuningRow) -> str:
         )
     return (
         f"from step {known.step} of {row.last_step} on the ranks of the objective correlate with "
-        f"the final ones by at least {FORETOLD} (there {number(known.correlation, 2)}, 95 % "
+        f"the final ones by at least {FORETOLD} ({number(known.correlation, 2)} at that step, 95 % "
         f"interval {number(known.low, 2)} to {number(known.high, 2)}, n = {found.n_trials} "
         f"complete trials); {leader}"
     )

@@ -60,7 +60,7 @@ def _families(rows: Sequence[ContrastRow], judged: Judged) -> Iterator[str]:
         return
     half = ", each at 2.5 %" if len(judged.primary) > 1 else " at 5 %"
     several = any(row.recipe == POOLED for row in rows)
-    over = "on average of exactly these models" if several else "here"
+    over = "on average over exactly these models" if several else "here"
     yield (f"The verdict rests on whether {who} and {baseline} differ in {labels}{half}, {over}.")
     if len(arms) > 1:
         yield (
@@ -69,15 +69,15 @@ def _families(rows: Sequence[ContrastRow], judged: Judged) -> Iterator[str]:
         )
     if several:
         yield (
-            "A single model is judged behind that gate, by closed testing: each of two models at "
-            "the full level, of more models by Bonferroni within every intersection."
+            "A single model is tested only if the pooled test rejects, by closed testing: two "
+            "models each at the full level, more by Bonferroni within every intersection."
         )
     if "secondary" in sizes:
         listed = ", ".join(METRICS[name].label for name in judged.secondary)
         yield (
             f"The other registered metrics ({listed}) are a secondary family of "
             f"{sizes['secondary']} tests, corrected by Holm; all remaining scores have intervals "
-            "and no test. Equivalence is tested for registered metrics alone, corrected by Holm."
+            "and no test. Equivalence is tested only for registered metrics, corrected by Holm."
         )
 
 
@@ -109,17 +109,17 @@ def _help(contrast: Contrast, one: Comparison) -> Iterator[str]:
     yield (
         f"With {n} seeds and {contrast.n_examples} held-out pairs, 80 % of such studies "
         f"would find a true difference of {size(contrast.minimum_detectable())} in {metric.label} "
-        f"({size(low)} to {size(high)}, as far as these seeds tell)."
+        f"({size(low)} to {size(high)}, as far as these seeds can tell)."
     )
     seeds = contrast.rescaled(seeds=2).minimum_detectable()
     prompts = contrast.rescaled(prompts=2).minimum_detectable()
     best = "more seeds" if seeds < prompts else "more pairs"
     advice = f"{best} would help most"
     if max(seeds, prompts) < 1.1 * min(seeds, prompts):
-        advice = "both would help about alike"
+        advice = "both would help about equally"
     yield (
-        "More seeds or more pairs? Twice the seeds would bring the smallest detectable "
-        f"difference to {size(seeds)}, twice the pairs to {size(prompts)}: {advice}."
+        "More seeds or more pairs? Doubling the seeds would bring the smallest detectable "
+        f"difference to {size(seeds)}, doubling the pairs to {size(prompts)}: {advice}."
     )
     if sesoi is not None:
         needed = contrast.seeds_needed(sesoi)
@@ -129,11 +129,11 @@ def _help(contrast: Contrast, one: Comparison) -> Iterator[str]:
                 sesoi, v_prompt=contrast.v_prompt, n_clusters=contrast.n_examples
             )
             yield (
-                f"No number of seeds suffices to find {interest} in 80 % of studies; it takes "
+                f"No number of seeds is enough to find {interest} in 80 % of studies; that takes "
                 f"at least {pairs} held-out pairs."
             )
         else:
-            yield (f"To find {interest} in 80 % of studies takes about {needed} seeds per arm.")
+            yield (f"Finding {interest} in 80 % of studies takes about {needed} seeds per arm.")
 
 
 def _failure_rate(records: StudyRecords, recipe: str) -> str:

@@ -39,12 +39,102 @@ def answer(
         named = " and ".join(METRICS[name].label for name in planned)
         sentences.append(
             f"That {' and '.join(late)} {'counts' if len(late) == 1 else 'count'}, or from what "
-            "effect on, was settled after the results had been seen"
+            "effect on, was decided after the results had been seen"
             f"{f'; the plan names {named}' if named else ''}."
         )
     if any(one.metric == "rougeL" for one in metrics):
         sentences.append(WEAK)
     return " ".join(sentences)
+
+
+def headline(decisions: Sequence[DecisionRow], treatments: Sequence[str]) -> str:
+    """Answer in at most 40 words: the verdict, its effects and what to do.
+
+    Args:
+        decisions: per treatment over all models, where there are several, then on each.
+        treatments: arms that are judged against the baseline.
+    """
+    over_all = [row for row in decisions if row.recipe == POOLED] or list(decisions)
+    if not over_all:
+        return f"No arm can be compared with {arm_name(BASELINE)} yet: finished runs are missing."
+    if len(treatments) == 1 and len(over_all) == 1:
+        return _one_headline(over_all[0])
+    return _several_headlines(over_all)
+
+
+def _one_headline(row: DecisionRow) -> str:
+    """Say what one decision is and what to do, without intervals and settings."""
+    treatment, baseline = arm_name(row.treatment), arm_name(row.baseline)
+    where = f"over {row.n_models} models" if row.n_models > 1 else f"on {row.recipe}"
+    if row.outcome == NOT_TESTED:
+        todo = "train two seeds or more" if min(row.n_seeds) < 2 else "the reason is given below"
+        return f"{treatment} and {baseline} are not tested {where}: {todo}."
+    leads: dict[str, str] = {
+        Outcome.BETTER: "Better",
+        Outcome.WORSE: "Worse",
+        Outcome.TRADE_OFF: "Mixed",
+        Outcome.EQUIVALENT: "Equal within the margins",
+        Outcome.INCONCLUSIVE: "No difference shown",
+        Outcome.DEPENDS: "Depends on the model",
+    }
+    converged = "when it converges, " if sum(row.n_diverged) else ""
+    clauses = (" but " if _turns(row) else " and ").join(_brief(one) for one in row.metrics)
+    lead = f"{leads[row.outcome]}: {converged}{where} {treatment} {clauses}"
+    return f"{lead}; {_what_to_do(row)}."
+
+
+def _brief(one: CoPrimaryRow) -> str:
+    """Say in a few words what one metric shows, with its effect."""
+    metric = METRICS[one.metric]
+    effect = in_unit(signed(one.estimate, metric.digits), metric)
+    state = "untested" if one.low is None else _state(one)
+    if one.metric in ANSWERS:
+        shown, not_shown, alike = "its answers are", "its answers are not shown to be", "as good"
+    elif one.metric == "nll":
+        shown, not_shown = "expects chosen answers", "is not shown to expect chosen answers"
+        alike = "as well"
+    else:
+        shown, not_shown = "ranks given pairs", "is not shown to rank given pairs"
+        alike = "as well"
+    degree = state if state in ("better", "worse") else alike
+    verb = not_shown if state in ("open", "untested") else shown
+    within = f" within {one.sesoi:g}" if state in ("equivalent", "not inferior") else ""
+    return f"{verb} {degree}{within} ({effect} {metric.label})"
+
+
+def _what_to_do(row: DecisionRow) -> str:
+    treatment, baseline = arm_name(row.treatment), arm_name(row.baseline)
+    ratio = row.costs.get("train_s", 1.0)
+    if row.outcome == Outcome.TRADE_OFF:
+        good = [one for one in row.metrics if one.better]
+        if not good:
+            return f"stay with {baseline}"
+        matters = "ranking" if any(one.metric in ANSWERS for one in good) else "answers"
+        return f"if {matters} matter{'s' * (matters == 'ranking')}, stay with {baseline}"
+    if row.outcome == Outcome.BETTER:
+        dearer = f" if {number(ratio, 2)} times the training time is acceptable"
+        return f"use {treatment}{dearer * (ratio > 1)}"
+    if row.outcome == Outcome.EQUIVALENT:
+        return f"take the cheaper, {baseline if ratio > 1 else treatment}"
+    if row.outcome == Outcome.DEPENDS:
+        return "go by the model nearest to yours"
+    return f"stay with {baseline}"
+
+
+def _several_headlines(rows: Sequence[DecisionRow]) -> str:
+    """Name every outcome with its arms, or models, and what to do."""
+    several_arms = len({row.treatment for row in rows}) > 1
+    by_outcome: dict[str, list[str]] = {}
+    for row in rows:
+        name = arm_name(row.treatment) if several_arms else row.recipe
+        names = by_outcome.setdefault(row.outcome, [])
+        if name not in names:
+            names.append(name)
+    listed = "; ".join(f"{outcome}: {', '.join(names)}" for outcome, names in by_outcome.items())
+    better = [row for row in rows if row.outcome == Outcome.BETTER]
+    todo = "take one that is better" if better else f"stay with {arm_name(BASELINE)}"
+    who = "" if several_arms else f"{arm_name(rows[0].treatment)} "
+    return f"{who or 'Arms '}compared with {arm_name(BASELINE)}: {listed}; {todo}."
 
 
 def _answer(decisions: Sequence[DecisionRow], arms: Sequence[ArmRow], treatment: str) -> str:
@@ -110,7 +200,7 @@ def _clause(one: CoPrimaryRow, *, tested: bool) -> str:
             "equivalent": f"its own answers are as good within ±{margin}",
             "not inferior": f"its own answers lose less than {margin}",
             "open": "its own answers are not shown to be as good",
-            "untested": "what its own answers show is untested",
+            "untested": "its own answers are not tested",
         }[state]
         return f"{words} {numbers}"
     what = "ranks given pairs" if one.metric != "nll" else "expects chosen answers"
@@ -121,7 +211,7 @@ def _clause(one: CoPrimaryRow, *, tested: bool) -> str:
         "not inferior": f"{what} at most {margin} worse",
         "open": f"is not shown to {what.replace('ranks', 'rank').replace('expects', 'expect')} "
         "as well",
-        "untested": f"{what} by an untested difference",
+        "untested": f"{what} with a difference that is not tested",
     }[state]
     return f"{words} {numbers}"
 
@@ -165,7 +255,7 @@ def _consequence(row: DecisionRow) -> str:
         Outcome.WORSE: f"Stay with {baseline}.",
         Outcome.EQUIVALENT: f"Take the cheaper one, {baseline if dearer else treatment}.",
         Outcome.INCONCLUSIVE: f"There is no reason here to leave {baseline}.",
-        Outcome.DEPENDS: f"{_models_differ(row)} Go by the model that is nearest to yours.",
+        Outcome.DEPENDS: f"{_models_differ(row)} Go by the model nearest to yours.",
     }
     return follows.get(row.outcome, "")
 
@@ -183,12 +273,18 @@ def _models_differ(row: DecisionRow) -> str:
 
 
 def _on_one(row: DecisionRow, arms: Sequence[ArmRow]) -> str:
-    """Say in a few words what one model shows."""
+    """Say in a few words what one model shows; its settings are in the table."""
     effects = ", ".join(
         f"{METRICS[one.metric].label} {signed(one.estimate, METRICS[one.metric].digits)}"
         for one in row.metrics
     )
-    return f"On {row.recipe}: {row.outcome} ({effects}), with {_settings(row, arms)}."
+    untuned = [
+        arm_name(arm.arm)
+        for arm in arms
+        if arm.recipe == row.recipe and arm.arm in (row.baseline, row.treatment) and not arm.tuned
+    ]
+    warning = f", with {' and '.join(untuned)} untuned" if untuned else ""
+    return f"On {row.recipe}: {row.outcome} ({effects}){warning}."
 
 
 def _settings(row: DecisionRow, arms: Sequence[ArmRow]) -> str:

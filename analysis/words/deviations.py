@@ -10,7 +10,7 @@ def deviations(records: StudyRecords) -> tuple[str, ...]:
     objectives = {search.best["objective"] for search in records.searches if search.best}
     sentences = [
         *(
-            ["Learning rate and settings are tuned for SFT too; the sources tune one arm or none."]
+            ["SFT's learning rate is tuned too; the sources tune one arm or none."]
             if any(search.best and search.arm == BASELINE for search in records.searches)
             else []
         ),
@@ -30,7 +30,7 @@ def deviations(records: StudyRecords) -> tuple[str, ...]:
             "The loss is normalised over all tokens of an update, so it does not change with the "
             "size of micro-batches; TRL's ORPO takes the mean of their means."
         ),
-        "Dropout is the same in every arm; TRL's ORPO sets all of it to zero.",
+        "Dropout is the same in every arm; TRL's ORPO sets it to zero everywhere.",
         (
             "ROUGE compares the answer alone with the chosen answer, over all prompts that were "
             "answered, decoded greedily with the chat template; the article on Llama-3.2-1B scores "
@@ -50,8 +50,8 @@ def deviations(records: StudyRecords) -> tuple[str, ...]:
     over = {recipe["training"]["nll_over"] for recipe in recipes}
     if "response" in over:
         sentences.append(
-            "The NLL covers the answer alone, in every arm; TRL and the paper's code cover the "
-            "prompt too in ORPO."
+            "The NLL covers only the answer, in every arm; in ORPO, TRL and the paper's code also "
+            "cover the prompt."
         )
     if "prompt_and_response" in over:
         sentences.append(

@@ -29,8 +29,8 @@ def displacement(found: Sequence[Comparison]) -> tuple[str, ...]:
             sentences.append(
                 f"Flag, {recipe}: {arm_name(arm)} makes chosen answers less likely than the base "
                 f"model does, {_effect(chosen)}, while its margin grows, {_effect(margin)}: it "
-                "ranks by making rejected answers less likely still, and what it writes itself "
-                "may be neither."
+                "ranks by making rejected answers even less likely, and what it generates may "
+                "resemble neither."
             )
     return tuple(sentences)
 

@@ -35,7 +35,7 @@ def history(records: StudyRecords, judged: Judged) -> tuple[str, ...]:
     if judged.instead_of:
         sentences.append(
             f"No run is scored in {METRICS[judged.instead_of].label}, on which the plan rests; "
-            "the verdict does without it or takes the next metric of answers."
+            "the verdict leaves it out or uses the next metric of answers."
         )
     return tuple(sentences)
 
@@ -45,7 +45,7 @@ def _changes(past: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     if added := sorted(set(now["seeds"]) - set(past["seeds"])):
         yield f"seeds {', '.join(map(str, added))} were added"
     if past["paired"] != now["paired"]:
-        yield f"runs came to be compared {'by seed' if now['paired'] else 'unpaired'}"
+        yield f"the comparison changed to {'paired by seed' if now['paired'] else 'unpaired'}"
     metrics = [
         tuple(plan.get("primary_metrics") or [plan.get("primary_metric", "")])
         for plan in (past, now)

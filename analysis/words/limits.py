@@ -50,7 +50,7 @@ def cannot_conclude(
     if any(model.startswith("toy:") for model in models):
         sentences.append(
             "Large models and natural language: the embedded study is a toy language on models "
-            "of under a million parameters; it shows that the method works, not how much."
+            "of under a million parameters; it shows that the method works, not by how much."
         )
     sentences += [
         (
@@ -64,8 +64,8 @@ def cannot_conclude(
         ),
         *_small_effects(arms, contrasts),
         (
-            "Differences from the base model, as claims: they are shown with intervals that are "
-            "not corrected for their number."
+            "Differences from the base model, as claims: their intervals are not corrected for "
+            "multiple comparisons."
         ),
         (
             "What people prefer: scores compare with the chosen answers of the data; nobody judged "
@@ -81,7 +81,7 @@ def cannot_conclude(
     sentences += [
         f"What diverged runs would have scored: {arm.n_diverged} of {arm.n_diverged + arm.n_seeds} "
         f"{arm_name(arm.arm)} runs on {arm.recipe} diverged and have no score, so a comparison "
-        "decides only what holds for the worst that they could have scored."
+        "concludes only what would hold had they scored as badly as possible."
         for arm in arms
         if arm.n_diverged
     ]
@@ -105,13 +105,13 @@ def search_remarks(records: StudyRecords, rows: Sequence[SearchRow]) -> tuple[st
         elif trials:
             n = len(next(iter(trials.values())))
             sentences.append(
-                f"{recipe}: every searched arm had as many finished trials, {n}, pruned ones "
-                "included."
+                f"{recipe}: every searched arm had the same number of finished trials, {n}, "
+                "including pruned ones."
             )
     sentences += [
         f"{row.recipe}: the best {setting_name(name)} of {arm_name(row.arm)}, "
-        f"{setting(row.settings[name])}, lies at the edge of its range, so a better one may lie "
-        "outside."
+        f"{setting(row.settings[name])}, is at the edge of its range, so a better one may lie "
+        "outside it."
         for row in rows
         for name in row.at_edge
     ]
@@ -136,7 +136,12 @@ def _divergence(run: RunRecord) -> str:
 def _small_effects(arms: Sequence[ArmRow], contrasts: Sequence[ContrastRow]) -> list[str]:
     n = min((arm.n_seeds for arm in arms if arm.arm != UNTRAINED), default=0)
     if n < 2:
-        return ["Any difference at all where an arm has one run: nothing tells it from luck."]
+        return [
+            (
+                "Any difference at all where an arm has one run: it cannot be distinguished from "
+                "seed noise."
+            )
+        ]
     sentences = []
     for row in contrasts:
         if row.family == "primary" and row.detectable is not None:

@@ -32,28 +32,28 @@ FIXED: Final = {
     "weights": f"{UNTESTED} n: one run per trial, all with the same seed; no repetitions.",
     "early": (
         "Spearman's rank correlation with its 95 % interval (Fisher's z, standard error of Bonett "
-        "and Wright). No null hypothesis is tested and nothing is corrected: intervals hold one "
-        "by one. n: the complete trials; pruned ones have no end and are left out. With n trials "
-        "the interval excludes zero from about |ρ| = 2/√(n − 1) on."
+        "and Wright). No null hypothesis is tested and nothing is corrected: intervals are "
+        "pointwise. n: the complete trials; pruned ones have no final value and are left out. "
+        "With n trials the interval excludes zero once |ρ| exceeds about 2/√(n − 1)."
     ),
     "rouge": (
         f"{UNTESTED} n: answers and seeds as counted. Differences in corrected ROUGE are tested "
         "in the section on tests."
     ),
     "claims": (
-        "The test stands below each prediction, its null hypothesis in words below this table, "
+        "The test is given below each prediction, its null hypothesis in words below this table, "
         "and n and the smallest effect that 80 % of such studies would find in its row. "
         "Corrections: Holm's over every distinct prediction, in brackets; intervals are not "
         "corrected."
     ),
     "claims-models": (
         "The tests and null hypotheses are those of the table over all models, on one model "
-        "each; n, Holm's correction and detectable effects stand in the rows. A single model is "
-        "judged behind the gate of all of them."
+        "each; n, Holm's correction and detectable effects are in the rows. A single model "
+        "is tested only if the pooled test rejects."
     ),
     "cost": f"{UNTESTED} n: means over the seeds of each arm that did not diverge.",
     "bench": (
-        f"{UNTESTED} n: medians over the batches and repetitions that stand beside the "
+        f"{UNTESTED} n: medians over the batches and repetitions given with the "
         "measurements; one machine, both sides in turn."
     ),
     "calibration": (
@@ -94,7 +94,7 @@ def _arms(records: StudyRecords, recipe: str) -> str:
     answers = 0 if run is None else len(run.generations)
     return (
         f"{UNTESTED} n: the seeds in the table, {pairs} held-out pairs, answers to {answers} "
-        "of their prompts. Whether arms differ, and what could have been detected, stands in the "
+        "of their prompts. Whether arms differ, and what could have been detected, is in the "
         "section on tests."
     )
 
@@ -102,9 +102,9 @@ def _arms(records: StudyRecords, recipe: str) -> str:
 def _tests(rows: Sequence[ContrastRow]) -> str:
     tested = [row for row in rows if row.low is not None]
     if not tested:
-        return "No test could run; the reason stands above the rows."
+        return "No test could run; the reason is given above the rows."
     return (
-        "The test and its null hypothesis in words stand above their rows. "
+        "The test and its null hypothesis are given in words above the rows. "
         f"n: {_sizes(tested)}. {_corrections(rows)} {_detectable(tested)}"
     )
 
@@ -139,12 +139,12 @@ def _sizes(rows: Sequence[ContrastRow]) -> str:
 def _corrections(rows: Sequence[ContrastRow]) -> str:
     sizes = {row.family: row.family_size for row in rows if row.family and row.family_size}
     if not sizes:
-        return "Corrections: none, since there are intervals alone."
+        return "Corrections: none, since there are only intervals."
     parts = []
     if "primary" in sizes:
         parts.append(
             "of the co-primary metrics by half the level for each of two, Holm over arms and "
-            "closed testing behind all models"
+            "closed testing after the pooled test"
         )
     if "secondary" in sizes:
         parts.append(f"of {sizes['secondary']} secondary tests by Holm")
@@ -160,5 +160,5 @@ def _detectable(rows: Sequence[ContrastRow]) -> str:
     size = in_unit(f"{row.detectable:.{metric.digits}f}", metric)
     return (
         f"Smallest detectable effect, at 5 % and 80 % power before correction: {size} in "
-        f"{metric.label}; the others in their rows."
+        f"{metric.label}; for the others, see their rows."
     )

@@ -24,12 +24,12 @@ SHARED = ("model", "adapter", "data", "training", "evaluation")
 """Sections of a recipe in which commands that share a folder must agree."""
 
 
-Part = tuple[Recipe, str, int | None]
+Activity = tuple[Recipe, str, int | None]
 """A recipe, an arm and, in a comparison, a seed."""
 
 
 @contextmanager
-def present(runs: Path, command: str, parts: Sequence[Part]) -> Iterator[None]:
+def present(runs: Path, command: str, parts: Sequence[Activity]) -> Iterator[None]:
     """Show other processes what this one will make, while the block runs.
 
     Args:

@@ -51,6 +51,7 @@ def hostile_findings(findings: Findings) -> Findings:
     )
     return dataclasses.replace(
         findings,
+        headline=HOSTILE,
         answer=HOSTILE,
         samples=samples,
         failed_runs=(HOSTILE, word),

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import pytest
 
-from paper.readme import BEGIN, BENCH_BEGIN, END, bench_block, block, headlines, renew
+from paper.readme import BEGIN, BENCH_BEGIN, END, FIGURE, bench_block, block, headlines, renew
 
 
 def test_the_readme_shows_the_published_records(root: Path) -> None:
@@ -41,7 +41,15 @@ def test_the_block_names_every_arm_with_its_settings(findings) -> None:
             )
         ]
         assert f"| {row.n_seeds} |" in line
-    assert findings.answer.split(";")[0][:20] in text
+    assert text.startswith(f"**{findings.headline}**\n")
+    assert findings.answer[:20] in text
+
+
+def test_the_figure_of_the_readme_is_small_and_shown(root: Path) -> None:
+    figure = root / FIGURE
+
+    assert f"]({FIGURE.as_posix()})" in (root / "README.md").read_text(encoding="utf-8")
+    assert 1_000 < figure.stat().st_size < 60_000
 
 
 def test_each_block_is_replaced_by_itself() -> None:

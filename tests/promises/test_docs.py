@@ -1,9 +1,6 @@
 """What the documents promise: every command has help and stands in the README."""
 
 import re
-import subprocess
-import sys
-import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,17 +53,6 @@ def test_every_session_of_nox_in_the_readme_exists(root: Path) -> None:
 
     assert named
     assert named <= defined
-
-
-def test_help_answers_at_once() -> None:
-    def seconds() -> float:
-        start = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "study.cli.commands", "--help"], check=True, capture_output=True
-        )
-        return time.perf_counter() - start
-
-    assert min(seconds() for _ in range(5)) < 0.5
 
 
 def test_every_direct_dependency_is_pinned(root: Path) -> None:

@@ -10,7 +10,7 @@ from analysis.judge.comparisons import comparisons, is_paired, pooled_comparison
 from analysis.judge.judged import judged_by
 from analysis.records.load import load_study
 from analysis.statistics import against_baseline
-from analysis.words.answer import answer
+from analysis.words.answer import answer, headline
 from analysis.words.history import history
 from study.arms import ARMS, Arm
 
@@ -113,18 +113,62 @@ def decided(records):
 
 
 @pytest.mark.parametrize(
-    ("outcome", "flags", "start", "end"),
+    ("outcome", "flags", "start", "end", "todo"),
     [
-        ("better", ("better", "not_inferior"), "ORPO is better than SFT on average", "for ORPO."),
-        ("worse", ("worse", "worse"), "ORPO is worse than SFT on average", "Stay with SFT."),
-        ("trade-off", ("better", ""), "Mixed: on average", "no reason here to leave SFT."),
-        ("trade-off", ("worse", "better"), "Mixed: on average", "If ranking matters, there"),
-        ("equivalent", ("equivalent",) * 2, "ORPO equals SFT on average", "cheaper one, ORPO."),
-        ("inconclusive", ("", ""), "No difference between ORPO and SFT is shown", "leave SFT."),
-        ("depends on the model", ("better", ""), "It depends on the model: on", "to yours."),
+        (
+            "better",
+            ("better", "not_inferior"),
+            "ORPO is better than SFT on average",
+            "for ORPO.",
+            "; use ORPO.",
+        ),
+        (
+            "worse",
+            ("worse", "worse"),
+            "ORPO is worse than SFT on average",
+            "Stay with SFT.",
+            "; stay with SFT.",
+        ),
+        (
+            "trade-off",
+            ("better", ""),
+            "Mixed: on average",
+            "no reason here to leave SFT.",
+            "; if answers matter, stay with SFT.",
+        ),
+        (
+            "trade-off",
+            ("worse", "better"),
+            "Mixed: on average",
+            "If ranking matters, there",
+            "; if ranking matters, stay with SFT.",
+        ),
+        (
+            "equivalent",
+            ("equivalent",) * 2,
+            "ORPO equals SFT on average",
+            "cheaper one, ORPO.",
+            "; take the cheaper, ORPO.",
+        ),
+        (
+            "inconclusive",
+            ("", ""),
+            "No difference between ORPO and SFT is shown",
+            "leave SFT.",
+            "; stay with SFT.",
+        ),
+        (
+            "depends on the model",
+            ("better", ""),
+            "It depends on the model: on",
+            "to yours.",
+            "; go by the model nearest to yours.",
+        ),
     ],
 )
-def test_every_outcome_has_a_sentence_and_says_what_follows(decided, outcome, flags, start, end):
+def test_every_outcome_has_a_sentence_and_says_what_follows(
+    decided, outcome, flags, start, end, todo
+):
     none = dict.fromkeys(("better", "worse", "not_inferior", "equivalent"), False)
     metrics = tuple(
         dataclasses.replace(one, **(none | ({flag: True} if flag else {})))
@@ -132,9 +176,13 @@ def test_every_outcome_has_a_sentence_and_says_what_follows(decided, outcome, fl
     )
     row = dataclasses.replace(decided[0], outcome=outcome, metrics=metrics)
     said = answer([row], [], ["orpo"])
+    short = headline([row], ["orpo"])
 
     assert said.startswith(start)
     assert end in said
+    assert short.endswith(todo)
+    assert "over 2 models ORPO" in short
+    assert len(short.split()) <= 40
 
 
 def test_models_that_share_seeds_have_a_wider_interval_than_independent_ones(records):
@@ -194,6 +242,8 @@ def test_three_arms_are_judged_by_the_procedure_for_several(three_arms):
     assert ranking.kept == ("orpo",)
     assert len(ranking.pairs) == 3
     assert found.answer.count("Coming") > 1
+    assert "Coming" in found.headline
+    assert len(found.headline.split()) <= 40
 
 
 def test_two_arms_have_no_best_set(records):

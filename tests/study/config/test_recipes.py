@@ -62,12 +62,3 @@ def test_published_settings_leave_most_trials_to_the_search(name: str) -> None:
 
     assert {p.arm for p in tried} == {"sft", "orpo"}
     assert len([p for p in tried if p.arm == "orpo"]) <= search.trials / 3
-
-
-@pytest.mark.parametrize("pair", [FULL_SIZE, TINY])
-def test_recipes_of_one_size_differ_only_in_their_model(pair: tuple[str, str]) -> None:
-    one, other = map(load_recipe, pair)
-
-    assert one.model != other.model
-    for part in ("adapter", "data", "training", "evaluation", "search", "arms"):
-        assert getattr(one, part) == getattr(other, part), part
