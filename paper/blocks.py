@@ -3,16 +3,13 @@
 A skin has one macro for each kind of block.
 """
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Literal
 
 from analysis.findings import FigureFile
 from paper.cells import Table
 from paper.forest import Forest
-
-_SENTENCE: Final = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,16 +203,6 @@ class Document:
     """What a reader sees at once below the answer."""
     sections: tuple[Section, ...]
     appendix: Section
-
-    @property
-    def lead(self) -> str:
-        """The first sentence of the answer."""
-        return _SENTENCE.split(self.answer, maxsplit=1)[0]
-
-    @property
-    def rest(self) -> str:
-        """The other sentences of the answer."""
-        return "".join(_SENTENCE.split(self.answer, maxsplit=1)[1:])
 
     @property
     def printed_appendix(self) -> tuple[Block, ...]:
