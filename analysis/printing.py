@@ -24,6 +24,11 @@ def signed(value: float | None, digits: int) -> str:
     return f"+{text}" if value is not None and round(value, digits) > 0 else text
 
 
+def plain(value: float | None) -> str:
+    """Print a chosen number as short as it is, ``0.02`` or ``1``."""
+    return MISSING if value is None else f"{value:g}"
+
+
 def percent(value: float | None) -> str:
     """Print a share as ``64 %``."""
     return MISSING if value is None else f"{number(100 * value, 0)}\N{NO-BREAK SPACE}%"
@@ -148,6 +153,11 @@ def quantity(value: float, unit: str) -> str:
         return memory(value)
     digits = max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0
     return f"{value:,.{digits}f}\N{NO-BREAK SPACE}{unit}"
+
+
+def parameters(n: int) -> str:
+    """Print the size of a model, ``1.2B`` or ``0.58M``."""
+    return f"{n / 1e9:.1f}B" if n >= 1e9 else f"{n / 1e6:.2g}M"
 
 
 def times(ratio: float) -> str:

@@ -3,7 +3,15 @@
 from collections.abc import Iterator
 
 from analysis.findings import ContrastRow, CoPrimaryRow, DecisionRow, Findings
-from analysis.printing import arm_name, count, is_trained, number, setting_name, settings
+from analysis.printing import (
+    arm_name,
+    count,
+    is_trained,
+    number,
+    plain,
+    setting_name,
+    settings,
+)
 from paper.blocks import Block, Bullets, Facts, ForestBlock, TableBlock
 from paper.forest import forest
 from paper.tables import decisions
@@ -96,7 +104,7 @@ def _choices(findings: Findings, found: DecisionRow) -> Iterator[tuple[str, str]
             yield (
                 f"What would change the verdict in {label}",
                 f"a study like this finds a difference of {number(row.detectable, digits)} four "
-                f"times in five; the smallest of interest is {one.sesoi:g}, "
+                f"times in five; the smallest of interest is {plain(one.sesoi)}, "
                 + ("so more seeds or pairs would hardly." if enough else "so more seeds or pairs."),
             )
 
@@ -109,8 +117,8 @@ def _why(one: CoPrimaryRow, treatment: str) -> str:
     if one.equivalent:
         return f"{treatment} is equivalent, and has to earn its cost"
     if one.not_inferior:
-        return f"{treatment} is not worse by {one.sesoi:g}, and not shown to be better"
-    return f"a loss of {one.sesoi:g} or more by {treatment} is not excluded"
+        return f"{treatment} is not worse by {plain(one.sesoi)}, and not shown to be better"
+    return f"a loss of {plain(one.sesoi)} or more by {treatment} is not excluded"
 
 
 def _tested(findings: Findings, found: DecisionRow, one: CoPrimaryRow) -> ContrastRow | None:

@@ -34,10 +34,6 @@ class Arm:
     """See ``study.losses``; None trains nothing."""
     reads: Literal["chosen", "pair"] = "chosen"
     """Whether the loss reads the rejected answers as well."""
-    starts_from: str | None = None
-    """Arm whose run of the same seed it continues; None starts from the base."""
-    needs_reference: bool = False
-    """Whether the loss reads log-probabilities of the start."""
     tuned_as: str | None = None
     """Arm whose search freezes its settings too; None has a search of its own."""
     budget: Literal["updates", "tokens"] = "updates"

@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FormatStrFormatter, LogLocator
 
 from analysis.figures.style import NEUTRAL, columns_of, grid, legend
+from analysis.printing import count
 from analysis.rows import FigureFile
 from analysis.tables.bench import Report, as_measured
 
@@ -86,7 +87,7 @@ def draw_growth(panels: Sequence[GrowthPanel]) -> Figure:
             axis.plot(xs, ys, color=colour, marker=marker, markersize=4.5, lw=1.6)
         axis.set(xscale="log", yscale="log", xlabel=panel.x_label, ylabel=panel.y_label)
         ticks = sorted({x for points in panel.lines.values() for x, _ in points})
-        axis.set_xticks(ticks, [f"{x:,.0f}" for x in ticks], rotation=35, ha="right", fontsize=7.5)
+        axis.set_xticks(ticks, [count(x) for x in ticks], rotation=35, ha="right", fontsize=7.5)
         axis.minorticks_off()
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.yaxis.set_major_formatter(

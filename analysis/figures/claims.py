@@ -9,7 +9,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from analysis.figures.style import LABEL_WIDTH, Point, colour_of, columns_of, grid
-from analysis.printing import setting
+from analysis.printing import (
+    plain,
+    setting,
+)
 from analysis.records.load import scores_of
 from analysis.records.metrics import METRICS
 from analysis.records.study import StudyRecords
@@ -86,7 +89,7 @@ def draw_betas(panels: Sequence[BetaPanel]) -> Figure:
         axis.plot(*columns_of(panel.points), "o", color=colour_of(SETTINGS_OF), ms=4.5, alpha=0.6)
         axis.set_xscale("log")
         betas = [beta for beta, _ in panel.means]
-        axis.set_xticks(betas, [f"{beta:g}" for beta in betas])
+        axis.set_xticks(betas, [plain(beta) for beta in betas])
         axis.minorticks_off()
         axis.set(
             title=f"{panel.recipe}, learning rate {setting(panel.learning_rate)}",

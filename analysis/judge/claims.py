@@ -16,7 +16,11 @@ from analysis.judge.comparisons import POOLED
 from analysis.judge.contrasts import LEVEL
 from analysis.judge.evidence import Evidence, PlannedPart
 from analysis.judged_rows import ClaimPart, ClaimRow
-from analysis.printing import percent
+from analysis.printing import (
+    parameters,
+    percent,
+    plain,
+)
 from analysis.records.metrics import METRICS
 from analysis.records.study import StudyRecords
 from analysis.statistics.verdicts import ClaimVerdict, claim_verdict
@@ -212,14 +216,14 @@ def _judged(part: PlannedPart, tested: Corrected, sesoi: float | None) -> tuple[
     )
     if tested.p_adjusted is None or tested.p_adjusted > LEVEL:
         if within:
-            return ClaimVerdict.INCONCLUSIVE, f"any difference is below {sesoi:g}"
+            return ClaimVerdict.INCONCLUSIVE, f"any difference is below {plain(sesoi)}"
         corrected = "not after correction for the family" if contrast.p_value <= LEVEL else ""
         return ClaimVerdict.INCONCLUSIVE, corrected
     if not tested.is_open:
         return ClaimVerdict.INCONCLUSIVE, "not shown over all models"
     as_claimed = (contrast.estimate > 0) == (part["direction"] == "higher")
     found = ClaimVerdict.REPRODUCED if as_claimed else ClaimVerdict.CONTRADICTED
-    return found, f"below the smallest effect of interest, {sesoi:g}" if within else ""
+    return found, f"below the smallest effect of interest, {plain(sesoi)}" if within else ""
 
 
 def _remark(claim: Mapping[str, Any], parts: Sequence[ClaimPart]) -> str:
@@ -243,13 +247,9 @@ def _here(records: StudyRecords, place: str) -> str:
     """Say on what size of model and on which data a claim is judged here."""
     recipes = tuple(records.claims) if place == POOLED else (place,)
     first = [records.of(recipe)[0].record for recipe in recipes]
-    sizes = dict.fromkeys(_size(int(record["parameters"]["total"])) for record in first)
+    sizes = dict.fromkeys(parameters(int(record["parameters"]["total"])) for record in first)
     sources = dict.fromkeys(
         "a toy language" if record["data"]["source"] == "toy" else str(record["data"]["source"])
         for record in first
     )
     return f"{' and '.join(sizes)} parameters; {' and '.join(sources)}"
-
-
-def _size(n: int) -> str:
-    return f"{n / 1e9:.1f}B" if n >= 1e9 else f"{n / 1e6:.2g}M"

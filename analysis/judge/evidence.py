@@ -9,7 +9,11 @@ from scipy import stats as scipy_stats
 
 from analysis import statistics as stats
 from analysis.judge import contrasts
-from analysis.printing import arm_name, settings
+from analysis.printing import (
+    arm_name,
+    plain,
+    settings,
+)
 from analysis.records.load import scores_of
 from analysis.records.metrics import METRICS
 from analysis.records.published_rouge import as_published
@@ -113,12 +117,12 @@ def prediction(part: PlannedPart, plan: Mapping[str, Any]) -> str:
     than = "below" if part["direction"] == "lower" else "above"
     early = plan["early"]
     if part["kind"] == "curve":
-        share = early["share_of_updates"]
-        return f"share of the change in {label} after {share:g} of the updates, {than} {share:g}"
+        share = plain(early["share_of_updates"])
+        return f"share of the change in {label} after {share} of the updates, {than} {share}"
     if part["kind"] == "rank":
         return (
-            f"rank correlation over trials of {label} after {early['share_of_updates']:g} of the "
-            f"updates with the final one, {than} {early['rank_correlation']:g}"
+            f"rank correlation over trials of {label} after {plain(early['share_of_updates'])} of "
+            f"the updates with the final one, {than} {plain(early['rank_correlation'])}"
         )
     scored = ", scored as published" if part["kind"] == "as_published" else ""
     return f"{label}{scored}: {_comparison(part, plan)}"

@@ -106,7 +106,8 @@ def _gpu(part: Report) -> Iterator[BenchRow]:
         for how, reference, theirs in GPU:
             yield _faster(
                 f"step on a GPU, {case}",
-                f"{reference} (ours: {ways[how]['ceiling_share']:.0%} of the device's products)",
+                f"{reference} (ours: {percent(ways[how]['ceiling_share'])} of the device's "
+                "products)",
                 ways[how]["pairs_per_s"],
                 ways[theirs]["pairs_per_s"],
             )

@@ -4,7 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from analysis.printing import arm_name, number, percent, setting_name
+from analysis.printing import (
+    arm_name,
+    count,
+    number,
+    percent,
+    plain,
+    setting_name,
+)
 from analysis.printing import settings as settings_words
 from analysis.records.study import SearchRecord, StudyRecords
 from analysis.records.study import in_order as ordered
@@ -46,7 +53,7 @@ def budget_remarks(records: StudyRecords, rows: Sequence[TuningRow]) -> tuple[st
     for recipe in records.recipes:
         spent = [row for row in rows if row.recipe == recipe]
         parts = [
-            f"{arm_name(row.arm)} {row.updates:,} updates and {row.seconds:,.0f} s for "
+            f"{arm_name(row.arm)} {count(row.updates)} updates and {count(row.seconds)} s for "
             f"{row.n_hyperparameters} hyperparameter{'s' if row.n_hyperparameters > 1 else ''}"
             for row in spent
         ]
@@ -193,14 +200,15 @@ def _weights_in_words(row: TuningRow) -> str:
     trials = list(dict.fromkeys(weight.trial for weight in row.weights))
     if len(trials) == 1:
         return (
-            f"the same trial, {trials[0]}, wins under every weight from {row.weights[0].weight:g} "
-            f"to {row.weights[-1].weight:g}: the choice does not depend on the weight."
+            f"the same trial, {trials[0]}, wins under every weight from "
+            f"{plain(row.weights[0].weight)} to {plain(row.weights[-1].weight)}: "
+            "the choice does not depend on the weight."
         )
     first, last = row.weights[0], row.weights[-1]
     return (
         f"the winner depends on the weight: {len(trials)} trials win somewhere, with "
-        f"{settings_words(first.settings)} at weight {first.weight:g} and "
-        f"{settings_words(last.settings)} at weight {last.weight:g}."
+        f"{settings_words(first.settings)} at weight {plain(first.weight)} and "
+        f"{settings_words(last.settings)} at weight {plain(last.weight)}."
     )
 
 

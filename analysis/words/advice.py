@@ -7,7 +7,13 @@ from scipy import stats as scipy_stats
 from analysis import statistics as stats
 from analysis.judge.comparisons import POOLED, Comparison
 from analysis.judge.judged import Judged
-from analysis.printing import arm_name, in_unit, percent
+from analysis.printing import (
+    arm_name,
+    in_unit,
+    number,
+    percent,
+    plain,
+)
 from analysis.records.metrics import METRICS
 from analysis.records.study import StudyRecords
 from analysis.rows import ContrastRow
@@ -123,7 +129,7 @@ def _help(contrast: Contrast, one: Comparison) -> Iterator[str]:
     )
     if sesoi is not None:
         needed = contrast.seeds_needed(sesoi)
-        interest = f"{in_unit(f'{sesoi:g}', metric)}, the smallest effect of interest,"
+        interest = f"{in_unit(plain(sesoi), metric)}, the smallest effect of interest,"
         if needed is None:
             pairs = power.examples_needed(
                 sesoi, v_prompt=contrast.v_prompt, n_clusters=contrast.n_examples
@@ -148,7 +154,7 @@ def _failure_rate(records: StudyRecords, recipe: str) -> str:
         )
         table.append([failed, len(runs) - failed])
     tests = [
-        f"p = {float(scipy_stats.boschloo_exact([table[0], counts]).pvalue):.2f}"
+        f"p = {number(float(scipy_stats.boschloo_exact([table[0], counts]).pvalue), 2)}"
         for counts in table[1:]
     ]
     return (

@@ -6,7 +6,15 @@ from typing import Final
 from analysis.judge.comparisons import POOLED
 from analysis.judge.decisions import NOT_TESTED
 from analysis.judged_rows import CoPrimaryRow, DecisionRow
-from analysis.printing import arm_name, in_unit, number, p_value, settings, signed
+from analysis.printing import (
+    arm_name,
+    in_unit,
+    number,
+    p_value,
+    plain,
+    settings,
+    signed,
+)
 from analysis.records.metrics import METRICS
 from analysis.rows import ArmRow
 from analysis.statistics import Outcome
@@ -98,7 +106,7 @@ def _brief(one: CoPrimaryRow) -> str:
         alike = "as well"
     degree = state if state in ("better", "worse") else alike
     verb = not_shown if state in ("open", "untested") else shown
-    within = f" within {one.sesoi:g}" if state in ("equivalent", "not inferior") else ""
+    within = f" within {plain(one.sesoi)}" if state in ("equivalent", "not inferior") else ""
     return f"{verb} {degree}{within} ({effect} {metric.label})"
 
 
@@ -190,7 +198,7 @@ def _clause(one: CoPrimaryRow, *, tested: bool) -> str:
         bounds = f", 95 % interval {signed(one.low, metric.digits)} to " + signed(
             one.high, metric.digits
         )
-    margin = in_unit(f"{one.sesoi:g}", metric)
+    margin = in_unit(plain(one.sesoi), metric)
     numbers = f"({metric.label} {effect}{bounds})"
     state = _state(one) if tested and one.low is not None else "untested"
     if one.metric in ANSWERS:

@@ -5,7 +5,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from analysis.judge.judged import Judged
-from analysis.printing import arm_name, settings
+from analysis.printing import (
+    arm_name,
+    plain,
+    settings,
+)
 from analysis.records.metrics import METRICS
 from analysis.records.study import StudyRecords
 
@@ -28,8 +32,8 @@ def history(records: StudyRecords, judged: Judged) -> tuple[str, ...]:
             for event in plan.get("history", ())
         ]
     sentences += [
-        f"The plan lacks {METRICS[name].label} or its margin, {judged.sesoi[name]:g}: it became "
-        "a co-primary metric after the results had been seen."
+        f"The plan lacks {METRICS[name].label} or its margin, {plain(judged.sesoi[name])}: it "
+        "became a co-primary metric after the results had been seen."
         for name in judged.late
     ]
     if judged.instead_of:
@@ -67,4 +71,4 @@ def _changes(past: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _sizes(sesoi: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {size:g}" for name, size in sorted(sesoi.items())) or "none"
+    return ", ".join(f"{name} {plain(size)}" for name, size in sorted(sesoi.items())) or "none"

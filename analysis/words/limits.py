@@ -3,7 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.printing import arm_name, in_unit, setting, setting_name
+from analysis.printing import (
+    arm_name,
+    in_unit,
+    number,
+    setting,
+    setting_name,
+)
 from analysis.records.metrics import METRICS
 from analysis.records.study import RunRecord, StudyRecords
 from analysis.rows import ArmRow, ContrastRow, SearchRow
@@ -117,8 +123,8 @@ def search_remarks(records: StudyRecords, rows: Sequence[SearchRow]) -> tuple[st
     ]
     sentences += [
         f"{row.recipe}: the best trial of {arm_name(row.arm)} looked "
-        f"{abs(row.optimism):.3f} {'better' if row.optimism >= 0 else 'worse'} than the mean of "
-        f"its repetitions with fresh seeds."
+        f"{number(abs(row.optimism), 3)} {'better' if row.optimism >= 0 else 'worse'} than the "
+        "mean of its repetitions with fresh seeds."
         for row in rows
     ]
     return tuple(sentences)

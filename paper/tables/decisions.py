@@ -1,7 +1,16 @@
 """The table of decisions: every treatment against the baseline over both metrics."""
 
 from analysis.findings import CoPrimaryRow, DecisionRow, Findings
-from analysis.printing import MISSING, arm_name, interval, number, p_value, signed, with_unit
+from analysis.printing import (
+    MISSING,
+    arm_name,
+    interval,
+    number,
+    p_value,
+    plain,
+    signed,
+    with_unit,
+)
 from paper.cells import Cell, Column, Group, Heading, Row, Span, Table, cell, one_group, row, tone
 
 
@@ -70,7 +79,7 @@ def _effects(findings: Findings, found: DecisionRow) -> list[Row]:
     rows = []
     for place, one in enumerate(found.metrics):
         metric = findings.metrics[one.metric]
-        notes = [p_value(one.p_adjusted), f"margin ±{one.sesoi:g}"]
+        notes = [p_value(one.p_adjusted), f"margin ±{plain(one.sesoi)}"]
         rows.append(
             row(
                 cell(names[min(place, 1)], note=with_unit(metric.label, metric.unit)),
@@ -154,7 +163,7 @@ def _metric(findings: Findings, one: CoPrimaryRow | None) -> Cell:
     if one is None:
         return cell(MISSING)
     digits = findings.metrics[one.metric].digits
-    notes = [p_value(one.p_adjusted), f"±{one.sesoi:g}"]
+    notes = [p_value(one.p_adjusted), f"±{plain(one.sesoi)}"]
     if one.heterogeneity_p is not None:
         notes.append(f"models alike {p_value(one.heterogeneity_p)}")
     return cell(

@@ -48,21 +48,26 @@ def status(runs: Path, recipes: Sequence[str] = ()) -> list[Row]:
     return [
         row
         for name in names
-        for row in (*_searches(runs, name), *_compared(runs, name), *_claimed(runs, name))
+        for arms in [_trained_arms(runs, name)]
+        for row in (
+            *_searches(runs, name, arms),
+            *_compared(runs, name, arms),
+            *_claimed(runs, name),
+        )
     ]
 
 
-def _searches(runs: Path, recipe: str) -> list[Row]:
+def _searches(runs: Path, recipe: str, arms: Sequence[str]) -> list[Row]:
     rows = []
     queued = planned(runs, recipe, "search")
-    for arm in _trained_arms(runs, recipe):
+    for arm in arms:
         if arm in ARMS and ARMS[arm].tuned_as is not None:
             continue  # another arm's search finds its settings
         folder = search_folder(runs, recipe, arm)
         try:
-            faults = search_faults(folder)
+            faults, flaw = search_faults(folder), "damaged"
         except UnreadableError as error:
-            faults = [str(error)]
+            faults, flaw = [str(error)], "unreadable"
         n_trials = 0 if faults else len(list(read_jsonl(folder / TRIALS)))
         workers = leases(folder, WORKER)
         rows.append(
@@ -71,7 +76,13 @@ def _searches(runs: Path, recipe: str) -> list[Row]:
                 "part": "search",
                 "arm": arm,
                 "seed": None,
-                "state": _search_state(folder, n_trials, workers, queued=(arm, None) in queued),
+                "state": _search_state(
+                    folder,
+                    n_trials,
+                    workers,
+                    flaw=flaw if faults else "",
+                    queued=(arm, None) in queued,
+                ),
                 "detail": faults[0] if faults else _search_detail(n_trials, workers),
             }
         )
@@ -89,14 +100,13 @@ def _trained_arms(runs: Path, recipe: str) -> list[str]:
     return arms_in_order({*arms, *searched_arms(runs, recipe)} - {UNTRAINED})
 
 
-def _search_state(folder: Path, n_trials: int, workers: Sequence[Lease], *, queued: bool) -> str:
+def _search_state(
+    folder: Path, n_trials: int, workers: Sequence[Lease], *, flaw: str, queued: bool
+) -> str:
     if any(worker.held for worker in workers):
         return "running"
-    try:
-        if search_faults(folder):
-            return "damaged"
-    except UnreadableError:
-        return "unreadable"
+    if flaw:
+        return flaw
     if queued:
         return "queued"
     best = read_as(folder / BEST, Best)
@@ -117,14 +127,14 @@ def _search_detail(n_trials: int, workers: Sequence[Lease]) -> str:
     return ", ".join(parts)
 
 
-def _compared(runs: Path, recipe: str) -> list[Row]:
+def _compared(runs: Path, recipe: str, trained: Sequence[str]) -> list[Row]:
     found = {(arm, seed): folder for arm, seed, folder in compare_folders(runs, recipe)}
     queued = planned(runs, recipe, "compare")
     known = {*found, *queued}
     seeds: list[int | None] = [
         *sorted({s for arm, s in known if arm != UNTRAINED and s is not None})
     ]
-    arms = arms_in_order({*_trained_arms(runs, recipe), *(arm for arm, _ in known)} - {UNTRAINED})
+    arms = arms_in_order({*trained, *(arm for arm, _ in known)} - {UNTRAINED})
     wanted = [(UNTRAINED, 0), *((arm, seed) for arm in arms for seed in seeds or [None])]
     return [
         {

@@ -1,14 +1,10 @@
 """Synthetic studies on disk: whole ones to read, a small one to damage."""
 
 import shutil
-import sys
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import made_records
+import pytest
 
 
 @pytest.fixture(scope="session")

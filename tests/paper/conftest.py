@@ -2,19 +2,18 @@
 
 import dataclasses
 import json
-import sys
+import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import made_records
 import pytest
 
 from analysis.findings import FigureFile, Findings, Sample, build_findings
 from analysis.records.load import load_study
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-import made_records
 
 DIVERGED = (("tiny-smollm2", "orpo", 3),)
 HOSTILE = (
@@ -24,6 +23,26 @@ HOSTILE = (
     "zero\u200bwidth\ufeff bell\x07 nul\x00 esc\x1b[31m c1\x85 lone\ud800 private\ue000 "
     "--- '' ,, `` ?` [x] * \"quoted\" ||\n\n  indented\ttab\n[line]\r\nend"
 )
+
+
+@pytest.fixture
+def title_of(tmp_path: Path) -> Callable[[Path], str]:
+    """Open a page in Chromium, let its scripts run, and return the title that they set."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+
+    def opened(page: Path) -> str:
+        shown = subprocess.run(
+            [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
+             "--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}",
+             page.as_uri()],
+            capture_output=True, text=True, check=True, timeout=60,
+        )  # fmt: skip
+        [title] = re.findall(r"<title>(.*?)</title>", shown.stdout)
+        return title
+
+    return opened
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,10 @@
 """Prompts with everybody's answers: who is right, and how a reader finds them."""
 
 import re
-import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import made_records
 import pytest
 
 from analysis.findings import Findings
@@ -13,12 +12,6 @@ from analysis.records.load import load_study
 from paper import build
 from paper.blocks import Answers, Said
 from paper.browser import agreement, prompts_of, samples_of
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-import made_records
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def asked(number: int, *, sft: bool, orpo: bool, recipe: str = "tiny") -> Answers:
@@ -90,10 +83,12 @@ def test_right_and_wrong_are_those_of_the_records(tmp_path: Path) -> None:
     assert shown == {example: scored[example] == 1 for example in shown}
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 @pytest.mark.slow
 def test_a_reader_filters_prompts_and_reads_some_without_scripts(
-    findings: Findings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    findings: Findings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    title_of: Callable[[Path], str],
 ) -> None:
     monkeypatch.setattr(build, "compile_pdf", lambda tex: (None, None))
     build.write_report(findings, (), tmp_path, answers=PROMPTS)
@@ -113,14 +108,7 @@ def test_a_reader_filters_prompts_and_reads_some_without_scripts(
         "set('arm', 'ORPO'); document.title = told.join('; '); }</script>",
         encoding="utf-8",
     )
-    shown = subprocess.run(
-        [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
-         "--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}",
-         frame.as_uri()],
-        capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
-
-    [told] = re.findall(r"<title>(.*?)</title>", shown.stdout)
+    told = title_of(frame)
 
     assert page.count("<article") - len(re.findall(r"<article[^>]* hidden>", page)) == 3
     assert told.split("; ") == [

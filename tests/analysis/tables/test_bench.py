@@ -151,4 +151,4 @@ def test_steps_on_a_gpu_stand_beside_trls_where_there_was_one(report):
     assert "there was no GPU" not in " ".join(table.remarks)
     found = [row for row in table.rows if row.subject == "step on a GPU, llama, nf4, hh"]
     assert [(row.ours, row.theirs, row.ratio) for row in found] == [(90, 20, 4.5), (90, 30, 3)]
-    assert "25% of the device" in found[0].reference
+    assert "25\N{NO-BREAK SPACE}% of the device" in found[0].reference
