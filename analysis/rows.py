@@ -212,9 +212,12 @@ class FigureFile:
     name: str
     """File stem; the build draws ``<name>.svg``, ``<name>.pdf`` and ``<name>.png``."""
     caption: str
-    alt: str
     section: str
     """``search``, ``curves``, ``results``, ``claims`` or ``cost``."""
+    alt: str = ""
+    """What it shows in words, with its numbers; written when it is drawn."""
+    tips: tuple[tuple[float, float, str], ...] = ()
+    """(x, y, words): what stands at a place, in points from the upper left corner."""
 
 
 @dataclass(frozen=True, kw_only=True)
