@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from analysis.judged_rows import BestSetRow, ClaimRow, DecisionRow
+from analysis.judged_rows import BestSetRow, ClaimRow, DecisionRow, IntervalRow
 from analysis.search_rows import TuningRow
 
 
@@ -297,5 +297,9 @@ class Findings:
     """Table -> what is tested in it, or that nothing is, and its numbers of cases."""
     claims: tuple[ClaimRow, ...] = ()
     """Claims of the sources; each over all models first, where there are several."""
+    subgroups: tuple[IntervalRow, ...] = ()
+    """Differences in the co-primary metrics within registered subgroups."""
+    matched: tuple[IntervalRow, ...] = ()
+    """Differences from the baseline that was given as many tokens; empty without that arm."""
     claim_remarks: tuple[str, ...] = ()
     """One sentence per thing to know about how the claims were judged."""

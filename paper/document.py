@@ -7,13 +7,13 @@ nowhere else. A skin knows every kind of block and no content.
 from collections.abc import Iterable, Sequence
 
 from analysis.findings import FigureFile, Findings
-from analysis.printing import arm_name, is_trained, with_unit
+from analysis.printing import arm_name, is_matched, is_trained, with_unit
 from paper import opening
 from paper.blocks import (
     Answers,
     Block,
-    Browser,
     Bullets,
+    Column,
     Commands,
     Document,
     Figure,
@@ -25,22 +25,35 @@ from paper.blocks import (
     Section,
     TableBlock,
 )
-from paper.browser import agreement, samples_of
+from paper.browser import agreement, browser, samples_of
 from paper.cells import Table
 from paper.prose import read_text
-from paper.tables import claims, contrasts, costs, decisions, provenance, results, search
-
-SUBTITLE = (
-    "A reproduction study: arms that differ in the loss alone, several seeds, held-out pairs."
+from paper.tables import (
+    claims,
+    contrasts,
+    costs,
+    decisions,
+    intervals,
+    provenance,
+    results,
+    search,
 )
 
-CURVE, SEARCH = ("curve-accuracy",), ("search-space",)
+ARMS = {
+    "base": "is the model before training",
+    "sft": "trains on the chosen answers alone",
+    "sft-matched": "is SFT for as many distinct tokens as the arm that takes most",
+    "orpo": "trains on both answers of each pair",
+}
+OTHER_ARM = "is trained as its recipe says"
+
+QUALITY, SEARCH = ("quality",), ("search-space",)
 """Figures that stand in the sections on cost and search; the others are in the appendix."""
 UNPRINTED = (
     "search-history", "expected-best", "early-correlation", "growth", "curve-loss", "curve-logps",
 )  # fmt: skip
 """Figures that print leaves to files."""
-SHOWN = 3
+SHOWN = 2
 """Prompts that are read without scripts, and printed."""
 
 
@@ -61,8 +74,8 @@ def build_document(
     """
     named = {figure.name: Figure(file=figure) for figure in figures}
     prompts = answers or samples_of(findings)
-    trained = (arm_name(row.arm) for row in findings.arms if is_trained(row.arm))
-    arms = list(dict.fromkeys(trained))
+    asked = (row.arm for row in findings.arms if is_trained(row.arm) and not is_matched(row.arm))
+    arms = list(dict.fromkeys(map(arm_name, asked)))
 
     def drawn(*names: str) -> list[Block]:
         return [named[name] for name in names if name in named]
@@ -74,17 +87,17 @@ def build_document(
         (
             "cost",
             "Quality against cost",
-            [Pair(blocks=(*drawn(*CURVE), _table(costs.cost(findings))))],
+            [_beside(*drawn(*QUALITY), _costs(findings))],
         ),
-        ("search", "Search", [*_search(findings), *drawn(*SEARCH)]),
+        ("search", "Search", [_beside(*_search(findings), *drawn(*SEARCH))]),
         ("claims", "Claims of the sources", _claims(findings)),
         ("answers", "Answers and limits", _answers(findings, prompts)),
     ]
-    others = [Figure(file=figure) for figure in figures if figure.name not in {*CURVE, *SEARCH}]
+    others = [Figure(file=figure) for figure in figures if figure.name not in {*QUALITY, *SEARCH}]
     return Document(
         title=f"Should I train my small model with {' or with '.join(arms)}?",
         short_title=f"{' or '.join(arms)} for a small model?",
-        subtitle=SUBTITLE,
+        subtitle=_subtitle(findings),
         headline=findings.headline,
         answer=findings.answer,
         unfinished=unfinished,
@@ -101,15 +114,66 @@ def build_document(
     )
 
 
+def _subtitle(findings: Findings) -> str:
+    """Say in one line what kind of study this is."""
+    trained = [row for row in findings.arms if is_trained(row.arm)]
+    n_arms = len({row.arm for row in trained})
+    n_seeds = max((row.n_seeds for row in trained), default=0)
+    differ = (
+        "arms that differ in the loss, one in its number of updates"
+        if any(is_matched(row.arm) for row in trained)
+        else "arms that differ in the loss alone"
+        if n_arms > 1
+        else "one trained arm"
+    )
+    seeds = "several seeds" if n_seeds > 1 else "one seed"
+    return f"A reproduction study: {differ}, {seeds}, held-out pairs."
+
+
 def _design(findings: Findings) -> list[Block]:
     return [
-        _text("introduction"),
-        Formula(),
-        Bullets(items=tuple(findings.recipes.items())),
-        Heading(text="Done after results had been seen"),
-        *_list(findings.history or ("Nothing is on record.",)),
-        *_list(findings.failed_runs, "No run failed: every run finished."),
+        _beside(
+            Column(blocks=(_text("introduction"), _introduction(findings))),
+            Column(
+                blocks=(
+                    Formula(),
+                    Bullets(items=tuple(findings.recipes.items())),
+                    Heading(text="Done after results had been seen"),
+                    *_list(findings.history or ("Nothing is on record.",)),
+                    *_list(findings.failed_runs, "No run failed: every run finished."),
+                )
+            ),
+        )
     ]
+
+
+def _introduction(findings: Findings) -> Prose:
+    """Say what the arms of these records are, and what is alike in them."""
+    arms = list(dict.fromkeys(row.arm for row in findings.arms))
+    listed = ", ".join(f"**{arm_name(arm)}** {ARMS.get(arm, OTHER_ARM)}" for arm in arms)
+    trained = [arm_name(arm) for arm in arms if is_trained(arm) and not is_matched(arm)]
+    alike = (
+        f"{' and '.join(trained)} see the same pairs in the same order, with the same adapter, "
+        "optimiser, schedule and number of updates; they differ only in the loss and its "
+        "hyperparameters.\n"
+        if len(trained) > 1
+        else ""
+    )
+    searched = dict.fromkeys(arm_name(row.arm) for row in findings.searches)
+    tuned = f"A search tuned {' and '.join(searched)} alike.\n" if searched else ""
+    count = {1: "one arm", 2: "two arms", 3: "three arms", 4: "four arms"}
+    return Prose(
+        text=f"This report has {count.get(len(arms), f'{len(arms)} arms')}: {listed}.\n{alike}"
+        f"{tuned}Every score in the tables of arms and tests comes from pairs used neither in "
+        "training nor in a search."
+    )
+
+
+def _costs(findings: Findings) -> Block:
+    """Put what runs cost above what the loss adds at equal cost, where that was tried."""
+    matched = intervals.matched(findings)
+    cost = _table(costs.cost(findings))
+    return cost if matched is None else Column(blocks=(_table(matched), cost))
 
 
 def _search(findings: Findings) -> list[Block]:
@@ -129,16 +193,18 @@ def _claims(findings: Findings) -> list[Block]:
 
 def _answers(findings: Findings, prompts: tuple[Answers, ...]) -> list[Block]:
     counted = agreement(prompts, findings.signature)
-    blocks: list[Block] = [] if counted is None else [_table(counted)]
-    if prompts:
-        blocks.append(Browser(prompts=prompts, shown=SHOWN))
-    else:
-        blocks += _said("No answers were generated in these runs.")
-    return [
-        *blocks,
+    blocks: list[Block] = (
+        [browser(prompts, shown=SHOWN)]
+        if prompts
+        else _said("No answers were generated in these runs.")
+    )
+    limits = (
         Heading(text="What cannot be concluded"),
         *_list(findings.cannot_conclude, "Nothing was recorded here."),
-    ]
+    )
+    if counted is None:
+        return [*blocks, *limits]
+    return [_table(counted), *blocks, *limits]
 
 
 def _tuning(findings: Findings) -> list[Fold]:
@@ -206,6 +272,13 @@ def _appendix(findings: Findings, figures: Sequence[Figure]) -> list[Block]:
             f"What the uncertainty is made of: {who}",
             contrasts.parts(findings, rows),
             is_printed=False,
+        )
+    widest = {treatment: recipe for recipe, treatment in reversed(intervals.scopes(findings))}
+    for recipe, treatment in intervals.scopes(findings):
+        blocks += _folded(
+            f"Subgroups: {recipe}, {arm_name(treatment)}",
+            intervals.subgroups(findings, recipe, treatment),
+            is_printed=widest[treatment] == recipe,
         )
     blocks.append(_fold("What each score means", Bullets(items=meanings), _text("displacement")))
     for recipe in findings.recipes:
@@ -305,6 +378,11 @@ def _records(findings: Findings) -> list[Fold]:
             )
         ),
     ]
+
+
+def _beside(*blocks: Block) -> Block:
+    """Put blocks beside each other, where there are two."""
+    return Pair(blocks=blocks) if len(blocks) > 1 else blocks[0]
 
 
 def _text(name: str) -> Prose:

@@ -9,10 +9,19 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Self
 
 PROGRAM = shutil.which("chromium") or shutil.which("google-chrome")
+RELAY = """
+import fcntl, os, sys
+pipes = [fcntl.fcntl(int(name), fcntl.F_DUPFD, 10) for name in sys.argv[1:3]]
+for place, pipe in enumerate(pipes, start=3):
+    os.dup2(pipe, place)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""Gives the browser the pipes under the numbers that it knows."""
 KEYS = {"Tab": 9, "Enter": 13, " ": 32, "ArrowLeft": 37, "ArrowRight": 39, "Escape": 27}
 
 
@@ -25,7 +34,7 @@ class Chrome:
         self._receive, from_browser = os.pipe()
 
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}', PROGRAM,
+            [sys.executable, "-c", RELAY, str(to_browser), str(from_browser), PROGRAM,
              "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe",
              "--hide-scrollbars", "--allow-file-access-from-files", f"--user-data-dir={profile}"],
             pass_fds=(to_browser, from_browser), stderr=subprocess.DEVNULL,
@@ -101,6 +110,11 @@ class Chrome:
         """Save what the window shows, or the whole page, as PNG."""
         data = self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"]
         file.write_bytes(base64.b64decode(data))
+
+    def print(self, file: Path) -> Path:
+        """Print the page to a PDF."""
+        file.write_bytes(base64.b64decode(self.call("Page.printToPDF")["data"]))
+        return file
 
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._rest:

@@ -8,8 +8,8 @@ from typing import Final
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from analysis.figures.palette import INK
 from analysis.figures.style import (
-    INK,
     LABEL_WIDTH,
     colour_of,
     grid,

@@ -11,7 +11,16 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
-from analysis.figures.style import INK, Point, colour_of, columns_of, grid, legend, padded, tell
+from analysis.figures.palette import INK
+from analysis.figures.style import (
+    Point,
+    colour_of,
+    columns_of,
+    grid,
+    legend,
+    padded,
+    tell,
+)
 from analysis.printing import arm_name, count, number
 from analysis.records.study import RunRecord, StudyRecords
 from analysis.rows import FigureFile

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from matplotlib.figure import Figure
 
+from analysis.figures.palette import INK
 from analysis.figures.search import TrialPoint, trial_point
 from analysis.figures.style import (
-    INK,
     Point,
     colour_of,
     columns_of,

@@ -11,7 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.style import INK, colour_of, grid, legend, mark, tell
+from analysis.figures.palette import INK
+from analysis.figures.style import (
+    colour_of,
+    grid,
+    legend,
+    mark,
+    tell,
+)
 from analysis.printing import arm_name, number, percent
 from analysis.records.load import score_matrix
 from analysis.records.study import StudyRecords

@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from analysis.figures.palette import FRAME, INK
 from analysis.figures.style import (
-    FRAME,
-    INK,
     KEY_WIDTH,
     LOSSES,
     Point,

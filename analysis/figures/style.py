@@ -13,6 +13,7 @@ from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.figures.palette import FRAME, INK, NEUTRAL, PAPER, RULE
 from study.arms import ARMS
 
 Point = tuple[float, float]
@@ -71,32 +72,6 @@ mpl.use("Agg")
 
 
 Columns = tuple[tuple[float, ...], tuple[float, ...]]
-
-
-NEUTRAL = "#8c8c8c"
-"""Of a setting that is no arm; the untrained arm's grey is its own."""
-
-
-INK = "#262626"
-
-
-FRAME, RULE, PAPER = "#b0b0b0", "#e6e6e6", "#ffffff"
-
-
-DARK: Final = {
-    PAPER: "#161614",
-    INK: "#e8e4dc",
-    FRAME: "#6d685f",
-    RULE: "#33302b",
-    NEUTRAL: "#9c968b",
-    "#6b6b6b": "#b5afa4",
-    "#d55e00": "#f0803c",
-    "#e69f00": "#f2c14e",
-    "#0072b2": "#5db4ea",
-    "#009e73": "#3fc79c",
-    "#cc79a7": "#e3a3c6",
-}
-"""Colour on paper -> colour on a dark screen; others, such as those of a scale, stay."""
 
 
 STYLE: Final[Any] = {

@@ -8,7 +8,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.style import INK, colour_of, grid, legend, objective_words, tell
+from analysis.figures.palette import INK
+from analysis.figures.style import (
+    colour_of,
+    grid,
+    legend,
+    objective_words,
+    tell,
+)
 from analysis.printing import arm_name, interval, number
 from analysis.rows import FigureFile
 from analysis.search_rows import TuningRow

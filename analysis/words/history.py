@@ -17,9 +17,12 @@ from analysis.records.study import StudyRecords
 def history(records: StudyRecords, judged: Judged) -> tuple[str, ...]:
     """Tell what the plans keep of their own changes, and what the plan left open.
 
-    Changes before the first run had finished are no part of it.
+    Changes before the first run had finished are no part of it, but for those that an
+    author wrote down because other runs' scores had been seen.
     """
-    sentences = []
+    sentences = [
+        f"Before these records: {row['what'].rstrip('.')} ({row['at']})." for row in records.history
+    ]
     for recipe, plan in records.plans.items():
         stages = [*plan["amended"], plan]
         for past, now in itertools.pairwise(stages):

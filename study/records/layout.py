@@ -14,6 +14,7 @@
     <recipe>/{compare,claims,search/<arm>}/resolved.json
     bench.json                 what `study bench` measured
     objectives.jsonl           trials behind the choice of a search's objective
+    history.jsonl              what an author did before these records, after a look at others
 
 A comparison's own ``config.json`` is its plan, that of the claims what they
 predict.
@@ -37,6 +38,10 @@ TRIALS, CONFIRMATIONS, BEST, JOURNAL = (
 
 BENCH = "bench.json"
 """What `study bench` measured, beside the recipes' folders."""
+
+
+HISTORY = "history.jsonl"
+"""Rows of ``at`` (a date) and ``what`` (one sentence): what came before these records."""
 
 
 def claims_path(runs: Path, recipe: str) -> Path:
