@@ -294,7 +294,8 @@ def curves_alt(panels: Sequence[CurvePanel], *, what: str) -> str:
 
 def _ending(line: Line, panel: CurvePanel) -> str:
     x, y = line.points[-1]
-    band = f" ({number(line.band[-1][0], 3)} to {number(line.band[-1][1], 3)})" * bool(line.band)
+    low, high = line.band[-1] if line.band else (None, None)
+    band = f" ({number(low, 3)} to {number(high, 3)})" if line.band else ""
     return f"{arm_name(line.arm)} {number(y, 3)}{band} after {_spent(x, panel.along)}"
 
 

@@ -142,7 +142,7 @@ def scores_of(runs: Sequence[RunRecord], metric: str) -> Scores | None:
 def _load_history(runs: Path) -> tuple[dict[str, str], ...]:
     """Read what came before the records, where an author wrote it down."""
     path = runs / HISTORY
-    rows = read_jsonl(path) if path.exists() else []
+    rows = list(read_jsonl(path)) if path.exists() else []
     for row in rows:
         require(
             all(isinstance(row.get(name), str) and row[name].strip() for name in ("at", "what")),

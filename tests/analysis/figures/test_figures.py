@@ -84,6 +84,7 @@ def test_a_single_seed_has_no_band(tmp_path, builders):
     panel = curve_info(load_study(tmp_path), split="validation", columns={"nll": ""})[0]
 
     assert [line.band for line in panel.lines] == [(), ()]
+    assert f"after {END} updates." in curves_alt([panel], what="NLL")
 
 
 def test_chosen_and_rejected_answers_have_panels_of_their_own(records):
