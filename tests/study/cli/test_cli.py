@@ -39,6 +39,7 @@ def trained(monkeypatch):
     def train_run(workbench, *, arm, settings, seed, folder, on_validation):
         scores = {
             "nll": 1 + settings["learning_rate"],
+            "ranking": 0.5,
             "lor": 0.5,
             "accuracy": 0.5 + seed / 1e6,
             "margin": 0.1,
@@ -63,6 +64,9 @@ def trained(monkeypatch):
 
     scores = {"nll": 1.0, "accuracy": 0.75, "margin": 0.5}
     monkeypatch.setattr("study.run.train.train_run", train_run)
+    monkeypatch.setattr(
+        "study.run.budget.budget_of", lambda bench, **_: (bench.recipe.training, None)
+    )
     monkeypatch.setattr("study.run.make._untrained", lambda workbench, run: Outcome())
     monkeypatch.setattr("study.run.evaluate.evaluate_run", lambda workbench, folder: scores)
     monkeypatch.setattr("study.workers.jobs.run_jobs", run_jobs)
@@ -371,6 +375,7 @@ def test_a_real_search_and_comparison_leave_their_records(real, tmp_path):
     assert [(r["arm"], r["status"], r["tuned"]) for r in records] == [
         ("base", "ok", False),
         ("sft", "ok", True),
+        ("sft-matched", "ok", True),
         ("orpo", "ok", True),
     ]
     for record in records:
