@@ -296,7 +296,7 @@ def test_bench_measures_all_parts_or_those_asked_for(study, monkeypatch, tmp_pat
 
 
 def test_two_recipes_of_one_name_are_refused(study, tmp_path):
-    from study.config.recipe import recipe_names
+    from study.config.files import recipe_names
 
     assert "tiny-llama" in recipe_names()
     (tmp_path / "copy.toml").write_text(read_recipe("tiny-llama"))
