@@ -170,7 +170,7 @@ class TrainingConfig:
     max_grad_norm: float
     """Gradients are clipped to this Euclidean norm."""
     nll_over: Literal["prompt_and_response", "response"]
-    """Tokens that the NLL term covers, in every arm alike."""
+    """Tokens that the NLL covers, in every arm alike but CPO, whose NLL is of the response."""
     gradient_checkpointing: bool
     log_every_steps: int
     validate_every_steps: int
