@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from analysis.findings import FigureFile, Findings
 from analysis.printing import arm_name, is_matched, is_trained, with_unit
-from paper import opening
+from paper import opening, wording
 from paper.blocks import (
     Answers,
     Block,
@@ -38,14 +38,6 @@ from paper.tables import (
     results,
     search,
 )
-
-ARMS = {
-    "base": "is the model before training",
-    "sft": "trains on the chosen answers alone",
-    "sft-matched": "is SFT for as many distinct tokens as the arm that takes most",
-    "orpo": "trains on both answers of each pair",
-}
-OTHER_ARM = "is trained as its recipe says"
 
 QUALITY, SEARCH = ("quality",), ("search-space",)
 """Figures that stand in the sections on cost and search; the others are in the appendix."""
@@ -97,7 +89,7 @@ def build_document(
     return Document(
         title=f"Should I train my small model with {' or with '.join(arms)}?",
         short_title=f"{' or '.join(arms)} for a small model?",
-        subtitle=_subtitle(findings),
+        subtitle=wording.subtitle(findings),
         headline=findings.headline,
         answer=findings.answer,
         unfinished=unfinished,
@@ -114,26 +106,10 @@ def build_document(
     )
 
 
-def _subtitle(findings: Findings) -> str:
-    """Say in one line what kind of study this is."""
-    trained = [row for row in findings.arms if is_trained(row.arm)]
-    n_arms = len({row.arm for row in trained})
-    n_seeds = max((row.n_seeds for row in trained), default=0)
-    differ = (
-        "arms that differ in the loss, one in its number of updates"
-        if any(is_matched(row.arm) for row in trained)
-        else "arms that differ in the loss alone"
-        if n_arms > 1
-        else "one trained arm"
-    )
-    seeds = "several seeds" if n_seeds > 1 else "one seed"
-    return f"A reproduction study: {differ}, {seeds}, held-out pairs."
-
-
 def _design(findings: Findings) -> list[Block]:
     return [
         _beside(
-            Column(blocks=(_text("introduction"), _introduction(findings))),
+            Column(blocks=(_text("introduction"), Prose(text=wording.arms(findings)))),
             Column(
                 blocks=(
                     Formula(),
@@ -145,28 +121,6 @@ def _design(findings: Findings) -> list[Block]:
             ),
         )
     ]
-
-
-def _introduction(findings: Findings) -> Prose:
-    """Say what the arms of these records are, and what is alike in them."""
-    arms = list(dict.fromkeys(row.arm for row in findings.arms))
-    listed = ", ".join(f"**{arm_name(arm)}** {ARMS.get(arm, OTHER_ARM)}" for arm in arms)
-    trained = [arm_name(arm) for arm in arms if is_trained(arm) and not is_matched(arm)]
-    alike = (
-        f"{' and '.join(trained)} see the same pairs in the same order, with the same adapter, "
-        "optimiser, schedule and number of updates; they differ only in the loss and its "
-        "hyperparameters.\n"
-        if len(trained) > 1
-        else ""
-    )
-    searched = dict.fromkeys(arm_name(row.arm) for row in findings.searches)
-    tuned = f"A search tuned {' and '.join(searched)} alike.\n" if searched else ""
-    count = {1: "one arm", 2: "two arms", 3: "three arms", 4: "four arms"}
-    return Prose(
-        text=f"This report has {count.get(len(arms), f'{len(arms)} arms')}: {listed}.\n{alike}"
-        f"{tuned}Every score in the tables of arms and tests comes from pairs used neither in "
-        "training nor in a search."
-    )
 
 
 def _costs(findings: Findings) -> Block:

@@ -97,7 +97,11 @@ def _choices(findings: Findings, found: DecisionRow) -> Iterator[tuple[str, str]
             continue
         metric = findings.metrics[one.metric]
         taken = treatment if one.better else baseline
-        yield f"Take {taken} {purpose}", f"{_why(one, treatment)} ({metric.label})."
+        why = f"{_why(one, treatment)} ({metric.label})."
+        if len({row.treatment for row in findings.decisions}) > 1:
+            yield f"{treatment} against {baseline}, {purpose}", f"take {taken}: {why}"
+        else:
+            yield f"Take {taken} {purpose}", why
     for one in () if is_matched(found.treatment) else found.metrics:
         row = _tested(findings, found, one)
         if row is not None and row.detectable is not None:

@@ -247,6 +247,16 @@ def test_nothing_is_said_or_advised_of_what_was_not_tested(findings: Findings) -
     assert "Take " not in str(opening.advice(untested))
 
 
+def test_advice_on_several_arms_names_both_sides(findings: Findings) -> None:
+    first = findings.decisions[0]
+    other = dataclasses.replace(first, treatment="dpo")
+    told = str(opening.advice(dataclasses.replace(findings, decisions=(first, other))))
+
+    assert "ORPO against SFT, where its own answers count', 'take " in told
+    assert "DPO against SFT, where its own answers count', 'take " in told
+    assert "Take " not in told
+
+
 def test_the_box_tells_what_was_chosen_after_a_look(findings: Findings) -> None:
     first = findings.decisions[0]
     seen = dataclasses.replace(first.metrics[1], late=True)
