@@ -40,6 +40,8 @@ class Workbench:
     columns that were not read."""
     start: dict[str, float] = field(default_factory=dict)
     """Validation scores of the untrained base, once they are known."""
+    references: dict[str, Any] = field(default_factory=dict)
+    """Log-probabilities of starts, see ``study.run.reference``."""
 
     @property
     def device(self) -> torch.device:

@@ -36,7 +36,7 @@ def trained(monkeypatch):
     """Replace worker processes and training by formulas."""
     from study.run.watch import Outcome
 
-    def train_run(workbench, *, arm, settings, seed, folder, on_validation):
+    def train_run(workbench, *, arm, settings, seed, folder, on_validation, start):
         scores = {
             "nll": 1 + settings["learning_rate"],
             "lor": 0.5,
