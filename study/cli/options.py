@@ -212,9 +212,9 @@ def say_cost(recipes: Sequence[Recipe], device: str, say: Callable[[str], None])
 
     for recipe in hub:
         needs = doctor.describe(recipe, "cpu")["recipe"]
-        training, tokens = recipe.training, 2 * recipe.data.max_length_tokens
-        n_flop = 4 * needs["parameters"]["base"] * tokens * training.batch_pairs
-        hours = n_flop * training.max_steps / (CPU_FLOP_PER_S * (os.cpu_count() or 1) * 3600)
+        tokens = max(run["tokens"] for run in needs["runs"].values())
+        n_flop = 4 * needs["parameters"]["base"] * tokens
+        hours = n_flop / (CPU_FLOP_PER_S * (os.cpu_count() or 1) * 3600)
         say(
             f"{recipe.name} on the CPU: up to {needs['memory_bytes']['total'] / 2**30:.0f} GiB of "
             f"memory and, at worst, some {hours:,.0f} hours for each run"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from study.arms import ARMS, costly_arms
+from study.config.recipe import Recipe
 from study.config.training import TrainingConfig
 from study.engine.encoded import Encoded
 from study.model.workbench import Workbench
@@ -45,6 +46,21 @@ def budget_of(
         more = math.ceil((wanted - found) / most)  # never too many
         training = dataclasses.replace(training, max_steps=training.max_steps + more)
     return training, {"tokens_of": dearest, "tokens": wanted, "steps": training.max_steps}
+
+
+def most_tokens(recipe: Recipe, *, arm: str) -> int:
+    """Bound the distinct tokens of a run by the recipe alone, before its pairs are read.
+
+    The bound is for pairs whose answers have full length behind a prompt of one token.
+    """
+    training, answer = recipe.training, (0,) * (recipe.data.max_length_tokens - 1)
+    n_pairs = recipe.data.train_pairs or training.max_steps * training.batch_pairs
+    pairs = [Encoded(str(n), "", "", (0,), answer, answer) for n in range(n_pairs)]
+    matched = ARMS[arm].budget == "tokens"
+    return max(
+        planned_tokens(pairs, training, arm=name, seed=0)
+        for name in (costly_arms(recipe.arms) if matched else [arm])
+    )
 
 
 def planned_tokens(
