@@ -44,7 +44,7 @@ class TrainingConfig:
     """Steps between checkpoints to resume from; 0 writes none."""
     threads: int
     """CPU threads of one run; 0 leaves PyTorch's own choice."""
-    start_share: float = 0.5
+    start_share: float = dataclasses.field(default=0.5, repr=False)
     """Share of its updates that an arm which continues another spends on that one."""
 
     @property

@@ -33,10 +33,10 @@ def run_config(
         "schema": SCHEMA,
         "arm": arm,
         **_budget(recipe, arm),
-        **_start(arm, start),
+        **_start(recipe, arm, start),
         "settings": dict(settings),
         "seed": seed,
-        "recipe": _parts(recipe, arm),
+        "recipe": _parts(recipe),
     }
 
 
@@ -50,9 +50,9 @@ def search_config(
     return {
         "schema": SCHEMA,
         "arm": arm,
-        **_start(arm, start),
+        **_start(recipe, arm, start),
         "seed": seed,
-        "recipe": _parts(recipe, arm) | {"search": search},
+        "recipe": _parts(recipe) | {"search": search},
     }
 
 
@@ -61,21 +61,22 @@ def _budget(recipe: Recipe, arm: str) -> dict[str, Any]:
     if ARMS[arm].budget == "updates":
         return {}
     dear = costly_arms(recipe.arms)
-    return {"budget": {"tokens_of": dear[0] if len(dear) == 1 else dear}}
+    if all(ARMS[name].starts_from is None for name in dear):
+        return {"budget": {"tokens_of": dear[0]}}
+    return {"budget": {"tokens_of": dear, "start_share": recipe.training.start_share}}
 
 
-def _start(arm: str, settings: Settings | None) -> dict[str, Any]:
-    begun = ARMS[arm].starts_from
-    assert (begun is None) == (settings is None), f"{arm} starts from {begun}"
-    return {} if settings is None else {"start": {"arm": begun, "settings": dict(settings)}}
+def _start(recipe: Recipe, arm: str, settings: Settings | None) -> dict[str, Any]:
+    """Describe what an arm continues, and for which share of its updates that was trained."""
+    name, share = ARMS[arm].starts_from, recipe.training.start_share
+    assert (name is None) == (settings is None), f"{arm} continues {name}"
+    if settings is None:
+        return {}
+    return {"start": {"arm": name, "settings": dict(settings), "share": share}}
 
 
-def _parts(recipe: Recipe, arm: str) -> dict[str, Any]:
-    """Return the sections of a recipe, without the share of a start that nothing here has."""
+def _parts(recipe: Recipe) -> dict[str, Any]:
+    """Return what all arms of a comparison share; the share of starts concerns some alone."""
     tree = to_dict(recipe)
-    parts = {part: tree[part] for part in PARTS}
-    reads = [arm] if ARMS[arm].budget == "updates" else costly_arms(recipe.arms)
-    if all(ARMS[name].starts_from is None for name in reads):
-        share = ("start_share",)
-        parts["training"] = {k: v for k, v in tree["training"].items() if k not in share}
-    return parts
+    tree["training"].pop("start_share", None)
+    return {part: tree[part] for part in PARTS}

@@ -115,6 +115,12 @@ class RunConfig(TypedDict):
     arm: str
     settings: NotRequired[Settings]
     """Of a run; a search has a space instead."""
+    start: NotRequired[dict[str, Any]]
+    """Arm, settings and share of updates of what is continued."""
+    budget: NotRequired[dict[str, Any]]
+    """Arms of which the dearest decides the number of updates."""
+    made_with: NotRequired[dict[str, Any]]
+    """Of a start: weights, pairs and kind of device."""
     seed: int
     recipe: dict[str, Any]
     digest: str

@@ -156,13 +156,15 @@ def _check_same_study(recipe: Recipe, arm: str, folder: Path, start: Settings | 
         if part != "search"
         for line in differences(found["recipe"][part], value, part)
     ]
-    lines += differences(found.get("start", {}), wanted.get("start", {}), "start")
+    advice = "give compare the same --set as search, or another --runs"
+    if not lines:
+        lines = differences(found.get("start", {}), wanted.get("start", {}), "start")
+        advice = f"search it again from the new start: `study search --arm {arm} --fresh`"
     if lines:
         listed = "\n  ".join(lines)
         raise RecordError(
-            f"{folder} was searched under another configuration:\n  {listed}\n"
-            "give compare the same --set as search, or another --runs; where the settings of its "
-            f"start have changed, search again with --fresh --arm {arm}; nothing was changed"
+            f"{folder} was searched under another configuration:\n  {listed}\n{advice}; "
+            "nothing was changed"
         )
 
 

@@ -84,21 +84,32 @@ def recall_reference(checkpoint: str | None) -> Reference | None:
 
 
 def _scored(workbench: Workbench, batches: PlannedBatches, share: int) -> Reference:
-    began, mine, n_tokens = time.perf_counter(), dict[str, list[float]](), 0
-    model = workbench.base.model.eval()
-    with torch.inference_mode(), workbench.base.precision():
-        for pairs in batches.distinct()[share :: batches.world]:
-            batch = to_device(batches.pack(pairs), workbench.device)
-            logps = pair_logps(model, batch)
-            assert logps.rejected_sum is not None
-            sums = torch.stack([logps.chosen_sum, logps.rejected_sum], dim=1).tolist()
-            mine.update(zip([pair.example_id for pair in pairs], sums, strict=True))
-            n_tokens += batch["n_tokens"]
-    parts = gather((mine, n_tokens))
+    began, mine = time.perf_counter(), dict[str, list[float]]()
+    parts = batches.distinct()
+    for pairs in parts[share :: batches.world]:
+        mine.update(_sums(workbench, batches, pairs))
     return Reference(
-        sums={name: sums for found, _ in parts for name, sums in found.items()},
+        sums={name: sums for found in gather(mine) for name, sums in found.items()},
         cost={
-            "reference_tokens": sum(n for _, n in parts),
+            "reference_tokens": sum(pair.n_tokens for pairs in parts for pair in pairs),
             "reference_s": round(time.perf_counter() - began, 3),
         },
     )
+
+
+def _sums(
+    workbench: Workbench, batches: PlannedBatches, pairs: Sequence[Encoded]
+) -> dict[str, list[float]]:
+    """Score pairs in one pass, or in halves where memory runs out."""
+    try:
+        with torch.inference_mode(), workbench.base.precision():
+            batch = to_device(batches.pack(pairs), workbench.device)
+            logps = pair_logps(workbench.base.model.eval(), batch)
+            assert logps.rejected_sum is not None
+            sums = torch.stack([logps.chosen_sum, logps.rejected_sum], dim=1).tolist()
+        return dict(zip([pair.example_id for pair in pairs], sums, strict=True))
+    except torch.OutOfMemoryError:
+        if len(pairs) == 1:
+            raise  # training would not fit either
+    half = len(pairs) // 2
+    return _sums(workbench, batches, pairs[:half]) | _sums(workbench, batches, pairs[half:])

@@ -14,6 +14,7 @@ from study.engine.forward import pair_logps
 from study.model.workbench import open_workbench
 from study.records.files import read_jsonl
 from study.records.layout import STEPS
+from study.records.publish import publish
 from study.records.runs import run_folder, start_folders
 from study.run.batches import PlannedBatches, plan_updates
 from study.run.budget import planned_tokens
@@ -58,7 +59,7 @@ def shared(tmp_path_factory):
 @pytest.fixture
 def afresh(bench):
     """The same workbench in a process that has computed nothing yet."""
-    return dataclasses.replace(bench, start={}, references={})
+    return dataclasses.replace(bench, untrained={}, references={})
 
 
 def silent(*_):
@@ -143,6 +144,40 @@ def test_a_run_is_charged_its_start_and_its_reference_as_planned(bench, shared, 
     assert cost["train_s"] > start["train_s"]
     assert cost["peak_memory_bytes"] >= start["peak_memory_bytes"]
     assert ("reference_s" in cost) == ARMS[arm].reference
+
+
+def test_a_start_is_published_without_its_weights(bench, shared, tmp_path):
+    start = start_of(bench, shared).folder
+    publish(shared, tmp_path)
+    (copied,) = start_folders(tmp_path, bench.recipe.name)
+
+    assert {path.name for path in copied.path.iterdir()} == {
+        *("config.json", "record.json", "steps.jsonl")
+    }
+    assert copied.record() == start.record()
+    assert copied.faults() == []
+
+
+def test_memory_too_small_for_a_pass_halves_it(bench, shared, monkeypatch):
+    batches = PlannedBatches(
+        bench.train, bench.recipe.training, arm="dpo", seed=1, device="cpu", value_bytes=4
+    )
+    start = start_of(bench, shared)
+    load_adapter(bench, start.folder.path, seed=1)
+    whole = find_reference(dataclasses.replace(bench, references={}), batches, start=start)
+
+    def small_device(model, batch):
+        if batch["n_tokens"] > 150:
+            raise torch.OutOfMemoryError("injected")
+        return pair_logps(model, batch)
+
+    monkeypatch.setattr("study.run.reference.pair_logps", small_device)
+    halved = find_reference(dataclasses.replace(bench, references={}), batches, start=start)
+
+    assert halved.cost["reference_tokens"] == whole.cost["reference_tokens"]
+    assert halved.sums.keys() == whole.sums.keys()
+    for name, sums in whole.sums.items():
+        assert halved.sums[name] == pytest.approx(sums, rel=1e-5)
 
 
 def test_both_stages_train_on_the_pairs_of_one():
@@ -261,7 +296,7 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_were_not(
     whole = make(bench, shared, arm)
     chance, n_kills = random.Random(arm), 0
     while True:
-        process = dataclasses.replace(bench, start={}, references={})
+        process = dataclasses.replace(bench, untrained={}, references={})
         with monkeypatch.context() as patch:
             killed_after(patch, chance.randint(3, most))
             try:
