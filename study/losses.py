@@ -125,14 +125,7 @@ def ipo(logps: PairLogps, *, n_tokens: int, n_pairs: int, beta: float) -> Tensor
     return (gap - 1 / (2 * beta)).square().sum() / n_pairs
 
 
-def kto(
-    logps: PairLogps,
-    *,
-    n_tokens: int,
-    n_pairs: int,
-    beta: float,
-    z: Tensor | float,
-) -> Tensor:
+def kto(logps: PairLogps, *, n_tokens: int, n_pairs: int, beta: float, z: Tensor | float) -> Tensor:
     """Return 1 - σ(β(r_w - z)) and 1 - σ(β(z - r_l)), their mean over answers.
 
     Ethayarajh et al. 2024, arXiv 2402.01306, with both weights 1 and r as in
@@ -150,12 +143,7 @@ def kto(
 
 
 def simpo(
-    logps: PairLogps,
-    *,
-    n_tokens: int,
-    n_pairs: int,
-    beta: float,
-    gamma_beta_ratio: float,
+    logps: PairLogps, *, n_tokens: int, n_pairs: int, beta: float, gamma_beta_ratio: float
 ) -> Tensor:
     """Return -log σ(β(log π_w/|w| - log π_l/|l|) - γ) per pair; needs no reference.
 

@@ -3,7 +3,8 @@
 import pytest
 
 from study.arms import ARMS
-from study.config.recipe import Recipe, load_recipe, recipe_names
+from study.config.files import recipe_names
+from study.config.recipe import Recipe, load_recipe
 
 FULL_SIZE = ("llama-3.2-1b", "smollm2-1.7b")
 TINY = ("tiny-llama", "tiny-smollm2")
