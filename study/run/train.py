@@ -21,7 +21,7 @@ from study.model.workbench import Workbench
 from study.records.layout import ADAPTER
 from study.run.batches import PlannedBatches
 from study.run.budget import budget_of
-from study.run.checkpoints import TRAINER, resume_from, save_adapter
+from study.run.checkpoints import TRAINER, read_seal, resume_from, save_adapter
 from study.run.memory import peak_memory_bytes, reset_peak_memory
 from study.run.scores import initial_validation
 from study.run.trainer import ArmTrainer
@@ -80,6 +80,9 @@ def train_run(
         )
         watch = Watch(workbench, batches, folder if is_main else None, on_validation)
         watch.recall_memory(logged)
+        if checkpoint is not None:
+            watch.resumed = read_seal(Path(checkpoint)).get("window") or None
+        unlogged_s = watch.resumed["seconds"] if watch.resumed else 0.0
         trainer = ArmTrainer(
             loss=functools.partial(loss, **hyperparameters),
             batches=batches,
@@ -95,7 +98,7 @@ def train_run(
     outcome.budget = budget
     outcome.parameters = workbench.base.n_parameters()
     outcome.cost = {
-        "train_s": round(seconds + sum(row["seconds"] for row in earlier), 3),
+        "train_s": round(seconds + unlogged_s + sum(row["seconds"] for row in earlier), 3),
         "steps": trainer.state.global_step,
         "train_tokens": watch.tokens + sum(row["tokens"] for row in earlier),
         "peak_memory_bytes": peak_memory_bytes(workbench.device),
