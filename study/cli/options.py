@@ -3,7 +3,8 @@
 import functools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,6 +167,33 @@ def begin_again(
             if part == "search":
                 note(runs, recipe.name, "the search was set aside and begun again")
     agree(True)  # processes that train together wait for the first one
+
+
+@contextmanager
+def kept_asked(
+    names: Sequence[str],
+    assignments: Sequence[str],
+    recipes: Sequence[Recipe],
+    runs: Path,
+    part: str,
+) -> Iterator[None]:
+    """Keep with the records how their recipes were asked for.
+
+    New records keep it at once. Others do once the block has gone well: before,
+    the command may be refused, because its recipe differs from theirs.
+    """
+    from study.records.asked import keep_asked
+    from study.records.processes import is_main
+
+    asked = dict(zip((recipe.name for recipe in recipes), dict.fromkeys(names), strict=False))
+
+    def keep(known: Sequence[str]) -> None:
+        for recipe in known if is_main() else ():
+            keep_asked(runs, recipe, part, name=asked[recipe], assignments=assignments)
+
+    keep([recipe for recipe in asked if not (runs / recipe / part).exists()])
+    yield
+    keep(list(asked))
 
 
 def job_runner(

@@ -339,7 +339,7 @@ def load_recipe(name_or_path: str) -> Recipe:
         ConfigError: no such recipe, broken TOML, or unknown, missing or
             mistyped fields; the message names the field and what it takes.
     """
-    if name_or_path.endswith(".toml"):
+    if is_file(name_or_path):
         path = Path(name_or_path)
         if not path.is_file():
             raise ConfigError(f"there is no recipe file {path}")
@@ -357,6 +357,11 @@ def load_recipe(name_or_path: str) -> Recipe:
         )
     text = _recipe_folder().joinpath(f"{name_or_path}.toml").read_text(encoding="utf-8")
     return _parse(text, name_or_path)
+
+
+def is_file(name_or_path: str) -> bool:
+    """Tell whether a recipe is asked for by its file."""
+    return name_or_path.endswith(".toml")
 
 
 def recipe_names() -> list[str]:
