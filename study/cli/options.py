@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from study.config.environment import trackers
 from study.config.recipe import Recipe, load_recipe
 from study.errors import ConfigError, StudyError
 from study.records.processes import n_processes
+from study.workers.mendable import NOT_TEXT, is_text, mendable
 
 if TYPE_CHECKING:
     from study.model.jobs import Job
@@ -30,16 +32,23 @@ CPU_FLOP_PER_S = 2e10
 class StudyGroup(click.Group):
     """A group whose errors are one message and whose interruption is status 130."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse what no record could hold, before any command reads it."""
+        for text in (*args, str(Path.cwd())):
+            if not is_text(text):
+                raise click.UsageError(f"{text!a} is not UTF-8; {NOT_TEXT}")
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command and turn what a user can mend into a message."""
-        from study.workers.jobs import mendable, terminable
+        from study.workers.jobs import terminable
 
         try:
             with terminable():
                 return super().invoke(ctx)
         except StudyError as error:
             raise click.ClickException(str(error)) from error
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, UnicodeEncodeError) as error:
             message = mendable(error)
             if message is None:
                 raise
@@ -204,6 +213,7 @@ def job_runner(
     from study.workers.devices import plan_slots
     from study.workers.jobs import run_jobs
 
+    trackers()  # refused here where one is unknown, before a model is loaded
     if n_processes() > 1:
         return functools.partial(launch.run_here, device=device)
     slots = plan_slots(recipes, device=device, workers=workers)
