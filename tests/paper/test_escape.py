@@ -143,3 +143,31 @@ def _without_invisible(text: str) -> str:
     hidden = set(re.findall(r"\[U\+([0-9A-F]+)\]</span>", spans))
     kept = text.replace("\r\n", "\n")
     return "".join(character for character in kept if f"{ord(character):04X}" not in hidden)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("😀", r"\described{grinning face}"),
+        ("a👩‍💻b", r"a\described{woman, personal computer}b"),
+        ("👍🏽", r"\described{thumbs up sign, skin type 4}"),
+        ("❤️", r"\described{heavy black heart}"),
+        ("✅☀", r"\described{white heavy check mark}\described{black sun with rays}"),
+        ("🇩🇪🇫🇷", r"\described{flag DE}\described{flag FR}"),
+        ("1️⃣#️⃣", r"\described{key one}\described{key number sign}"),
+        (
+            "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+            r"\described{flag GBENG}",
+        ),
+        ("1 # * © ™ ↔", r"1 \# {*} © \texttrademark{} \ensuremath{\leftrightarrow}"),
+        ("\u200d\ufe0f", r"\codepoint{200D}\codepoint{FE0F}"),
+        ("\U0001fbff", r"\codepoint{1FBFF}"),
+    ],
+)
+def test_emoji_are_named_in_words_without_a_font(text: str, named: str) -> None:
+    assert str(tex(text)) == named
+    assert str(generated_tex(text)).removeprefix(r"\leavevmode\strut{}") == named
+
+
+def test_joined_emoji_stay_whole_in_html() -> None:
+    assert str(generated_html("👩‍💻 \u200d")) == ('👩‍💻 <span class="codepoint">[U+200D]</span>')
