@@ -33,7 +33,11 @@ def assign(tree: dict[str, Any], assignment: str) -> None:
     """
     path, equals, text = assignment.partition("=")
     require(bool(equals), f"--set {assignment!r} has no '='; write section.field=value")
-    *sections, field = path.strip().split(".")
+    path = path.strip()
+    *sections, field = path.split(".")
+    for table in FREE_TABLES:
+        if path.startswith(f"{table}."):  # its keys may have dots and spaces
+            sections, field = table.split("."), path.removeprefix(f"{table}.")
     for section in sections:
         require(
             isinstance(tree.get(section), dict),
