@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from study.config.recipe import is_file
+from study.config.files import is_file
 from study.records.files import read_json, write_sealed
 from study.records.layout import ASKED
 
