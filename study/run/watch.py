@@ -111,11 +111,12 @@ class Watch(TrainerCallback):
         Args:
             add_up: Sums a tensor over the processes of a launch.
         """
-        rows = add_up(torch.stack(self._rows)).tolist() if self._rows else []
+        rows = add_up(torch.stack(self._rows)) if self._rows else torch.empty(0)
         return {
             "logged": self._logged,
             "seconds": round(time.perf_counter() - self._since, 4),
-            "rows": [[x if math.isfinite(x) else None for x in row] for row in rows],
+            "dtype": str(rows.dtype).removeprefix("torch."),
+            "rows": [[x if math.isfinite(x) else None for x in row] for row in rows.tolist()],
         }
 
     def note_memory(self, step: int) -> None:
@@ -140,7 +141,8 @@ class Watch(TrainerCallback):
             self._since -= self.resumed["seconds"]
             # The sums of all processes are the main one's now.
             self._rows = [
-                _row(numbers, self.workbench.device) * int(state.is_world_process_zero)
+                _row(numbers, self.resumed["dtype"], self.workbench.device)
+                * int(state.is_world_process_zero)
                 for numbers in self.resumed["rows"]
             ]
         if state.global_step == 0:
@@ -226,10 +228,10 @@ def metric_sums(loss: Tensor, logps: PairLogps, n_tokens: int) -> Tensor:
         return torch.stack([loss, *sums, n_labels.to(n_pairs.dtype), n_pairs, n_computed])
 
 
-def _row(numbers: Sequence[float | None], device: torch.device) -> Tensor:
+def _row(numbers: Sequence[float | None], dtype: str, device: torch.device) -> Tensor:
     """Return one update's sums as `metric_sums` made them, (11,)."""
     known = [math.nan if number is None else number for number in numbers]
-    return torch.tensor(known, dtype=torch.float32, device=device)
+    return torch.tensor(known, dtype=getattr(torch, dtype), device=device)
 
 
 def _means(rows: Sequence[Tensor]) -> tuple[dict[str, float | None], int]:
