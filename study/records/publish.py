@@ -5,7 +5,7 @@ from pathlib import Path
 
 from study.errors import RecordError
 from study.records.layout import BENCH, BEST, JOURNAL, recipes_in
-from study.records.runs import claim_folders, compare_folders
+from study.records.runs import claim_folders, compare_folders, start_folders
 
 
 def _is_aside(path: Path) -> bool:
@@ -31,7 +31,8 @@ def publish(source: Path, target: Path) -> list[Path]:
     for recipe in recipes_in(source):
         shutil.rmtree(target / recipe, ignore_errors=True)
         runs = [*compare_folders(source, recipe), *claim_folders(source, recipe)]
-        folders = [folder.path for _, _, folder in runs if folder.is_finished()]
+        runs_and_starts = [*(run for _, _, run in runs), *start_folders(source, recipe)]
+        folders = [folder.path for folder in runs_and_starts if folder.is_finished()]
         folders += [path.parent for path in (source / recipe / "search").glob(f"*/{BEST}")]
         folders += [source / recipe / part for part in ("search", "compare", "claims")]
         for folder in sorted(filter(Path.is_dir, folders)):
