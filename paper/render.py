@@ -21,7 +21,7 @@ from paper.document import build_document
 from paper.drawing import inline, scheme
 from paper.escape import generated_html, generated_tex, printable, tex
 from paper.prose import FOLDER, Reference, prose_html, prose_tex, read_references
-from paper.scripts import FONTS, scripts_of
+from paper.scripts import EMOJI, FONTS, scripts_of
 
 SCRIPTS = ("browser.js", "page.js")
 """What the page runs, in this order."""
@@ -75,6 +75,7 @@ def render_tex(
     answers: tuple[Answers, ...] = (),
     unfinished: str = "",
     scripts: bool = True,
+    emoji: bool = True,
 ) -> str:
     """Render the report as LaTeX; it expects ``figures/<name>.pdf`` beside it.
 
@@ -88,14 +89,20 @@ def render_tex(
         unfinished: sentence about runs that go on; empty where all have ended.
         scripts: print other scripts; else their characters are code points, and
             the document is pdfLaTeX's whatever it holds.
+        emoji: print emoji, for which LuaLaTeX has a font; else they are named.
     """
-    template = tex_environment(scripts=scripts).get_template("report.tex")
     document = build_document(findings, figures, answers=answers, unfinished=unfinished)
-    source = template.render(document=document, is_lua=False, fonts={})
+
+    def render(scripts: Sequence[str], *, written: bool) -> str:
+        template = tex_environment(scripts=written).get_template("report.tex")
+        fonts = {name: FONTS[name] for name in scripts if name in FONTS}
+        return template.render(document=document, is_lua=bool(scripts), fonts=fonts)
+
+    source = render((), written=scripts)
     if not (found := scripts_of(source)):
         return source
-    fonts = {name: FONTS[name] for name in found if name in FONTS}
-    return template.render(document=document, is_lua=True, fonts=fonts)
+    printed = [name for name in found if emoji or name != EMOJI]
+    return render(printed, written=bool(printed))
 
 
 def html_environment(references: Sequence[Reference]) -> jinja2.Environment:

@@ -20,6 +20,7 @@ from analysis.records.study import RunRecord, Scores, SearchRecord, StudyRecords
 from study.arms import UNTRAINED
 from study.config.canonical import digest
 from study.errors import RecordError
+from study.records.asked import read_asked
 from study.records.files import read_jsonl
 from study.records.folders import read_config
 from study.records.layout import (
@@ -106,6 +107,12 @@ def load_study(runs: Path) -> StudyRecords:
         folder=runs,
         history=_load_history(runs),
         claims=_load_claims(runs, recipes),
+        asked={
+            (recipe, part): asked
+            for recipe in recipes
+            for part in ("search", "compare", "claims")
+            if (asked := read_asked(runs, recipe, part)) is not None
+        },
         claim_runs=tuple(run for run in claim_runs if run.recipe in recipes),
     )
 

@@ -13,6 +13,8 @@
     <recipe>/claims/<setting>/seed-<n>/
                                as in a comparison
     <recipe>/{compare,claims,search/<arm>}/resolved.json
+    <recipe>/{search,compare,claims}/recipe.json
+                               a recipe file of the user's own: how it was named
     bench.json                 what `study bench` measured
     objectives.jsonl           trials behind the choice of a search's objective
     history.jsonl              what an author did before these records, after a look at others
@@ -38,6 +40,10 @@ TRIALS, CONFIRMATIONS, BEST, JOURNAL = (
     "best.json",
     "journal.log",
 )
+
+
+ASKED = "recipe.json"
+"""How the command line named a recipe that is a file, and what it set over it."""
 
 
 BENCH = "bench.json"

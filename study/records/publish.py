@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from study.errors import RecordError
-from study.records.layout import BENCH, BEST, HISTORY, JOURNAL, claims_path, plan_path, recipes_in
+from study.records.layout import BENCH, BEST, HISTORY, JOURNAL, recipes_in
 from study.records.runs import claim_folders, compare_folders, start_folders
 
 
@@ -36,7 +36,7 @@ def publish(source: Path, target: Path) -> list[Path]:
         runs_and_starts = [*(run for _, _, run in runs), *start_folders(source, recipe)]
         folders = [folder.path for folder in runs_and_starts if folder.is_finished()]
         folders += [path.parent for path in (source / recipe / "search").glob(f"*/{BEST}")]
-        folders += [plan_path(source, recipe).parent, claims_path(source, recipe).parent]
+        folders += [source / recipe / part for part in ("search", "compare", "claims")]
         for folder in sorted(filter(Path.is_dir, folders)):
             for path in sorted(folder.iterdir()):
                 if path.is_file() and path.name != JOURNAL and not _is_aside(path):
