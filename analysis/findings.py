@@ -16,6 +16,7 @@ from analysis.judged_rows import (
     ClaimRow,
     CoPrimaryRow,
     DecisionRow,
+    DisplacementRow,
     IntervalRow,
 )
 from analysis.records.load import StudyRecords
@@ -46,7 +47,7 @@ from analysis.tables.trials import budget_remarks, tuning_rows
 from analysis.words import advice, notes
 from analysis.words import answer as wording
 from analysis.words.deviations import deviations
-from analysis.words.displacement import displacement
+from analysis.words.displacement import displacement, displacement_rows
 from analysis.words.history import history
 from analysis.words.limits import cannot_conclude, failed_runs, search_remarks
 
@@ -63,6 +64,7 @@ __all__ = [
     "CostRow",
     "DataRow",
     "DecisionRow",
+    "DisplacementRow",
     "FigureFile",
     "Findings",
     "IntervalRow",
@@ -102,6 +104,7 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
     best = best_sets(records, judged)
     searches, tuning = tables.search_rows(records), tuning_rows(records)
     rouge, claims = rouge_rows(records), claim_rows(records)
+    displaced = displacement_rows(records, found)
     reported = {name for arm in arms for name in arm.scores}
     return Findings(
         headline=wording.headline(decisions, records.treatments, best),
@@ -144,7 +147,9 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
         tuning=tuning,
         rouge=rouge,
         rouge_remarks=rouge_remarks(rouge),
-        displacement=displacement(found),
+        displacement=displacement(displaced),
+        displaced=displaced,
+        n_earlier=len(records.history),
         table_notes=notes.table_notes(records, (*contrasts, *pooled)),
         claims=claims,
         claim_remarks=claim_remarks(records, claims),

@@ -79,6 +79,23 @@ class BestSetRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DisplacementRow:
+    """How an arm changed the likelihood of chosen answers and its margin since its start."""
+
+    recipe: str
+    arm: str
+    start: str
+    """Arm that both effects are taken from."""
+    chosen: tuple[float, float | None, float | None]
+    """Change of the chosen answers' log-probability per token, and its 95 % interval."""
+    margin: tuple[float, float | None, float | None]
+    flagged: bool
+    rewards: tuple[float, ...] = ()
+    """Last logged implicit reward of chosen and of rejected training answers, and the share of
+    pairs ranked right by it; empty for arms that read no reference."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClaimPart:
     """One prediction of a claim, measured on one model or over all."""
 

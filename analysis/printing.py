@@ -51,7 +51,7 @@ def settings(values: Mapping[str, float]) -> str:
 
 def setting_name(name: str) -> str:
     """Print the name of a hyperparameter in words."""
-    return {"beta": "β"}.get(name, name.replace("_", " "))
+    return {"beta": "β", "gamma_beta_ratio": "γ/β"}.get(name, name.replace("_", " "))
 
 
 def is_trained(arm: str) -> bool:
@@ -67,6 +67,16 @@ def is_matched(arm: str) -> bool:
 def arm_name(arm: str) -> str:
     """Print the name of an arm, ``Base``, ``SFT``, ``ORPO``, or of a setting as it is."""
     return ARMS[arm].label if arm in ARMS else arm
+
+
+def start_of(arm: str) -> str | None:
+    """Name the arm that another continues; None where it starts from the untrained model."""
+    return ARMS[arm].starts_from if arm in ARMS else None
+
+
+def arm_colour(arm: str) -> str:
+    """Return the colour of an arm's marks on paper, ``#rrggbb``; empty for a setting."""
+    return ARMS[arm].colour.lower() if arm in ARMS else ""
 
 
 def capital(text: str) -> str:

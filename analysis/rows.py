@@ -3,7 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from analysis.judged_rows import BestSetRow, ClaimRow, DecisionRow, IntervalRow
+from analysis.judged_rows import (
+    BestSetRow,
+    ClaimRow,
+    DecisionRow,
+    DisplacementRow,
+    IntervalRow,
+)
 from analysis.search_rows import TuningRow
 
 
@@ -156,6 +162,12 @@ class CostRow:
     tokens_per_s: float | None
     peak_memory_bytes: float
     device: str
+    start_s: float = 0.0
+    """Part of ``train_s`` that went into the run that this one continues."""
+    reference_s: float = 0.0
+    """Part of ``train_s`` that went into log-probabilities under the start."""
+    search_s: float | None = None
+    """What all trials of the arm's own search took; None without a search."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +261,7 @@ class Findings:
     decisions: tuple[DecisionRow, ...]
     """Per treatment the verdict over all models, where there are several, then on each."""
     history: tuple[str, ...]
-    """One sentence per thing that was done after results had been seen."""
+    """One sentence per thing that was done after results had been seen, in order."""
     metrics: Mapping[str, Metric]
     recipes: Mapping[str, str]
     """Recipe -> description."""
@@ -276,6 +288,8 @@ class Findings:
     """``local`` or ``published``, and in words why."""
     commands: tuple[str, ...]
     """Commands that make these records and this report again."""
+    n_earlier: int = 0
+    """First sentences of ``history`` that tell of choices made before these records."""
     search_remarks: tuple[str, ...] = ()
     """One sentence per thing to know about the searches: budgets, edges, luck."""
     best_sets: tuple[BestSetRow, ...] = ()
@@ -292,7 +306,9 @@ class Findings:
     rouge_remarks: tuple[str, ...] = ()
     """One sentence per recipe: what the published scoring does to the order of the arms."""
     displacement: tuple[str, ...] = ()
-    """One sentence per trained arm that made chosen answers less likely as its margin grew."""
+    """Sentences on trained arms that made chosen answers less likely as their margin grew."""
+    displaced: tuple[DisplacementRow, ...] = ()
+    """Per recipe and trained arm what these sentences rest on."""
     table_notes: Mapping[str, str] = field(default_factory=dict)
     """Table -> what is tested in it, or that nothing is, and its numbers of cases."""
     claims: tuple[ClaimRow, ...] = ()

@@ -3,13 +3,20 @@
 A skin has one macro for each kind of block.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from analysis.findings import FigureFile
 from paper.cells import Table
 from paper.forest import Forest
+
+MOST_JUDGED = 4
+"""Arms of which those that are right are always named; of more, the shorter list is."""
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +138,9 @@ class Answers:
             return ""
         if len(right) == len(judged):
             return "all are right"
-        return f"only {' and '.join(right)} right" if right else "none is right"
+        if len(right) > len(judged) / 2 and len(judged) > MOST_JUDGED:
+            return f"all but {_listed([one.who for one in judged if not one.is_right])} right"
+        return f"only {_listed(right)} right" if right else "none is right"
 
 
 @dataclass(frozen=True, kw_only=True)

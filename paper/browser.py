@@ -1,5 +1,6 @@
 """Prompts with the answers of every arm and seed, and which are right, from records."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -11,6 +12,8 @@ from paper.cells import Column, Table, one_group, row
 
 MOST_CHARACTERS: Final = 400_000
 """Of prompts and answers that a page holds; a page of more is slow to open and to search."""
+MOST_GROUPS: Final = 9
+"""Rows of the table of who is right where; of more combinations the rarest are added up."""
 CHOSEN: Final = "Chosen answer"
 
 
@@ -71,17 +74,23 @@ def browser(prompts: Sequence[Answers], *, shown: int) -> Browser:
 def agreement(prompts: Sequence[Answers], signature: str) -> Table | None:
     """Count who is right where, or None where nothing says what is right."""
     recipes = list(dict.fromkeys(found.recipe for found in prompts))
-    groups = sorted({found.group for found in prompts} - {""})
-    if not groups:
+    sizes = Counter(found.group for found in prompts if found.group)
+    if not sizes:
         return None
+    groups = {group: (group,) for group in sorted(sizes)}
+    if len(groups) > MOST_GROUPS:
+        named = sorted(sizes, key=lambda group: (-sizes[group], group))[: MOST_GROUPS - 1]
+        others = tuple(set(sizes) - set(named))
+        groups = {group: (group,) for group in named}
+        groups[f"{len(others)} other combinations of arms"] = others
     rows = []
-    for group in groups:
+    for name, members in groups.items():
         cells = []
         for recipe in recipes:
             own = [found for found in prompts if found.recipe == recipe]
-            hits = sum(found.group == group for found in own)
+            hits = sum(found.group in members for found in own)
             cells.append(f"{hits} ({percent(hits / len(own))})")
-        rows.append(row(group, *cells))
+        rows.append(row(name, *cells))
     return Table(
         name="agreement",
         columns=(

@@ -4,12 +4,20 @@ Lengths are whole units of a panel, ``WIDTH`` wide and ``height`` high, counted
 from the upper left corner; skins scale them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from analysis.findings import ContrastRow, Findings, Metric
-from analysis.printing import arrow, interval, signed, verdict_words, with_unit
+from analysis.findings import ContrastRow, DecisionRow, Findings, Metric
+from analysis.printing import (
+    arm_colour,
+    arm_name,
+    arrow,
+    interval,
+    signed,
+    verdict_words,
+    with_unit,
+)
 from paper.cells import tone
 
 WIDTH: Final = 320
@@ -33,6 +41,8 @@ class Effect:
     text: str
     tone: str
     is_main: bool
+    colour: str = ""
+    """Its own, ``#rrggbb``; empty where its tone colours it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,27 +84,76 @@ def forest(findings: Findings, baseline: str, treatment: str, compared: str) -> 
     """
     rows = [
         row
-        for row in (*findings.pooled, *findings.contrasts)
+        for row in _registered(findings)
         if (row.baseline, row.treatment) == (baseline, treatment)
-        and row.low is not None
-        and (row.family or row.metric in findings.primary_metrics)
     ]
-    names = sorted({row.metric for row in rows}, key=list(findings.metrics).index)
-    names.sort(key=lambda name: name not in findings.primary_metrics)
-    panels = tuple(
-        _panel(findings.metrics[name], [row for row in rows if row.metric == name], compared)
-        for name in names
-    )
+    panels = _panels(findings, rows, lambda row: (row.recipe, compared, ""))
     if not panels:
         return None
     return Forest(
-        caption=f"{compared} in the registered metrics, with 95 % intervals. The band is the "
-        "smallest effect of interest; an arrow says which direction is better.",
+        caption=f"{compared} in the registered metrics, with 95 % intervals. {BAND}",
         panels=panels,
     )
 
 
-def _panel(metric: Metric, rows: Sequence[ContrastRow], compared: str) -> Panel:
+def arms_forest(findings: Findings, found: Sequence[DecisionRow]) -> Forest | None:
+    """Lay out one scope with a row for each arm in its colour, or None where none was tested.
+
+    Args:
+        findings: what the report says.
+        found: the decisions of that scope, in the order of the rows.
+    """
+    order = [one.treatment for one in found]
+    recipe, baseline = found[0].recipe, found[0].baseline
+    rows = sorted(
+        (
+            row
+            for row in _registered(findings)
+            if (row.recipe, row.baseline) == (recipe, baseline) and row.treatment in order
+        ),
+        key=lambda row: order.index(row.treatment),
+    )
+
+    def named(row: ContrastRow) -> tuple[str, str, str]:
+        name = arm_name(row.treatment)
+        return name, f"{name} − {arm_name(baseline)}", arm_colour(row.treatment)
+
+    panels = _panels(findings, rows, named)
+    if not panels:
+        return None
+    return Forest(
+        caption=f"Every arm minus {arm_name(baseline)} in the registered metrics, {recipe}, with "
+        f"95 % intervals. {BAND}",
+        panels=panels,
+    )
+
+
+BAND: Final = (
+    "The band is the smallest effect of interest; an arrow says which direction is better."
+)
+Named = Callable[[ContrastRow], tuple[str, str, str]]
+"""What a row is called, what it compares in words, and its colour, if it has its own."""
+
+
+def _registered(findings: Findings) -> list[ContrastRow]:
+    """List the contrasts with intervals in registered metrics."""
+    return [
+        row
+        for row in (*findings.pooled, *findings.contrasts)
+        if row.low is not None and (row.family or row.metric in findings.primary_metrics)
+    ]
+
+
+def _panels(findings: Findings, rows: Sequence[ContrastRow], named: Named) -> tuple[Panel, ...]:
+    names = sorted({row.metric for row in rows}, key=list(findings.metrics).index)
+    names.sort(key=lambda name: name not in findings.primary_metrics)
+    return tuple(
+        _panel(findings.metrics[name], [row for row in rows if row.metric == name], named)
+        for name in names
+    )
+
+
+def _panel(metric: Metric, rows: Sequence[ContrastRow], named: Named) -> Panel:
     sesoi = rows[0].sesoi
     reach = [0.0, *(value for row in rows for value in (row.low, row.high) if value is not None)]
     span = max(reach) - min(reach)
@@ -110,7 +169,7 @@ def _panel(metric: Metric, rows: Sequence[ContrastRow], compared: str) -> Panel:
 
     effects = tuple(
         Effect(
-            name=row.recipe,
+            name=named(row)[0],
             y=TOP + ROW * number + ROW // 2,
             x=place(row.estimate),
             low=place(row.low if row.low is not None else row.estimate),
@@ -118,7 +177,8 @@ def _panel(metric: Metric, rows: Sequence[ContrastRow], compared: str) -> Panel:
             text=f"{signed(row.estimate, metric.digits)} "
             f"{interval(row.low, row.high, metric.digits)}",
             tone=tone(row.verdict),
-            is_main=number == 0,
+            is_main=number == 0 and not named(row)[2],
+            colour=named(row)[2],
         )
         for number, row in enumerate(rows)
     )
@@ -135,7 +195,8 @@ def _panel(metric: Metric, rows: Sequence[ContrastRow], compared: str) -> Panel:
         band=None if sesoi is None else (place(-sesoi), place(sesoi)),
         ticks=tuple(sorted(ticks.items())),
         alt="; ".join(
-            f"{compared} in {metric.label} on {row.recipe}: {effect.text}, {verdict_words(row)}"
+            f"{named(row)[1]} in {metric.label} on {row.recipe}: {effect.text}, "
+            f"{verdict_words(row)}"
             for row, effect in zip(rows, effects, strict=True)
         ),
     )

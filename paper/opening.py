@@ -2,20 +2,20 @@
 
 from collections.abc import Iterator
 
-from analysis.findings import ContrastRow, CoPrimaryRow, DecisionRow, Findings
+from analysis.findings import CoPrimaryRow, DecisionRow, Findings
 from analysis.printing import (
     arm_name,
     count,
     is_matched,
     is_trained,
-    number,
     plain,
-    setting_name,
     settings,
 )
+from analysis.words.several import by_outcome
+from paper import many
 from paper.blocks import Block, Bullets, Facts, ForestBlock, TableBlock
-from paper.forest import forest
-from paper.tables import decisions
+from paper.forest import arms_forest, forest
+from paper.tables import decisions, several
 
 
 def first_screen(findings: Findings) -> list[Block]:
@@ -23,11 +23,15 @@ def first_screen(findings: Findings) -> list[Block]:
     table = decisions.answer(findings)
     if table is None:
         return [status(findings)]
-    forests = [
-        forest(findings, found.baseline, found.treatment, decisions.compared(found))
-        for found in decisions.overall(findings)
-        if not is_matched(found.treatment)
-    ]
+    main = decisions.overall(findings)
+    if several.is_many(main):
+        forests = [arms_forest(findings, by_outcome(main))]
+    else:
+        forests = [
+            forest(findings, found.baseline, found.treatment, decisions.compared(found))
+            for found in main
+            if not is_matched(found.treatment)
+        ]
     return [
         TableBlock(table=table),
         status(findings),
@@ -44,16 +48,21 @@ def status(findings: Findings) -> Facts:
         for one in (findings.decisions[0].metrics if findings.decisions else ())
         if one.late
     ]
-    changes = len(findings.history)
+    changes, earlier = len(findings.history) - findings.n_earlier, findings.n_earlier
+    since = " since these runs were begun" if earlier else ""
+    chosen = [
+        *([f"{earlier} {_choices_word(earlier)} before these runs"] if earlier else []),
+        *late,
+    ]
     items = [
         ("Data", f"{' and '.join(made_up)}"),
         (
             "Plan",
             f"amended: {changes} {'change' if changes == 1 else 'changes'} after results"
             if changes
-            else "kept: nothing on record was changed after results",
+            else f"kept{since}: nothing on record was changed after results",
         ),
-        ("Chosen after seeing test scores", " and ".join(late) or "nothing on record"),
+        ("Chosen after seeing test scores", " and ".join(chosen) or "nothing on record"),
         ("Models", ", ".join(findings.recipes)),
         ("Seeds", _range({row.n_seeds for row in findings.arms if is_trained(row.arm)}) + " each"),
         ("Pairs", _pairs(findings)),
@@ -62,8 +71,14 @@ def status(findings: Findings) -> Facts:
     return Facts(title="On what this rests", items=tuple(items))
 
 
+def _choices_word(n: int) -> str:
+    return "choice" if n == 1 else "choices"
+
+
 def advice(findings: Findings) -> list[Block]:
     """Say which settings to use, when to take each arm and what would change the verdict."""
+    if several.is_many(decisions.overall(findings)):
+        return [Bullets(items=tuple(many.advice(findings)))]
     items: list[tuple[str, str]] = [
         (
             f"Settings for {arm_name(row.arm)} on {row.recipe}",
@@ -73,19 +88,9 @@ def advice(findings: Findings) -> list[Block]:
         for row in findings.arms
         if row.settings and not is_matched(row.arm)
     ]
-    for found in decisions.overall(findings) if findings.decisions else ():
+    for found in decisions.overall(findings):
         items += _choices(findings, found)
-    items += [
-        (
-            f"{setting_name(name)} of {arm_name(row.arm)} on {row.recipe}",
-            (
-                "the best value lies at the edge of the range searched, so a better one may lie "
-                "outside."
-            ),
-        )
-        for row in findings.searches
-        for name in row.at_edge
-    ]
+    items += many.edges(findings)
     return [Bullets(items=tuple(items))] if items else []
 
 
@@ -103,16 +108,9 @@ def _choices(findings: Findings, found: DecisionRow) -> Iterator[tuple[str, str]
         else:
             yield f"Take {taken} {purpose}", why
     for one in () if is_matched(found.treatment) else found.metrics:
-        row = _tested(findings, found, one)
+        row = many.tested(findings, found, one)
         if row is not None and row.detectable is not None:
-            label, digits = findings.metrics[one.metric].label, findings.metrics[one.metric].digits
-            enough = row.detectable <= one.sesoi
-            yield (
-                f"What would change the verdict in {label}",
-                f"a study like this finds a difference of {number(row.detectable, digits)} four "
-                f"times in five; the smallest of interest is {plain(one.sesoi)}, "
-                + ("so more seeds or pairs would hardly." if enough else "so more seeds or pairs."),
-            )
+            yield many.what_would_change(findings, one, [row.detectable])
 
 
 def _why(one: CoPrimaryRow, treatment: str) -> str:
@@ -127,25 +125,22 @@ def _why(one: CoPrimaryRow, treatment: str) -> str:
     return f"a loss of {plain(one.sesoi)} or more by {treatment} is not excluded"
 
 
-def _tested(findings: Findings, found: DecisionRow, one: CoPrimaryRow) -> ContrastRow | None:
-    key = (found.recipe, found.baseline, found.treatment, one.metric)
-    rows = (*findings.pooled, *findings.contrasts)
-    return next(
-        (row for row in rows if (row.recipe, row.baseline, row.treatment, row.metric) == key), None
-    )
-
-
 def _pairs(findings: Findings) -> str:
     pairs = _range({row.splits["test"][0] for row in findings.data})
     if not findings.decisions or len(findings.decisions[0].metrics) < 2:
         return f"{pairs} held out"
     found = findings.decisions[0]
-    row = _tested(findings, found, found.metrics[1])
+    row = many.tested(findings, found, found.metrics[1])
     return f"{pairs} held out" + (f", {count(row.n_examples)} of them answered" if row else "")
 
 
 def _diverged(findings: Findings) -> list[str]:
     found = findings.decisions[:1]
+    if several.is_many(decisions.overall(findings)):
+        lost = [arm for arm in findings.arms if arm.n_diverged]
+        named = [f"{arm.n_diverged} {arm_name(arm.arm)} on {arm.recipe}" for arm in lost]
+        n_runs = sum(arm.n_seeds + arm.n_diverged for arm in findings.arms if is_trained(arm.arm))
+        return named or [f"0 of {n_runs} runs"]
     return [
         f"{k} of {n} {arm_name(arm)}"
         for one in found

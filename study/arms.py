@@ -87,7 +87,7 @@ ARMS: Final[dict[str, Arm]] = {
         ),
         Arm(
             name="orpo-from-sft",
-            label="SFT, then ORPO",
+            label="SFT then ORPO",
             colour="#88CCEE",
             hyperparameters=("learning_rate", "beta"),
             loss=losses.orpo,

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
+from study.arms import ARMS
 from study.config.canonical import digest
 from study.config.claims import load_claims
 from study.config.recipe import load_recipe
@@ -29,7 +30,7 @@ from study.records.layout import (
 )
 from study.records.plan import register, write_plan
 from study.records.runs import run_folder, setting_folder
-from study.run.planned import PlannedRun, record_of
+from study.run.planned import PlannedRun, PlannedStart, record_of
 from study.run.ranking import calibrated_ranking_loss
 from study.search.confirm import best_trials, choose
 from study.search.objectives import validation_value
@@ -42,6 +43,14 @@ SETTINGS = {
     "sft": {"learning_rate": 2.5e-3},
     "orpo": {"learning_rate": 3.2e-3, "beta": 0.42},
 }
+METHODS = ("tiny-llama-methods", "tiny-smollm2-methods")
+METHOD_SETTINGS = SETTINGS | {
+    "sft-matched": SETTINGS["sft"],
+    **{name: {"learning_rate": 1e-3, "beta": 0.1} for name in ("orpo-from-sft", "dpo", "ipo")},
+    **{name: {"learning_rate": 5e-4, "beta": 0.2} for name in ("kto", "cpo")},
+    "simpo": {"learning_rate": 5e-4, "beta": 2.0, "gamma_beta_ratio": 0.5},
+}
+"""Settings of every arm there is."""
 MACHINE = {
     "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
     "device": "cpu",
@@ -54,6 +63,13 @@ FINAL = {
     "base": (-4.9, -4.1),
     "sft": (-0.72, -1.15),
     "orpo": (-0.75, -2.2),
+    "sft-matched": (-0.68, -1.2),
+    "orpo-from-sft": (-0.74, -2.1),
+    "dpo": (-5.4, -8.0),
+    "ipo": (-1.2, -2.6),
+    "kto": (-1.0, -2.0),
+    "simpo": (-5.2, -7.0),
+    "cpo": (-0.78, -2.0),
     "coming": (-0.72, -1.15),
     "default": (-4.7, -4.2),
     "beta-0.1": (-0.75, -1.7),
@@ -231,10 +247,11 @@ def make_run(runs, recipe, arm, seed, *, diverged=False, tuned=True, examples=No
         make_plan(runs, recipe)
     name = setting or arm
     rng = np.random.default_rng([seed, *name.encode(), *recipe.name.encode()])
-    folder, settings = run_folder(runs, recipe.name, arm, seed), SETTINGS[arm]
+    folder, settings = run_folder(runs, recipe.name, arm, seed), METHOD_SETTINGS[arm]
     if setting:
         folder = setting_folder(runs, recipe.name, setting, seed)
         settings = load_claims().scale_of(recipe)[1].settings[setting]
+    start = ARMS[arm].starts_from
     run = PlannedRun(
         recipe=recipe,
         arm=arm,
@@ -242,6 +259,8 @@ def make_run(runs, recipe, arm, seed, *, diverged=False, tuned=True, examples=No
         seed=seed,
         tuned=tuned and arm != "base",
         folder=folder,
+        start=start
+        and PlannedStart(arm=start, settings=METHOD_SETTINGS[start], tuned=tuned, runs=runs),
     )
     folder.claim(run.config)
     write_jsonl(folder.path / STEPS, _steps(rng, name, recipe, last=40 if diverged else None))
@@ -316,7 +335,9 @@ def make_search(runs, recipe, arm, *, trials=20):
     """Write one finished search: published settings first, then chance, then TPE."""
     rng = np.random.default_rng([*arm.encode(), *recipe.name.encode()])
     folder = search_folder(runs, recipe.name, arm)
-    claim_folder(folder, search_config(recipe, arm=arm, seed=0))
+    start = METHOD_SETTINGS.get(ARMS[arm].starts_from)
+    config = search_config(recipe, arm=arm, seed=0, start=start)
+    claim_folder(folder, config)
     space = recipe.search.space[arm]
     objective, rows = recipe.search.objective, []
     for number in range(trials):
@@ -375,7 +396,7 @@ def make_search(runs, recipe, arm, *, trials=20):
         {
             "recipe": recipe.name,
             "arm": arm,
-            "digest": digest(search_config(recipe, arm=arm, seed=0)),
+            "digest": digest(config),
             "search_seed": 100_000,
             "confirmation_seeds": list(seeds),
             **choose(rows, candidates, confirmations, objective=objective),
@@ -402,6 +423,21 @@ def make_study(runs, *, recipes=RECIPES, seeds=(1, 2, 3), diverged=()):
             for seed in seeds:
                 make_run(runs, recipe, arm, seed, diverged=(name, arm, seed) in diverged)
         make_run(runs, recipe, "base", 0)
+    return runs
+
+
+def make_methods_study(runs, *, seeds=(1, 2)):
+    """Write a finished study of two recipes with every arm there is, and its claims."""
+    for number, name in enumerate(METHODS):
+        recipe = load_recipe(name)
+        own = [100 * number + seed for seed in seeds]
+        write_plan(runs, recipe, seeds=own, arms=METHOD_SETTINGS)
+        for arm in METHOD_SETTINGS:
+            if arm in recipe.search.space:
+                make_search(runs, recipe, arm)
+            for seed in own if arm != "base" else (0,):
+                make_run(runs, recipe, arm, seed)
+        make_claims(runs, recipe, seeds=own)
     return runs
 
 

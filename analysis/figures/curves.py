@@ -1,6 +1,6 @@
 """Scores over training: over updates, tokens and seconds, as the figures show them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
-from analysis.figures.palette import INK
+from analysis.figures.palette import INK, NEUTRAL
 from analysis.figures.style import (
     Point,
     colour_of,
@@ -24,7 +24,7 @@ from analysis.figures.style import (
 from analysis.printing import arm_name, count, number
 from analysis.records.study import RunRecord, StudyRecords
 from analysis.rows import FigureFile
-from study.arms import UNTRAINED
+from study.arms import BASELINE, UNTRAINED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,11 +103,16 @@ AXES: Final = {
 """Column of the logged training steps -> what a curve runs over."""
 
 
+MOST_COLOURED: Final = 5
+"""Arms whose curves all have their colours; of more, some stand out and the others are grey."""
+
+
 QUALITY: Final = FigureFile(
     name="quality",
     caption="Share of validation pairs whose chosen answer is the more likely one, over updates, "
-    f"tokens and seconds; higher is better. {BASE} A seed's tokens and seconds are averaged with "
-    "its arm's.",
+    f"tokens and seconds, start and reference included; higher is better. {BASE} A seed's tokens "
+    "and seconds are averaged with its arm's. Of more than five arms SFT and the four that end "
+    "best have colours, the means of the others are grey.",
     section="cost",
 )
 
@@ -271,15 +276,44 @@ def _series(run: RunRecord, split: str, column: str, along: str) -> dict[int, Po
 
 
 def _places(run: RunRecord, along: str) -> Callable[[int], float]:
-    """Return a function from a step to how far training had come; -1 where it is not known."""
+    """Return a function from a step to how far training had come; -1 where it is not known.
+
+    What the start and the reference took counts, as it does in the cost of the run.
+    """
+    begun = _begun(run, along)
     if along == "step":
-        return float
+        return lambda step: begun + step
     logged = [row for row in run.steps if row["split"] == "train"]
     if not logged or any(row.get(along) is None for row in logged):
         return lambda step: -1.0
     steps = [0, *(row["step"] for row in logged)]
-    spent = np.cumsum([0.0, *(row[along] for row in logged)])
+    spent = np.cumsum([begun, *(row[along] for row in logged)])
     return lambda step: float(np.interp(step, steps, spent))
+
+
+def _begun(run: RunRecord, along: str) -> float:
+    """Return what a run had taken before its own first update."""
+    start = run.record.get("start", {}).get("cost", {})
+    names = {"step": ("steps",), "tokens": ("train_tokens", "reference_tokens")}
+    first, *reference = names.get(along, ("train_s", "reference_s"))
+    return float(start.get(first, 0) + sum(run.record["cost"].get(one, 0) for one in reference))
+
+
+def leading_arms(panels: Sequence[CurvePanel]) -> tuple[str, ...]:
+    """Name the arms that stand out among many: the baseline and those that end best.
+
+    All of them where they are few. What ends best is the mean over the panels of where
+    the arms' mean lines end, the more the better.
+    """
+    ends: dict[str, list[float]] = {}
+    for panel in panels:
+        for line in panel.means:
+            ends.setdefault(line.arm, []).append(line.points[-1][1])
+    if len(ends) <= MOST_COLOURED:
+        return tuple(ends)
+    best = sorted(ends, key=lambda arm: -float(np.mean(ends[arm])))
+    first = [arm for arm in best if arm != BASELINE][: MOST_COLOURED - 1]
+    return tuple(arm for arm in ends if arm in (BASELINE, *first))
 
 
 def curves_alt(panels: Sequence[CurvePanel], *, what: str) -> str:
@@ -305,13 +339,21 @@ def _spent(x: float, along: str) -> str:
     return f"{count(x)} {'updates' if along == 'step' else 'tokens'}"
 
 
-def draw_curves(panels: Sequence[CurvePanel], *, y_label: str) -> Figure:
-    """Draw scores over training: thin lines are seeds, thick lines their mean with its band."""
+def draw_curves(
+    panels: Sequence[CurvePanel], *, y_label: str, leading: Collection[str] = ()
+) -> Figure:
+    """Draw scores over training: thin lines are seeds, thick lines their mean with its band.
+
+    Args:
+        panels: what is drawn.
+        y_label: what the scores are.
+        leading: arms in colour, the others are grey and without seeds; all where empty.
+    """
     wide = len({panel.along for panel in panels}) > 1
     figure, axes = grid(len(panels), columns=3 if wide else 2, height=2.1 if wide else 2.5)
     for panel, axis in zip(panels, axes, strict=True):
         for line in panel.lines:
-            _draw_line(axis, line, panel)
+            _draw_line(axis, line, panel, is_faint=bool(leading) and line.arm not in leading)
         _draw_base(axis, panel)
         axis.set_ylim(panel.y_range)
         axis.set_xlim(panel.x_range)
@@ -325,23 +367,29 @@ def draw_curves(panels: Sequence[CurvePanel], *, y_label: str) -> Figure:
             ylabel=y_label if first else "",
         )
     arms = list(dict.fromkeys(line.arm for panel in panels for line in panel.lines))
-    handles = [Line2D([], [], color=colour_of(arm), lw=2, label=arm_name(arm)) for arm in arms]
+    shown = [arm for arm in arms if not leading or arm in leading]
+    handles = [Line2D([], [], color=colour_of(arm), lw=2, label=arm_name(arm)) for arm in shown]
+    if len(shown) < len(arms):
+        others = ", ".join(arm_name(arm) for arm in arms if arm not in shown)
+        handles.append(Line2D([], [], color=NEUTRAL, lw=1, label=others))
     if any(panel.shows_base for panel in panels):
         handles.append(Line2D([], [], color=colour_of(UNTRAINED), lw=1.1, label="Base"))
     legend(figure, handles)
     return figure
 
 
-def _draw_line(axis: Axes, line: Line, panel: CurvePanel) -> None:
-    mean, colour = line.seed is None, colour_of(line.arm)
+def _draw_line(axis: Axes, line: Line, panel: CurvePanel, *, is_faint: bool) -> None:
+    mean, colour = line.seed is None, NEUTRAL if is_faint else colour_of(line.arm)
+    if is_faint and not mean:
+        return
     axis.plot(
         *columns_of(line.points),
         color=colour,
-        linewidth=2.0 if mean else 0.8,
+        linewidth=1.0 if is_faint else 2.0 if mean else 0.8,
         alpha=1.0 if mean else 0.4,
-        zorder=3 if mean else 2,
+        zorder=1.5 if is_faint else 3 if mean else 2,
     )
-    if line.band:
+    if line.band and not is_faint:
         axis.fill_between(
             columns_of(line.points)[0], *columns_of(line.band), color=colour, alpha=0.16, lw=0
         )
@@ -377,6 +425,6 @@ def _draw_base(axis: Axes, panel: CurvePanel) -> None:
     )
 
 
-def curve_drawer(y_label: str) -> Callable[[Any], Figure]:
-    """Return a function that draws panels of curves under one label."""
-    return lambda panels: draw_curves(panels, y_label=y_label)
+def curve_drawer(y_label: str, leading: Collection[str] = ()) -> Callable[[Any], Figure]:
+    """Return a function that draws panels of curves under one label, some arms in colour."""
+    return lambda panels: draw_curves(panels, y_label=y_label, leading=leading)

@@ -19,6 +19,7 @@ from analysis.figures.curves import (
     curve_drawer,
     curve_info,
     curves_alt,
+    leading_arms,
     quality_info,
 )
 from analysis.figures.front import FRONT, draw_front, front_alt, front_info
@@ -91,10 +92,12 @@ _Drawn = tuple[FigureFile, Callable[[Any], Figure], Callable[[Any], str], Sequen
 def _figures(records: StudyRecords, findings: Findings) -> list[_Drawn]:
     """List every figure with how it is drawn, how it is told, and what it shows."""
     sources = published_key(records)
+    quality = quality_info(records)
+    leading = leading_arms(quality)
     curves: list[_Drawn] = [
         (
             curve.file,
-            curve_drawer(curve.y_label),
+            curve_drawer(curve.y_label, leading),
             partial(curves_alt, what=curve.y_label),
             curve_info(records, split=curve.split, columns=curve.columns),
         )
@@ -111,9 +114,9 @@ def _figures(records: StudyRecords, findings: Findings) -> list[_Drawn]:
         (EARLY, draw_early, early_alt, [row for row in findings.tuning if row.early]),
         (
             QUALITY,
-            curve_drawer(accuracy),
+            curve_drawer(accuracy, leading),
             partial(curves_alt, what=accuracy),
-            quality_info(records),
+            quality,
         ),
         *curves,
         (CONTRASTS, draw_contrasts, contrasts_alt, contrasts),

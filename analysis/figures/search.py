@@ -1,5 +1,6 @@
 """Figures of the searches: ``*_info`` functions are pure; draw functions draw what they return."""
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from analysis.figures.style import (
     tell,
     zoomed,
 )
-from analysis.printing import arm_name, number, setting
+from analysis.printing import arm_name, number, setting, setting_name
 from analysis.records.study import SearchRecord, StudyRecords
 from analysis.rows import FigureFile
 from analysis.statistics import trials as tuning
@@ -42,12 +43,18 @@ HISTORY: Final = FigureFile(
 
 SPACE: Final = FigureFile(
     name="search-space",
-    caption="Where the searches looked: learning rate and β for ORPO, coloured by the objective; "
-    "learning rate against the objective for SFT. Squares with numbers are published settings, "
-    "the star is the setting chosen after repetition with fresh seeds. Trials beyond the axis "
-    "stand at its upper edge.",
+    caption="Where the searches looked: learning rate and β, coloured by the objective, where an "
+    "arm has a β; learning rate against the objective for SFT. A dot is the larger the larger "
+    "SimPO's γ/β is. Squares with numbers are published settings, the star is the setting chosen "
+    "after repetition with fresh seeds. Trials beyond the axis stand at its upper edge.",
     section="search",
 )
+
+
+THIRD: Final = "gamma_beta_ratio"
+"""Hyperparameter that sizes stand for, beside learning rate and β."""
+MANY_PANELS: Final = 6
+"""Panels that stand two in a row; more of them are smaller and four in a row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +69,8 @@ class TrialPoint:
     """The objective, None where the trial has none."""
     published: int | None
     """Number of the published setting in the figure's key, None for others."""
+    third: float | None = None
+    """Value of a third hyperparameter, ``THIRD``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +203,7 @@ def trial_point(
         y=y,
         value=trial["value"] if trial["state"] == "complete" else None,
         published=sources.get(str(trial["published"])) if trial.get("published") else None,
+        third=trial["settings"].get(THIRD),
     )
 
 
@@ -250,9 +260,12 @@ def draw_history(panels: Sequence[HistoryPanel]) -> Figure:
 
 def draw_space(panels: Sequence[SpacePanel], *, sources: Mapping[str, int]) -> Figure:
     """Draw where the searches looked, what was published and what was chosen."""
-    figure, axes = grid(len(panels), columns=2, height=2.7)
+    many = len(panels) > MANY_PANELS
+    figure, axes = grid(len(panels), columns=4 if many else 2, height=1.55 if many else 2.7)
     for panel, axis in zip(panels, axes, strict=True):
-        _draw_space(panel, axis, figure)
+        _draw_space(panel, axis, figure, is_small=many)
+    if many:
+        _share_labels(axes)
     handles = [
         mark("o", "none", "finished trial", edge=INK),
         mark("x", INK, "pruned or diverged"),
@@ -304,11 +317,35 @@ def _ends(points: Sequence[TrialPoint], panel: SpacePanel) -> Point:
 
 def _said(point: TrialPoint, panel: SpacePanel) -> str:
     beta = f", β {setting(point.y)}" if panel.has_beta else ""
+    beta += f", {setting_name(THIRD)} {setting(point.third)}" if point.third is not None else ""
     value = "no final value" if point.value is None else number(point.value, 3)
     return f"trial {point.number}, learning rate {setting(point.x)}{beta}: {value}"
 
 
-def _draw_space(panel: SpacePanel, axis: Axes, figure: Figure) -> None:
+def _share_labels(axes: Sequence[Axes]) -> None:
+    """Make the words of small panels small, and say what runs along them once."""
+    for place, axis in enumerate(axes):
+        axis.tick_params(labelsize=6)
+        axis.tick_params(which="minor", labelleft=False, labelbottom=False)
+        axis.set_title(axis.get_title(loc="left"), fontsize=7, loc="left")
+        axis.yaxis.label.set_fontsize(7)
+        axis.xaxis.label.set_fontsize(7)
+        if place < len(axes) - 4:
+            axis.set_xlabel("")
+
+
+def _sizes(points: Sequence[TrialPoint], size: float) -> list[float]:
+    """Return the sizes of dots, by their third hyperparameter where they have one."""
+    known = [math.log(point.third) for point in points if point.third is not None]
+    low, span = min(known, default=0.0), max(known, default=0.0) - min(known, default=0.0)
+    return [
+        size if point.third is None or not span
+        else size * (0.4 + 1.4 * (math.log(point.third) - low) / span)
+        for point in points
+    ]  # fmt: skip
+
+
+def _draw_space(panel: SpacePanel, axis: Axes, figure: Figure, *, is_small: bool) -> None:
     valued = [point for point in panel.points if point.value is not None]
     others = [point for point in panel.points if point.value is None]
     colours = {
@@ -319,14 +356,16 @@ def _draw_space(panel: SpacePanel, axis: Axes, figure: Figure) -> None:
     inside = _within([(point.x, point.y) for point in valued], panel.y_range)
     dots = axis.scatter(
         *columns_of(inside),
-        s=30,
+        s=_sizes(valued, 14 if is_small else 30),
         edgecolor=FRAME,
         lw=0.4,
         zorder=3,
         **(colours if panel.has_beta else {"color": colour_of(panel.arm)}),
     )
     outside = _within([(point.x, point.y) for point in others], panel.y_range)
-    axis.scatter(*columns_of(outside), s=20, marker="x", color=INK, lw=0.9, zorder=3)
+    axis.scatter(
+        *columns_of(outside), s=8 if is_small else 20, marker="x", color=INK, lw=0.9, zorder=3
+    )
     tell(
         axis,
         _within([(point.x, point.y) for point in panel.points], panel.y_range),
@@ -338,7 +377,7 @@ def _draw_space(panel: SpacePanel, axis: Axes, figure: Figure) -> None:
             axis.scatter(
                 x,
                 y,
-                s=85,
+                s=30 if is_small else 85,
                 marker="s",
                 facecolor="none",
                 edgecolor=INK,
@@ -346,17 +385,23 @@ def _draw_space(panel: SpacePanel, axis: Axes, figure: Figure) -> None:
                 zorder=4,
             )
             axis.annotate(
-                str(point.published), (x, y), (7, 4), textcoords="offset points",
-                fontsize=8, zorder=6,
+                str(point.published), (x, y), (4, 2) if is_small else (7, 4),
+                textcoords="offset points", fontsize=6 if is_small else 8, zorder=6,
             )  # fmt: skip
     axis.scatter(
-        *panel.chosen, s=230, marker="*", facecolor="none", edgecolor=INK, lw=1.2, zorder=5
+        *panel.chosen,
+        s=90 if is_small else 230,
+        marker="*",
+        facecolor="none",
+        edgecolor=INK,
+        lw=1.2,
+        zorder=5,
     )
     words = objective_words(panel.objective)
     axis.set(
-        title=f"{panel.recipe}, {arm_name(panel.arm)}",
+        title=f"{panel.recipe},{chr(10) if is_small else ' '}{arm_name(panel.arm)}",
         xlabel="learning rate",
-        ylabel="β" if panel.has_beta else words,
+        ylabel="β" if panel.has_beta else "objective" if is_small else words,
         xscale="log",
         xlim=panel.x_range,
         ylim=panel.y_range,
@@ -366,5 +411,7 @@ def _draw_space(panel: SpacePanel, axis: Axes, figure: Figure) -> None:
         axis.set_ylim(panel.y_range)
         cut = "max" if panel.objective in LOSSES else "neither"
         bar = figure.colorbar(dots, ax=axis, pad=0.02, extend=cut)
-        bar.set_label(words, fontsize=8)
+        bar.ax.tick_params(labelsize=6 if is_small else None)
+        if not is_small:
+            bar.set_label(words, fontsize=8)
         bar.outline.set_visible(False)

@@ -29,8 +29,12 @@ def search_rows(records: StudyRecords) -> tuple[SearchRow, ...]:
 
 def cost_rows(records: StudyRecords) -> tuple[CostRow, ...]:
     """Average what a run of every arm cost, over the runs that did not diverge."""
+    searched = {
+        (search.recipe, search.arm): sum(float(trial["seconds"]) for trial in search.trials)
+        for search in records.searches
+    }
     return tuple(
-        _cost_row(records.ok(recipe, arm))
+        _cost_row(records.ok(recipe, arm), searched.get((recipe, arm)))
         for recipe in records.recipes
         for arm in records.arms(recipe)
         if records.ok(recipe, arm)
@@ -111,8 +115,9 @@ def _behind(tried: Mapping[str, Any], best: Mapping[str, Any]) -> float | None:
     return float(worse if best["direction"] == "minimize" else -worse)
 
 
-def _cost_row(runs: tuple[RunRecord, ...]) -> CostRow:
+def _cost_row(runs: tuple[RunRecord, ...], search_s: float | None) -> CostRow:
     costs: list[Mapping[str, Any]] = [run.record["cost"] for run in runs]
+    starts = [run.record.get("start", {}).get("cost", {}).get("train_s", 0.0) for run in runs]
 
     def mean(name: str) -> float:
         return float(np.mean([cost[name] for cost in costs]))
@@ -127,6 +132,9 @@ def _cost_row(runs: tuple[RunRecord, ...]) -> CostRow:
         tokens_per_s=train_tokens / train_s if train_s > 0 and train_tokens > 0 else None,
         peak_memory_bytes=mean("peak_memory_bytes"),
         device=" / ".join(sorted({str(run.record["device"]) for run in runs})),
+        start_s=float(np.mean(starts)),
+        reference_s=float(np.mean([cost.get("reference_s", 0.0) for cost in costs])),
+        search_s=search_s,
     )
 
 

@@ -36,7 +36,8 @@ def answer(
 ) -> str:
     """Answer the study's question, SFT or another arm: what to do, how sure, at what cost.
 
-    With several treatments, single models are left to the tables.
+    With several treatments, single models are left to the tables; with many, so are
+    the effects of each arm.
 
     Args:
         decisions: per treatment over all models, where there are several, then on each.
@@ -47,9 +48,16 @@ def answer(
     """
     if not treatments:
         return f"No arm can be compared with {arm_name(BASELINE)}: no other was planned."
-    brief = len(treatments) > 1
-    sentences = [_answer(decisions, arms, treatment, brief=brief) for treatment in treatments]
-    sentences += filter(None, [several.matched(best_sets, treatments)])
+    over_all = [row for row in decisions if row.recipe == POOLED] or list(decisions)
+    if (
+        len({row.treatment for row in over_all}) >= several.MANY
+        and len({row.recipe for row in over_all}) == 1
+    ):
+        sentences = [several.answer(over_all, best_sets)]
+    else:
+        brief = len(treatments) > 1
+        sentences = [_answer(decisions, arms, treatment, brief=brief) for treatment in treatments]
+        sentences += filter(None, [several.matched(best_sets, treatments)])
     metrics = decisions[0].metrics if decisions else ()
     if late := [METRICS[one.metric].label for one in metrics if one.late]:
         named = " and ".join(METRICS[name].label for name in planned)

@@ -78,12 +78,7 @@ def cannot_conclude(
             "the generated answers."
         ),
     ]
-    sentences += [
-        f"What {arm_name(arm.arm)} could reach on {arm.recipe}: it is untuned, trained at the "
-        "recipe's own settings."
-        for arm in arms
-        if arm.arm != UNTRAINED and not arm.tuned
-    ]
+    sentences += _untuned(arms)
     sentences += [
         f"What diverged runs would have scored: {arm.n_diverged} of {arm.n_diverged + arm.n_seeds} "
         f"{arm_name(arm.arm)} runs on {arm.recipe} diverged and have no score, so a comparison "
@@ -139,6 +134,20 @@ def _divergence(run: RunRecord) -> str:
     )
 
 
+def _untuned(arms: Sequence[ArmRow]) -> list[str]:
+    """Say which arms were not tuned, in one sentence for each model."""
+    names: dict[str, list[str]] = {}
+    for arm in arms:
+        if arm.arm != UNTRAINED and not arm.tuned:
+            names.setdefault(arm.recipe, []).append(arm_name(arm.arm))
+    return [
+        f"What {_list(found)} could reach on {recipe}: "
+        f"{'it is' if len(found) == 1 else 'they are'} untuned, trained at the recipe's own "
+        "settings."
+        for recipe, found in names.items()
+    ]
+
+
 def _small_effects(arms: Sequence[ArmRow], contrasts: Sequence[ContrastRow]) -> list[str]:
     n = min((arm.n_seeds for arm in arms if arm.arm != UNTRAINED), default=0)
     if n < 2:
@@ -148,16 +157,24 @@ def _small_effects(arms: Sequence[ArmRow], contrasts: Sequence[ContrastRow]) -> 
                 "seed noise."
             )
         ]
-    sentences = []
+    found: dict[str, dict[str, list[float]]] = {}
     for row in contrasts:
         if row.family == "primary" and row.detectable is not None:
-            metric = METRICS[row.metric]
-            size = in_unit(f"{row.detectable:.{metric.digits}f}", metric)
-            sentences.append(
-                f"Small effects on {row.recipe}: a true difference below {size} in {metric.label} "
-                "would be missed by more than a fifth of such studies."
-            )
-    return sentences
+            of_recipe = found.setdefault(row.recipe, {})
+            of_recipe.setdefault(row.metric, []).append(row.detectable)
+    return [
+        f"Small effects on {recipe}: more than a fifth of such studies would miss a true "
+        f"difference below {' or '.join(_sizes(metric, sizes) for metric, sizes in known.items())}."
+        for recipe, known in found.items()
+    ]
+
+
+def _sizes(name: str, sizes: Sequence[float]) -> str:
+    """Print one size in a metric, or the range of those of several arms."""
+    metric = METRICS[name]
+    ends = dict.fromkeys(f"{size:.{metric.digits}f}" for size in (min(sizes), max(sizes)))
+    by_arm = ", by arm," if len(ends) > 1 else ""
+    return f"{in_unit(' to '.join(ends), metric)}{by_arm} in {metric.label}"
 
 
 def _settings_from_elsewhere(records: StudyRecords) -> list[str]:

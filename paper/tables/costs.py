@@ -3,11 +3,15 @@
 from analysis.findings import Bench, Findings
 from analysis.printing import arm_name, count, duration, memory, quantity, times
 from paper.cells import Column, Table, one_group, row
+from paper.tables import several as many
 
 
 def cost(findings: Findings) -> Table:
     """Print what one run of every arm cost; devices have a column where they differ."""
     devices = list(dict.fromkeys(found.device for found in findings.costs))
+    recipes = {found.recipe for found in findings.costs}
+    if len(findings.costs) > many.MOST_COLUMNS * len(recipes):
+        return many.cost(findings)
     several = len(devices) > 1
     return Table(
         name="cost",

@@ -12,16 +12,19 @@ from analysis.printing import (
     with_unit,
 )
 from paper.cells import Cell, Column, Group, Heading, Row, Span, Table, cell, one_group, row, tone
+from paper.tables import several
 
 
 def answer(findings: Findings) -> Table | None:
     """Print the verdict in three rows: ranking, own answers, cost; None where there is none.
 
-    With several treatments each has its rows.
+    With several treatments each has its rows, with many each has one.
     """
     main = overall(findings)
     if not main:
         return None
+    if several.is_many(main):
+        return several.answer(findings, main)
     return Table(
         name="answer",
         columns=(
@@ -51,6 +54,8 @@ def answer(findings: Findings) -> Table | None:
 
 def overall(findings: Findings) -> tuple[DecisionRow, ...]:
     """List the decisions of the widest scope: over all models, where there are several."""
+    if not findings.decisions:
+        return ()
     return tuple(
         found for found in findings.decisions if found.recipe == findings.decisions[0].recipe
     )

@@ -17,6 +17,7 @@ from analysis.printing import (
     with_unit,
 )
 from paper.cells import Column, Group, Table, one_group, row, slug
+from paper.tables import several
 
 
 def arms(findings: Findings, recipe: str) -> Table:
@@ -61,6 +62,15 @@ def scores(findings: Findings) -> Table:
         for metric in findings.metrics.values()
         if metric.name in registered(findings) or metric.name in ALSO
     ]
+    others = _others(findings, shown)
+    note = "Nothing is tested here." + (
+        f" {', '.join(others)} are left out: complete tables stand in the appendix."
+        if others
+        else ""
+    )
+    recipes = {arm.recipe for arm in findings.arms}
+    if len(findings.arms) > several.MOST_COLUMNS * len(recipes):
+        return several.scores(findings, shown, note)
     width = round(0.76 / max(1, len(findings.arms)), 3)
     seeds = [f"{arm.n_seeds} ({arm.n_diverged})" for arm in findings.arms]
     of_settings = [
@@ -95,10 +105,7 @@ def scores(findings: Findings) -> Table:
         ),
         caption="Settings and scores on the test pairs, mean ± standard deviation over seeds; "
         "an arrow says which direction is better, bold which scores decide.",
-        note=f"Nothing is tested here. {', '.join(_others(findings, shown))} are left out: "
-        "complete tables stand in the appendix."
-        if _others(findings, shown)
-        else "Nothing is tested here.",
+        note=note,
         signature=findings.signature,
     )
 

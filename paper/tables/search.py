@@ -9,14 +9,14 @@ from analysis.tables.trials import score_label
 from paper.cells import Cell, Column, Group, Row, Table, cell, one_group, row
 
 
-def search(findings: Findings) -> Table:
+def search(findings: Findings, name: str = "search") -> Table:
     """Print what every search chose and how much of its lead was luck."""
     objectives = list(
         dict.fromkeys(f"{row.direction} {row.objective}" for row in findings.searches)
     )
     several = len(objectives) > 1
     return Table(
-        name="search",
+        name=name,
         columns=(
             Column(head="Search", width=0.15, unbroken=True),
             Column(

@@ -1,0 +1,387 @@
+"""Tables of studies with many arms: a row for each arm, and all pairs of them."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from analysis.findings import (
+    ArmRow,
+    BestSetRow,
+    CoPrimaryRow,
+    CostRow,
+    DecisionRow,
+    DisplacementRow,
+    Findings,
+    Metric,
+)
+from analysis.printing import (
+    MISSING,
+    arm_name,
+    arrow,
+    count,
+    duration,
+    interval,
+    is_trained,
+    mean_sd,
+    memory,
+    number,
+    p_value,
+    percent,
+    plain,
+    setting,
+    setting_name,
+    signed,
+    with_unit,
+)
+from analysis.words.several import MANY, by_outcome, in_lead
+from paper.cells import Cell, Column, Group, Heading, Row, Span, Table, cell, one_group, row, tone
+
+MOST_COLUMNS: Final = 4
+"""Arms of one model that stand as columns beside each other; more of them are rows."""
+
+
+NOTE: Final = (
+    "Null hypotheses, corrections and n: with the table of verdicts in the appendix. Better: one "
+    "metric better and none inferior; one better, another not shown non-inferior: trade-off."
+)
+MOST_SEARCHES: Final = 6
+"""Searches that each have some lines with all there is to know; of more, one line."""
+HEAD_WIDTH: Final = 14
+"""Characters in a line of a head of scores."""
+
+
+def is_many(found: Sequence[DecisionRow]) -> bool:
+    """Tell whether decisions on one scope are of so many arms that each has one row."""
+    return len(found) >= MANY
+
+
+def answer(findings: Findings, found: Sequence[DecisionRow]) -> Table:
+    """Print the verdict in one row for each arm, the best first."""
+    metrics = [findings.metrics[name] for name in findings.primary_metrics]
+    width = round(0.54 / len(metrics), 3)
+    first = found[0]
+    margins = ", ".join(
+        f"±{plain(one.sesoi)} {findings.metrics[one.metric].label}" for one in first.metrics
+    )
+    return Table(
+        name="answer",
+        columns=(
+            Column(head=f"Against {arm_name(first.baseline)}", width=0.18, unbroken=True),
+            *(
+                Column(
+                    head=f"{head}:\n{with_unit(metric.label, metric.unit)}",
+                    width=width,
+                    number=True,
+                )
+                for head, metric in zip(("Ranking", "Own answers"), metrics, strict=False)
+            ),
+            Column(head="Seconds", width=0.1, number=True),
+            Column(head="Verdict", width=0.18, unbroken=True),
+        ),
+        groups=one_group([_decided(findings, one) for one in by_outcome(found)]),
+        caption=f"What was decided, {first.recipe}: effects with 95 % intervals, margins "
+        f"{margins}; colour and weight mark what is shown after correction.",
+        note=NOTE,
+        signature=findings.signature,
+    )
+
+
+def _decided(findings: Findings, found: DecisionRow) -> Row:
+    known = {one.metric: one for one in found.metrics}
+    seconds = found.costs.get("train_s")
+    return row(
+        arm_name(found.treatment),
+        *(_effect(findings, known.get(name)) for name in findings.primary_metrics),
+        MISSING if seconds is None else f"{number(seconds, 2)}×",
+        cell(found.outcome, tone=tone(found.outcome)),
+    )
+
+
+def _effect(findings: Findings, one: CoPrimaryRow | None) -> Cell:
+    if one is None:
+        return cell(MISSING)
+    digits = findings.metrics[one.metric].digits
+    shown = "better" if one.better else "worse" if one.worse else ""
+    return cell(f"{signed(one.estimate, digits)} {interval(one.low, one.high, digits)}", tone=shown)
+
+
+def scores(findings: Findings, metrics: Sequence[Metric], note: str) -> Table:
+    """Print settings and scores in one row for each arm, models as groups of rows."""
+    width = round(0.56 / max(1, len(metrics)), 3)
+    recipes = dict.fromkeys(arm.recipe for arm in findings.arms)
+    untuned = any(not arm.tuned for arm in findings.arms if is_trained(arm.arm))
+    return Table(
+        name="scores",
+        columns=(
+            Column(head="Arm", width=0.13, unbroken=True),
+            Column(head="Learning rate,\nothers", width=0.24, unbroken=True),
+            Column(head="Seeds\n(diverged)", width=round(0.63 - width * len(metrics), 3),
+                   number=True),
+            *(
+                Column(head=_stacked(metric), width=width, number=True) for metric in metrics
+            ),
+        ),
+        groups=tuple(
+            Group(
+                heading=Heading(spans=(Span(text=recipe, strong=True),)),
+                rows=tuple(
+                    _scored(arm, metrics) for arm in findings.arms if arm.recipe == recipe
+                ),
+            )
+            for recipe in recipes
+        ),
+        caption="Settings and scores on the test pairs, mean ± standard deviation over seeds; "
+        "an arrow says which direction is better"
+        + (", a star settings from the recipe that no search chose." if untuned else "."),
+        note=note,
+        signature=findings.signature,
+    )  # fmt: skip
+
+
+def _stacked(metric: Metric) -> str:
+    """Break a head into short lines."""
+    unit = f" ({metric.unit})" if metric.unit else ""
+    return "\n".join(textwrap.wrap(f"{metric.label}{arrow(metric)}{unit}", HEAD_WIDTH))
+
+
+def _scored(arm: ArmRow, metrics: Sequence[Metric]) -> Row:
+    star = "" if arm.tuned or not is_trained(arm.arm) else "*"
+    return row(
+        arm_name(arm.arm),
+        (brief(arm.settings) or MISSING) + star,
+        f"{arm.n_seeds} ({arm.n_diverged})",
+        *(
+            MISSING
+            if metric.name not in arm.scores
+            else mean_sd(arm.scores[metric.name].mean, arm.scores[metric.name].sd, metric.digits)
+            for metric in metrics
+        ),
+    )
+
+
+def cost(findings: Findings) -> Table:
+    """Print what one run of every arm cost in one row, averaged over the models."""
+    of_arms: dict[str, list[CostRow]] = {}
+    for found in findings.costs:
+        if is_trained(found.arm):
+            of_arms.setdefault(found.arm, []).append(found)
+    devices = dict.fromkeys(found.device for found in findings.costs)
+    models = len({found.recipe for found in findings.costs})
+    return Table(
+        name="cost",
+        columns=(
+            Column(head="Arm", width=0.2, unbroken=True),
+            Column(head="Training", width=0.12, number=True),
+            Column(head="of it start,\nreference", width=0.2, number=True),
+            Column(head="Tokens", width=0.14, number=True),
+            Column(head="Memory", width=0.14, number=True),
+            Column(head="Its search", width=0.2, number=True),
+        ),
+        groups=one_group([_spent(arm, found) for arm, found in of_arms.items()]),
+        caption=f"Cost of one run, mean over seeds and {models} "
+        f"{'model' if models == 1 else 'models'}; of a search all trials; on "
+        f"{' and '.join(devices)}.",
+        note=findings.table_notes["cost"],
+        signature=findings.signature,
+    )
+
+
+def _spent(arm: str, found: Sequence[CostRow]) -> Row:
+    def mean(values: Sequence[float]) -> float:
+        return sum(values) / len(values)
+
+    searched = [one.search_s for one in found if one.search_s is not None]
+    parts = [mean([one.start_s for one in found]), mean([one.reference_s for one in found])]
+    return row(
+        arm_name(arm),
+        duration(mean([one.train_s for one in found])),
+        ", ".join(duration(part) if part else MISSING for part in parts) if any(parts) else MISSING,
+        count(mean([one.train_tokens for one in found])),
+        memory(mean([one.peak_memory_bytes for one in found])),
+        duration(mean(searched)) if searched else MISSING,
+    )
+
+
+def searches(findings: Findings) -> Table:
+    """Print what every search chose in one line, models as groups of rows."""
+    objectives = dict.fromkeys(f"{row.direction} {row.objective}" for row in findings.searches)
+    recipes = dict.fromkeys(found.recipe for found in findings.searches)
+    return Table(
+        name="search",
+        columns=(
+            Column(head="Search", width=0.2, unbroken=True),
+            Column(head="Best settings", width=0.44),
+            Column(head="Trials", width=0.1, number=True),
+            Column(head="Repeated", width=0.13, number=True),
+            Column(head="Optimism", width=0.13, number=True),
+        ),
+        groups=tuple(
+            Group(
+                heading=Heading(spans=(Span(text=recipe, strong=True),)),
+                rows=tuple(
+                    row(
+                        arm_name(found.arm),
+                        brief(found.settings),
+                        str(found.n_trials),
+                        number(found.value, 3),
+                        signed(found.optimism, 3),
+                    )
+                    for found in findings.searches
+                    if found.recipe == recipe
+                ),
+            )
+            for recipe in recipes
+        ),
+        caption="What the searches chose: learning rate first. Repeated: the mean objective with "
+        f"fresh seeds, to {' or '.join(objectives)}; optimism: by how much its trial looked better."
+        " Ranges and pruned trials stand in the appendix.",
+        note=findings.table_notes["search"],
+        signature=findings.signature,
+    )
+
+
+def brief(values: Mapping[str, float]) -> str:
+    """Print settings with the learning rate first and without its name."""
+    told = [
+        setting(value) if name == "learning_rate" else f"{setting_name(name)} {setting(value)}"
+        for name, value in values.items()
+    ]
+    return ", ".join(told)
+
+
+def pairs(findings: Findings, found: BestSetRow) -> Table:
+    """Print every pair of arms in one metric, a column for each second arm."""
+    metric = findings.metrics[found.metric]
+    arms = list(dict.fromkeys(arm for pair in found.pairs for arm in (pair.baseline,
+                                                                      pair.treatment)))  # fmt: skip
+    known = {(pair.baseline, pair.treatment): pair for pair in found.pairs}
+    width = round(0.84 / max(1, len(arms) - 1), 4)
+
+    def difference(of: str, minus: str) -> Cell:
+        pair, sign = known.get((minus, of)), 1
+        if pair is None:
+            pair, sign = known.get((of, minus)), -1
+        if pair is None:
+            return cell(MISSING)
+        effect = sign * pair.estimate
+        shown = pair.p_adjusted <= 0.05 and metric.higher_is_better is not None
+        good = (effect > 0) == (metric.higher_is_better is not False)
+        word = ("better" if good else "worse") if shown else ""
+        return cell(
+            signed(effect, metric.digits), note=p_value(pair.p_adjusted).split("\xa0", 1)[1],
+            tone=word,
+        )  # fmt: skip
+
+    return Table(
+        name=f"pairs-{found.metric.replace('_', '-')}",
+        columns=(
+            Column(head="Row minus column", width=0.16, unbroken=True),
+            *(Column(head=arm_name(arm), width=width, number=True) for arm in arms[:-1]),
+        ),
+        groups=one_group(
+            [
+                row(
+                    arm_name(of),
+                    *(
+                        difference(of, minus) if arms.index(minus) < place else ""
+                        for minus in arms[:-1]
+                    ),
+                )
+                for place, of in enumerate(arms)
+                if place
+            ]
+        ),
+        caption=f"All pairs in {with_unit(metric.label, metric.unit)}, over {found.n_models} "
+        f"{'model' if found.n_models == 1 else 'models'}: row minus column, below it Holm's "
+        "p-value over all pairs.",
+        note=_pairs_note(len(found.pairs)),
+        signature=findings.signature,
+    )
+
+
+def _pairs_note(n: int) -> str:
+    return (
+        "Null hypothesis of each pair, two-sided: the arms do not differ over seeds and prompts "
+        f"like these. Corrections: Holm's over {n} pairs. n: as in the table of verdicts. Colour "
+        "marks p-values of at most 0.05."
+    )
+
+
+def best(findings: Findings) -> Table | None:
+    """Print which arms none is shown to beat, the leader first; None with too few arms."""
+    if not findings.best_sets:
+        return None
+    return Table(
+        name="best-sets",
+        columns=(
+            Column(head="Metric", width=0.25),
+            Column(head="Best set, the leader first", width=0.75),
+        ),
+        groups=one_group(
+            [
+                row(
+                    findings.metrics[found.metric].label,
+                    ", ".join(map(arm_name, in_lead(found))),
+                )
+                for found in findings.best_sets
+            ]
+        ),
+        caption="Arms that none is shown to beat, on average of these models.",
+        note="An arm is dropped where another beats it one-sided at 5 % over the number of its "
+        "rivals; the truly best arm stays with at least 95 %. n: as in the table of verdicts.",
+        signature=findings.signature,
+    )
+
+
+def displaced(findings: Findings) -> Table | None:
+    """Print how every arm changed the likelihood of chosen answers; None without any."""
+    if not findings.displaced:
+        return None
+    chosen, margin = (findings.metrics[name] for name in ("chosen_logps", "margin"))
+    recipes = dict.fromkeys(found.recipe for found in findings.displaced)
+    return Table(
+        name="displacement",
+        columns=(
+            Column(head="Arm", width=0.16, unbroken=True),
+            Column(head="Compared\nwith", width=0.1),
+            Column(head=f"Change of {with_unit(chosen.label, chosen.unit)}", width=0.22,
+                   number=True),
+            Column(head=f"Change of {with_unit(margin.label, margin.unit)}", width=0.2,
+                   number=True),
+            Column(head="Implicit reward,\nchosen / rejected", width=0.16, number=True),
+            Column(head="Ranked right\nby it", width=0.09, number=True),
+            Column(head="Flag", width=0.07),
+        ),
+        groups=tuple(
+            Group(
+                heading=Heading(spans=(Span(text=recipe, strong=True),)),
+                rows=tuple(
+                    _displaced(one, chosen.digits, margin.digits)
+                    for one in findings.displaced
+                    if one.recipe == recipe
+                ),
+            )
+            for recipe in recipes
+        ),
+        caption="Did chosen answers become less likely while the margin grew? Changes against the "
+        "arm that each one starts from, with 95 % intervals; implicit rewards as last logged on "
+        "training pairs, where the loss has a reference.",
+        note="Nothing is tested in this table; intervals are over seeds and prompts and not "
+        "corrected. n: as in the table of scores.",
+        signature=findings.signature,
+    )  # fmt: skip
+
+
+def _displaced(found: DisplacementRow, *digits: int) -> Row:
+    changes = [
+        f"{signed(estimate, places)} {interval(low, high, places)}"
+        for (estimate, low, high), places in zip((found.chosen, found.margin), digits, strict=True)
+    ]
+    rewards = [MISSING, MISSING]
+    if found.rewards:
+        good, bad, right = found.rewards
+        rewards = [f"{signed(good, 2)} / {signed(bad, 2)}", percent(right)]
+    return row(
+        arm_name(found.arm), arm_name(found.start), *changes, *rewards,
+        cell("yes" if found.flagged else "no", tone="worse" if found.flagged else ""),
+    )  # fmt: skip
