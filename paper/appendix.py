@@ -149,6 +149,7 @@ def _tuning(findings: Findings) -> list[Fold]:
             *listing(meanings("weights")),
             Heading(text="How early could we have known?", level=4),
             *listing(meanings("early")),
+            is_printed=len(findings.tuning) <= several.MOST_SEARCHES,
         ),
         *folded("The winner under every weight", search.weights(findings), is_printed=False),
         *folded(

@@ -89,6 +89,8 @@ class Table:
     """What is tested in it and on how many cases."""
     signature: str
     """Provenance of its numbers."""
+    is_dense: bool = False
+    """Whether it is set in small type however few its rows are."""
 
     @property
     def overheads(self) -> tuple[tuple[str, int, int], ...]:
@@ -102,7 +104,8 @@ class Table:
     @property
     def is_large(self) -> bool:
         """Whether print needs small type: many columns, or many rows."""
-        return len(self.columns) > 6 or sum(len(group.rows) for group in self.groups) > 18
+        n_rows = sum(len(group.rows) for group in self.groups)
+        return self.is_dense or len(self.columns) > 6 or n_rows > 18
 
 
 def cell(*lines: str, note: str = "", tone: str = "", code: bool = False) -> Cell:

@@ -99,11 +99,15 @@ def _scores(findings: Findings) -> list[Block]:
 
 
 def _design(findings: Findings) -> list[Block]:
-    many = wording.are_many(findings)
+    arms, many = Prose(text=wording.arms(findings)), wording.are_many(findings)
     return [
         beside(
             Column(
-                blocks=(Prose(text=wording.question(findings)), Prose(text=wording.arms(findings)))
+                blocks=(
+                    Prose(text=wording.question(findings)),
+                    *([] if many else [arms]),
+                    Prose(text=wording.alike(findings)),
+                )
             ),
             Column(
                 blocks=(
@@ -115,7 +119,7 @@ def _design(findings: Findings) -> list[Block]:
                 )
             ),
         ),
-        *([Prose(text=wording.arm_list(findings))] if many else []),
+        *([arms] if many else []),
     ]
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 README = Path("README.md")
 FIGURE = Path("docs/verdict.svg")
-ALT = "Forest plot of differences between ORPO and SFT with intervals, one panel per score."
+ALT = "Forest plot of differences between each arm and SFT with intervals, one panel per score."
 """The answer, with its numbers, stands in words beside it."""
 BEGIN = "<!-- written by `python -m paper.readme` from runs/published: begin -->"
 BENCH_BEGIN = (
@@ -31,6 +31,8 @@ BENCH_BEGIN = (
     "from runs/published/bench.json: begin -->"
 )
 END = "<!-- end -->"
+MOST_SEARCHES = 4
+"""Searches that have a sentence each."""
 SCORES = ("accuracy", "margin", "nll", "exact_match")
 
 
@@ -55,7 +57,6 @@ def main(*, check: bool) -> None:
 
 def block(findings: "Findings") -> str:
     """Render the answer and the table of arms as Markdown."""
-    from analysis.printing import arm_name
     from paper.tables import results
 
     return _render(
@@ -65,12 +66,24 @@ def block(findings: "Findings") -> str:
         figure=FIGURE.as_posix(),
         alt=ALT,
         arms=results.overview(findings, SCORES),
-        searches=[
-            f"{arm_name(row.arm)} on {row.recipe}: best of {row.n_trials} trials, "
-            f"{row.n_pruned} of them pruned, confirmed with fresh seeds."
-            for row in findings.searches
-        ],
+        searches=_searches(findings),
     )
+
+
+def _searches(findings: "Findings") -> list[str]:
+    """Say how every search went, or where they are many, how they went alike."""
+    from analysis.printing import arm_name
+
+    rows = findings.searches
+    if len(rows) > MOST_SEARCHES:
+        trials = " or ".join(map(str, sorted({row.n_trials for row in rows})))
+        told = f"{len(rows)} searches, each the best of {trials} trials, confirmed with fresh seeds"
+        return [f"{told}; every arm's settings are in the report."]
+    return [
+        f"{arm_name(row.arm)} on {row.recipe}: best of {row.n_trials} trials, "
+        f"{row.n_pruned} of them pruned, confirmed with fresh seeds."
+        for row in rows
+    ]
 
 
 def bench_block(findings: "Findings") -> str:

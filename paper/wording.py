@@ -96,17 +96,12 @@ def are_many(findings: Findings) -> bool:
 
 
 def arms(findings: Findings) -> str:
-    """Say in one sentence what the arms of these records are."""
+    """Say what the arms of these records are: in one sentence, or in a list where they are many."""
     names = list(dict.fromkeys(row.arm for row in findings.arms))
-    listed = ", ".join(f"**{arm_name(arm)}** {_said(arm)}" for arm in names)
-    return f"This report has {_count(names)}: {listed}."
-
-
-def arm_list(findings: Findings) -> str:
-    """List what the arms of these records are, with what they start from."""
-    names = list(dict.fromkeys(row.arm for row in findings.arms))
-    lines = [f"- **{arm_name(arm)}** {_said(arm)}." for arm in names]
-    return "\n".join(lines)
+    said = [f"**{arm_name(arm)}** {_said(arm)}" for arm in names]
+    if are_many(findings):
+        return "\n".join(f"- {line}." for line in said)
+    return f"This report has {_count(names)}: {', '.join(said)}."
 
 
 def alike(findings: Findings) -> str:
@@ -129,8 +124,8 @@ def alike(findings: Findings) -> str:
     )
     searched = list(dict.fromkeys(arm_name(row.arm) for row in findings.searches))
     who = "every method" if many and set(searched) == set(trained) else " and ".join(searched)
-    tuned = f"A search tuned {who} alike.\n" if searched else ""
     count = f"This report has {_count(names)}.\n" if many else ""
+    tuned = f"A search tuned {who} alike.\n" if searched else ""
     return (
         f"{count}{shared}{tuned}Every score in the tables of arms and tests comes from pairs used "
         "neither in training nor in a search."

@@ -28,7 +28,8 @@ CONTRASTS: Final = FigureFile(
     name="contrasts",
     caption="Every arm minus SFT on held-out test pairs in every score, with 95 % intervals over "
     "training seeds and prompts; with several models the lowest bar is the contrast over all of "
-    "them. The colour follows the verdict, which is corrected for the number of tests.",
+    "them, with many arms only these are shown. The colour follows the verdict, which is corrected "
+    "for the number of tests.",
     section="results",
 )
 
@@ -74,8 +75,13 @@ def _contrast_panel(metric: str, rows: Sequence[ContrastRow]) -> ContrastPanel:
     described = METRICS[metric]
     unit = f" ({described.unit})" if described.unit else ""
     label = "\n".join(textwrap.wrap(f"{described.label}{unit}", LABEL_WIDTH))
-    several = len({row.treatment for row in rows}) > 1
-    bars = tuple(_bar(row, described.digits, several=several) for row in rows)
+    arms, recipes = {row.treatment for row in rows}, {row.recipe for row in rows}
+
+    def name(row: ContrastRow) -> str:
+        parts = [row.recipe] * (len(recipes) > 1 or len(arms) == 1)
+        return ", ".join([*parts, *([arm_name(row.treatment)] if len(arms) > 1 else [])])
+
+    bars = tuple(_bar(row, described.digits, name(row)) for row in rows)
     reach = [value for bar in bars for value in (bar.low, bar.high)]
     return ContrastPanel(
         metric=metric,
@@ -85,12 +91,12 @@ def _contrast_panel(metric: str, rows: Sequence[ContrastRow]) -> ContrastPanel:
     )
 
 
-def _bar(row: ContrastRow, digits: int, *, several: bool) -> Bar:
+def _bar(row: ContrastRow, digits: int, name: str) -> Bar:
     assert row.low is not None
     assert row.high is not None
     favours = {1: row.treatment, -1: row.baseline}.get(Verdict(row.verdict).favours)
     return Bar(
-        name=f"{row.recipe}, {arm_name(row.treatment)}" if several else row.recipe,
+        name=name,
         treatment=row.treatment,
         estimate=row.estimate,
         low=row.low,

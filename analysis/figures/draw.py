@@ -45,7 +45,9 @@ from analysis.figures.trials import (
     expected_alt,
 )
 from analysis.records.study import StudyRecords
-from analysis.rows import FigureFile, Findings
+from analysis.rows import ContrastRow, FigureFile, Findings
+from analysis.words.several import MANY
+from study.arms import BASELINE
 
 
 def draw_all(records: StudyRecords, findings: Findings, folder: Path) -> tuple[FigureFile, ...]:
@@ -76,14 +78,17 @@ def draw_verdict(findings: Findings, path: Path) -> None:
         findings: contrasts on each model and over all.
         path: the file to write, ``.svg``.
     """
-    rows = [
-        row
-        for row in (*findings.contrasts, *findings.pooled)
-        if row.metric in findings.primary_metrics
-    ]
+    rows = [row for row in _contrasts(findings) if row.metric in findings.primary_metrics]
     with mpl.rc_context(), sns.axes_style("whitegrid"), mpl.rc_context(STYLE):
         if panels := contrast_info(rows):
             save(draw_contrasts(panels), path.with_suffix(""), formats=("svg",))
+
+
+def _contrasts(findings: Findings) -> Sequence[ContrastRow]:
+    """Take the contrasts that a figure holds: with many arms those over all models alone."""
+    both = (*findings.contrasts, *findings.pooled)
+    many = len({row.treatment for row in both if row.baseline == BASELINE}) >= MANY
+    return findings.pooled if many and findings.pooled else both
 
 
 _Drawn = tuple[FigureFile, Callable[[Any], Figure], Callable[[Any], str], Sequence[Any]]
@@ -104,7 +109,7 @@ def _figures(records: StudyRecords, findings: Findings) -> list[_Drawn]:
         for curve in CURVES
     ]
     accuracy = "preference accuracy"
-    contrasts = contrast_info((*findings.contrasts, *findings.pooled))
+    contrasts = contrast_info(_contrasts(findings))
     expected = [row for row in findings.tuning if row.expected_best]
     return [
         (HISTORY, draw_history, history_alt, history_info(records)),

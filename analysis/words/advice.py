@@ -18,6 +18,7 @@ from analysis.records.metrics import METRICS
 from analysis.records.study import StudyRecords
 from analysis.rows import ContrastRow
 from analysis.statistics import Contrast, power
+from analysis.words.several import MANY
 from study.arms import BASELINE
 
 
@@ -34,11 +35,11 @@ def test_remarks(
     asked = [one for one in found if one.question and one.metric in judged.primary]
     deciding = [one for one in asked if one.recipe == POOLED] or asked
     tested = [(one, one.contrast) for one in deciding if one.contrast is not None]
-    return (
-        *_families(rows, judged),
-        *_shared_seeds(deciding),
-        *(f"{one.recipe}: {' '.join(_help(contrast, one))}" for one, contrast in tested),
-    )
+    if len({one.treatment for one, _ in tested}) >= MANY:
+        helped = _least_precise(tested)
+    else:
+        helped = [f"{one.recipe}: {' '.join(_help(contrast, one))}" for one, contrast in tested]
+    return (*_families(rows, judged), *_shared_seeds(deciding), *helped)
 
 
 def failure_rates(records: StudyRecords) -> tuple[str, ...]:
@@ -54,6 +55,20 @@ def failure_rates(records: StudyRecords) -> tuple[str, ...]:
         if all(records.of(recipe, arm) for arm in (BASELINE, *records.treatments))
         if records.treatments
     )
+
+
+def _least_precise(tested: Sequence[tuple[Comparison, Contrast]]) -> list[str]:
+    """Say what would help the arm of which least could be found, for each metric and scope."""
+    worst: dict[tuple[str, str], tuple[Comparison, Contrast]] = {}
+    for one, contrast in tested:
+        key = (one.recipe, one.metric)
+        if key not in worst or contrast.minimum_detectable() > worst[key][1].minimum_detectable():
+            worst[key] = (one, contrast)
+    return [
+        f"{one.recipe}, {arm_name(one.treatment)}, of which least could be found: "
+        f"{' '.join(_help(contrast, one))}"
+        for one, contrast in worst.values()
+    ]
 
 
 def _families(rows: Sequence[ContrastRow], judged: Judged) -> Iterator[str]:

@@ -93,13 +93,11 @@ def _rewards(runs: Sequence[RunRecord]) -> tuple[float, ...]:
 
 def _listed(recipe: str, rows: Sequence[DisplacementRow]) -> str:
     named = ", ".join(
-        f"{arm_name(row.arm)} ({_size('chosen_logps', row.chosen[0])} from {_start(row)})"
-        for row in rows
+        f"{arm_name(row.arm)} ({_size('chosen_logps', row.chosen[0])})" for row in rows
     )
     return (
         f"Flag, {recipe}: chosen answers become less likely while the margin grows in {named}; "
-        "these rank by making rejected answers even less likely, and what they generate may "
-        "resemble neither."
+        "what these generate may resemble neither answer."
     )
 
 

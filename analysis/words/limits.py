@@ -46,8 +46,10 @@ def cannot_conclude(
     sources = list(dict.fromkeys(str(run.record["data"]["source"]) for run in first))
     models = list(dict.fromkeys(str(run.config["recipe"]["model"]["name"]) for run in first))
     sentences = [
-        f"Other data: every run was trained and scored on {_list(sources)}.",
-        f"Other models: every run started from {_list(models)}.",
+        (
+            f"Other data or models: every run was trained and scored on {_list(sources)}, from "
+            f"{_list(models)}."
+        ),
     ]
     for run in first:
         dropped = run.record["data"].get("dropped", {})
@@ -60,13 +62,13 @@ def cannot_conclude(
         )
     sentences += [
         (
-            "Other settings or budgets: each arm was trained at one setting for a fixed number of "
-            "updates; how much the verdict varies with another search is not covered."
+            "Other settings or budgets: each arm had one setting and one number of updates; how "
+            "much another search would change is not covered."
         ),
         (
-            "Equality: inconclusive means that neither a difference, after the correction of its "
-            "family, nor equivalence is shown; only rows called equivalent show, by their 90 % "
-            "interval, that two arms differ by less than the smallest effect of interest."
+            "Equality: inconclusive means that neither a difference, after correction, nor "
+            "equivalence is shown; only rows called equivalent differ by less than the smallest "
+            "effect of interest."
         ),
         *_small_effects(arms, contrasts),
         (

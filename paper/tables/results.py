@@ -125,7 +125,9 @@ def _others(findings: Findings, shown: Sequence[Metric]) -> list[str]:
 
 
 def overview(findings: Findings, metrics: Sequence[str]) -> Table:
-    """Print one row per arm with a few scores, for the README."""
+    """Print one row per arm with a few scores, for the README; of many the models side by side."""
+    if wide := several.overview(findings):
+        return wide
     chosen = [findings.metrics[name] for name in metrics]
     return Table(
         name="overview",

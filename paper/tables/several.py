@@ -46,7 +46,7 @@ NOTE: Final = (
 )
 MOST_SEARCHES: Final = 6
 """Searches that each have some lines with all there is to know; of more, one line."""
-HEAD_WIDTH: Final = 14
+HEAD_WIDTH: Final = 18
 """Characters in a line of a head of scores."""
 
 
@@ -135,6 +135,7 @@ def scores(findings: Findings, metrics: Sequence[Metric], note: str) -> Table:
         + (", a star settings from the recipe that no search chose." if untuned else "."),
         note=note,
         signature=findings.signature,
+        is_dense=True,
     )  # fmt: skip
 
 
@@ -156,6 +157,51 @@ def _scored(arm: ArmRow, metrics: Sequence[Metric]) -> Row:
             else mean_sd(arm.scores[metric.name].mean, arm.scores[metric.name].sd, metric.digits)
             for metric in metrics
         ),
+    )
+
+
+def overview(findings: Findings) -> Table | None:
+    """Print an arm's scores on every model in one row, for the README; None where they are few."""
+    recipes = list(dict.fromkeys(arm.recipe for arm in findings.arms))
+    if len(findings.arms) <= MOST_COLUMNS * len(recipes):
+        return None
+    metrics = [findings.metrics[name] for name in findings.primary_metrics]
+    known = {(arm.recipe, arm.arm): arm for arm in findings.arms}
+    seconds = {(found.recipe, found.arm): found.train_s for found in findings.costs}
+    arms = list(dict.fromkeys(arm.arm for arm in findings.arms))
+
+    def score(found: ArmRow | None, metric: Metric) -> str:
+        if found is None or metric.name not in found.scores:
+            return MISSING
+        summary = found.scores[metric.name]
+        return mean_sd(summary.mean, summary.sd, metric.digits)
+
+    heads = [f"{what}, {recipe}" for what in (*(one.label for one in metrics), "training")
+             for recipe in recipes]  # fmt: skip
+    n_seeds = {arm.n_seeds for arm in findings.arms if is_trained(arm.arm)}
+    return Table(
+        name="overview",
+        columns=(
+            Column(head="arm", width=0.16),
+            *(Column(head=head, width=round(0.84 / len(heads), 3)) for head in heads),
+        ),
+        groups=one_group(
+            [
+                row(
+                    arm_name(arm),
+                    *(score(known.get((r, arm)), metric) for metric in metrics for r in recipes),
+                    *(
+                        duration(seconds.get((r, arm))) if is_trained(arm) else MISSING
+                        for r in recipes
+                    ),
+                )
+                for arm in arms
+            ]
+        ),
+        caption="Mean ± standard deviation over "
+        f"{' or '.join(map(str, sorted(n_seeds)))} seeds, on held-out pairs of the embedded study.",
+        note="",
+        signature=findings.signature,
     )
 
 
@@ -183,6 +229,7 @@ def cost(findings: Findings) -> Table:
         f"{' and '.join(devices)}.",
         note=findings.table_notes["cost"],
         signature=findings.signature,
+        is_dense=True,
     )
 
 
@@ -237,6 +284,7 @@ def searches(findings: Findings) -> Table:
         " Ranges and pruned trials stand in the appendix.",
         note=findings.table_notes["search"],
         signature=findings.signature,
+        is_dense=True,
     )
 
 
@@ -296,6 +344,7 @@ def pairs(findings: Findings, found: BestSetRow) -> Table:
         "p-value over all pairs.",
         note=_pairs_note(len(found.pairs)),
         signature=findings.signature,
+        is_dense=True,
     )
 
 
@@ -330,6 +379,7 @@ def best(findings: Findings) -> Table | None:
         note="An arm is dropped where another beats it one-sided at 5 % over the number of its "
         "rivals; the truly best arm stays with at least 95 %. n: as in the table of verdicts.",
         signature=findings.signature,
+        is_dense=True,
     )
 
 
@@ -369,6 +419,7 @@ def displaced(findings: Findings) -> Table | None:
         note="Nothing is tested in this table; intervals are over seeds and prompts and not "
         "corrected. n: as in the table of scores.",
         signature=findings.signature,
+        is_dense=True,
     )  # fmt: skip
 
 
