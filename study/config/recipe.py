@@ -43,7 +43,8 @@ class ModelConfig:
     """The base model and how it is loaded."""
 
     name: str
-    """Hub id, local folder in the Hub's layout, or ``toy:smollm2`` / ``toy:llama``."""
+    """Hub id, local folder in the Hub's layout, local ``.gguf`` file,
+    ``pypi:smollm2-135m-instruct``, or ``toy:smollm2`` / ``toy:llama``."""
     revision: str
     """Git revision on the Hub; ignored for local folders."""
     dtype: Literal["auto", "float32", "bfloat16"]
