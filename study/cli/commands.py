@@ -246,15 +246,33 @@ def report_command(*, runs: Path | None, folder: Path, show_page: bool, watch: b
 @main.command("doctor")
 @recipe_options
 @device_option
+@click.option(
+    "--data",
+    metavar="FILE",
+    help="Pairs to time a step of the recipe on, to say how long search and compare take.",
+)
 @json_option
 def doctor_command(
-    *, names: tuple[str, ...], assignments: tuple[str, ...], device: str, as_json: bool
+    *,
+    names: tuple[str, ...],
+    assignments: tuple[str, ...],
+    device: str,
+    data: str | None,
+    as_json: bool,
 ) -> None:
-    """Say what this machine can do, and what a recipe costs on it."""
+    """Say what this machine can do, and what a recipe costs on it.
+
+    With --data it loads the recipe's model, fetching it where that is needed,
+    and times real steps; nothing is kept.
+    """
     from study.cli import doctor
 
+    if data is not None and not names:
+        raise click.UsageError("--data times a recipe: name it with --recipe")
+    if data is not None:
+        assignments = (*assignments, f"data.name={json.dumps(data)}")
     recipes = [load_recipe(name).override(assignments) for name in names]
-    reports = [doctor.describe(recipe, device) for recipe in recipes or (None,)]
+    reports = [doctor.describe(one, device, timed=data is not None) for one in recipes or (None,)]
     show(reports, as_json, lambda found: "\n\n".join(doctor.as_text(report) for report in found))
 
 

@@ -67,7 +67,8 @@ def convert(path: Path, folder: Path, *, origin: Mapping[str, str], progress: Pr
     """
     what = f"converting {path.name} to safetensors"
     progress(what, 0, 3)
-    facts = {**_facts(read_header(path), path), **origin}
+    header = read_header(path)
+    facts = {**_facts(header, path), **origin}
     try:
         with tempfile.TemporaryDirectory() as alone, contextlib.redirect_stderr(io.StringIO()):
             (Path(alone) / "model.gguf").symlink_to(path.absolute())
@@ -83,6 +84,7 @@ def convert(path: Path, folder: Path, *, origin: Mapping[str, str], progress: Pr
     progress(what, 2, 3)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    _drop_invented_tokens(folder / "tokenizer.json", header)
     (folder / ORIGIN).write_text(json.dumps(facts, indent=2), encoding="utf-8")
     progress(what, 3, 3)
 
@@ -113,6 +115,18 @@ def _tokenizer(folder: str) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder, gguf_file="model.gguf")
+
+
+def _drop_invented_tokens(path: Path, header: Any) -> None:
+    """Leave out tokens that the file does not have, such as GPT-2's end of text.
+
+    transformers adds those that the class of a tokenizer has by default; the model has
+    no embeddings for them.
+    """
+    n_tokens = len(header.fields["tokenizer.ggml.tokens"].data)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["added_tokens"] = [one for one in content["added_tokens"] if one["id"] < n_tokens]
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
 def _model(folder: str, name: str) -> Any:

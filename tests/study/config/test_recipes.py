@@ -6,6 +6,7 @@ from study.arms import ARMS
 from study.config.recipe import Recipe, load_recipe, recipe_names
 
 FULL_SIZE = ("llama-3.2-1b", "smollm2-1.7b")
+REAL = ("smollm2-135m",)
 TINY = ("tiny-llama", "tiny-smollm2")
 
 
@@ -15,7 +16,7 @@ def lies_in_space(recipe: Recipe, arm: str, settings: dict[str, float]) -> bool:
 
 
 def test_the_shipped_recipes_are_these() -> None:
-    assert recipe_names() == sorted([*FULL_SIZE, *TINY])
+    assert recipe_names() == sorted([*FULL_SIZE, *REAL, *TINY])
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -53,7 +54,7 @@ def test_every_published_setting_names_its_source_once(name: str) -> None:
     assert len(sources) == len(set(sources))
 
 
-@pytest.mark.parametrize("name", FULL_SIZE)
+@pytest.mark.parametrize("name", [*FULL_SIZE, *REAL])
 def test_published_settings_leave_most_trials_to_the_search(name: str) -> None:
     search = load_recipe(name).search
     tried = [
