@@ -223,15 +223,26 @@ def status_command(names: tuple[str, ...], runs: Path, as_json: bool) -> None:
     show_default=True,
     help="Folder that the report is written to.",
 )
+@click.option(
+    "--data",
+    metavar="FILE",
+    help="Pairs whose texts were not published with the records; the report then shows them.",
+)
 @click.option("--open", "show_page", is_flag=True, help="Show the page in a browser.")
 @click.option("--watch", is_flag=True, help="Write it anew whenever records change, until Ctrl-C.")
-def report_command(*, runs: Path | None, folder: Path, show_page: bool, watch: bool) -> None:
+def report_command(
+    *, runs: Path | None, folder: Path, data: str | None, show_page: bool, watch: bool
+) -> None:
     """Write report.html and, with TeX, report.pdf from records; never trains.
 
     Without --runs it takes runs/local once a comparison is finished there, else
     runs/published. Runs may be going on: the report says so, and with --watch
     its page renews itself.
     """
+    from study.cli.texts import remember_texts
+
+    found = (Path("runs/local"), Path("runs/published")) if runs is None else (runs,)
+    remember_texts(found, data, say=speaker(quiet=False))
     arguments = [
         *(() if runs is None else ("--runs", str(runs))),
         *("--out", str(folder)),
