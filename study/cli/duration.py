@@ -32,12 +32,13 @@ def measure(recipe: Recipe, device: str) -> dict[str, Any]:
     from study.run.timing import mean_of, timing_job
 
     slots = plan_slots([recipe], device=device, workers=None)
-    side_by_side = min(len(slots), MOST_WORKERS, len(recipe.search.space))
+    side_by_side = min(len(slots), MOST_WORKERS, len(recipe.arms))
     parts = run_jobs([timing_job(recipe)] * side_by_side, slots=slots)
     found = mean_of(parts)
     return {
         "workers": len(slots),
         "batch_pairs": recipe.training.batch_pairs,
+        "searched": list(recipe.search.space),
         "trials": recipe.search.trials,
         "repeated": [recipe.search.confirm_top, recipe.search.confirm_seeds],
         **found,
@@ -56,7 +57,7 @@ def _whole(recipe: Recipe, parts: Mapping[str, Any], workers: int) -> dict[str, 
     evaluate_s = parts["score_s"] + parts["answer_s"]
     repeats = search.confirm_top * search.confirm_seeds
     least, most = (
-        [seconds * (search.trials * share + repeats) for seconds in run_s.values()]
+        [run_s[arm] * (search.trials * share + repeats) for arm in search.space]
         for share in (KEPT_SHARE[search.pruning], 1.0)
     )
     runs = [evaluate_s + seconds for seconds in run_s.values()] * SEEDS + [evaluate_s]
@@ -93,8 +94,8 @@ def lines(found: Mapping[str, Any], estimate: int) -> list[tuple[str, str]]:
         "model and the step alone)"
     )
     search = (
-        f"{pruned}{_long(most)} at most: {found['trials']} trials of {_and(arms)}, the best {top} "
-        f"repeated with {seeds} fresh seed{'s' * (seeds > 1)}"
+        f"{pruned}{_long(most)} at most: {found['trials']} trials of {_and(found['searched'])}, the best "
+        f"{top} repeated with {seeds} fresh seed{'s' * (seeds > 1)}"
     )
     compare = (
         f"{_long(found['compare_s'])}: {SEEDS} seeds of {_and(arms)}, and the base, each with "

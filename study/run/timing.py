@@ -46,7 +46,7 @@ def measure_parts(workbench: Workbench, report: Report) -> dict[str, Any]:
         ``answer_s``, of all generated answers.
     """
     recipe = workbench.recipe
-    arms = list(recipe.search.space)
+    arms = list(recipe.arms)
     total = len(arms) + 2
     loaded = memory_bytes(workbench.device)
     measured = {}

@@ -236,13 +236,14 @@ def test_a_recipe_is_timed_on_pairs_of_ones_own(small_recipe, monkeypatch) -> No
     step = found["arms"]["orpo"]
 
     assert json.loads(json.dumps(description)) == description
-    assert set(found["arms"]) == {"sft", "orpo"}
+    assert set(found["arms"]) == set(small_recipe.arms)
+    assert "of sft and orpo, the best 3 repeated with 2 fresh seeds" in text
     assert 0 < found["loaded_bytes"] < step["step_peak_bytes"] < 2**33
     assert step["step_tokens"] > found["arms"]["sft"]["step_tokens"]
-    assert step["step_s"] < step["train_s"] < 30 * step["step_s"]
+    assert step["train_s"] > step["step_s"]
     assert min(found["validate_s"], found["score_s"], found["answer_s"]) > 0
     assert 0 < found["search_s"][0] < found["search_s"][1]
-    assert "timed step              orpo" in text or "timed step              sft" in text
+    assert "timed step              sft " in text
     assert "40 trials of" in text
     assert "3 seeds of" in text
 
