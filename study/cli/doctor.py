@@ -63,7 +63,11 @@ def as_text(description: Mapping[str, Any]) -> str:
             (f"Recipe {needs['name']}", needs["model"]),
             ("parameters", f"{parameters['base']:,} in the base"),
             ("trained", f"{parameters['trainable']:,} in {needs['adapted_projections']} adapters"),
-            ("memory of a step", f"{_size(memory['total'])} at worst, of which"),
+            (
+                "memory of a step",
+                f"{_size(memory['total'])} at worst, with {needs['tokens_at_once']:,} tokens at "
+                "once (worked out from the model's shapes), of which",
+            ),
             *((f"  {_label(name)}", _size(memory[name])) for name in Memory._fields),
             *(("warning", warning) for warning in needs["warnings"]),
         ]
@@ -90,6 +94,7 @@ def _needs(recipe: Recipe, device: str) -> dict[str, Any]:
         },
         "adapted_projections": shape.n_adapted,
         "memory_bytes": {**memory._asdict(), "total": memory.total},
+        "tokens_at_once": pass_tokens(recipe, device, value_bytes),
         "device_memory_bytes": available,
         "warnings": _warnings(recipe, shape, device, value_bytes, available),
     }

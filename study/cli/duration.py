@@ -94,8 +94,8 @@ def lines(found: Mapping[str, Any], estimate: int) -> list[tuple[str, str]]:
         "model and the step alone)"
     )
     search = (
-        f"{pruned}{_long(most)} at most: {found['trials']} trials of {_and(found['searched'])}, the best "
-        f"{top} repeated with {seeds} fresh seed{'s' * (seeds > 1)}"
+        f"{pruned}{_long(most)} at most: {found['trials']} trials of {_and(found['searched'])}, "
+        f"the best {top} repeated with {seeds} fresh seed{'s' * (seeds > 1)}"
     )
     compare = (
         f"{_long(found['compare_s'])}: {SEEDS} seeds of {_and(arms)}, and the base, each with "
