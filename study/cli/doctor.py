@@ -63,12 +63,9 @@ def as_text(description: Mapping[str, Any]) -> str:
             (f"Recipe {needs['name']}", needs["model"]),
             ("parameters", f"{parameters['base']:,} in the base"),
             ("trained", f"{parameters['trainable']:,} in {needs['adapted_projections']} adapters"),
-            (
-                "memory of a step",
-                f"{_size(memory['total'])} at worst, with {needs['tokens_at_once']:,} tokens at "
-                "once (worked out from the model's shapes), of which",
-            ),
+            ("memory of a step", f"{_size(memory['total'])} at worst, of which"),
             *((f"  {_label(name)}", _size(memory[name])) for name in Memory._fields),
+            ("  basis", f"shapes alone, {needs['tokens_at_once']:,} tokens at once"),
             *(("warning", warning) for warning in needs["warnings"]),
         ]
         if description["timing"] is not None:
