@@ -38,7 +38,8 @@ def measure(recipe: Recipe, device: str) -> dict[str, Any]:
     return {
         "workers": len(slots),
         "batch_pairs": recipe.training.batch_pairs,
-        "searched": list(recipe.search.space),
+        "searched": [arm for arm in recipe.search.space if arm in found["arms"]],
+        "not_timed": sorted(set(recipe.arms) - set(found["arms"])),
         "trials": recipe.search.trials,
         "repeated": [recipe.search.confirm_top, recipe.search.confirm_seeds],
         **found,
@@ -57,7 +58,7 @@ def _whole(recipe: Recipe, parts: Mapping[str, Any], workers: int) -> dict[str, 
     evaluate_s = parts["score_s"] + parts["answer_s"]
     repeats = search.confirm_top * search.confirm_seeds
     least, most = (
-        [run_s[arm] * (search.trials * share + repeats) for arm in search.space]
+        [run_s[arm] * (search.trials * share + repeats) for arm in search.space if arm in run_s]
         for share in (KEPT_SHARE[search.pruning], 1.0)
     )
     runs = [evaluate_s + seconds for seconds in run_s.values()] * SEEDS + [evaluate_s]
@@ -101,7 +102,9 @@ def lines(found: Mapping[str, Any], estimate: int) -> list[tuple[str, str]]:
         f"{_long(found['compare_s'])}: {SEEDS} seeds of {_and(arms)}, and the base, each with "
         f"{_long(each)} of scores and answers"
     )
+    others = [("not timed", f"{_and(found['not_timed'])}, which continue another arm's runs")]
     return [
+        *(others if found["not_timed"] else ()),
         ("timed step", f"{steps}; {found['batch_pairs']} pairs, {_busy(found['workers'])}"),
         ("measured peak", memory),
         ("study search", search),

@@ -8,6 +8,7 @@
     <recipe>/compare/<arm>/seed-<n>/
                                config.json  steps.jsonl  examples.parquet
                                generations.jsonl  adapter/  record.json
+    <recipe>/starts/<digest>/  config.json  steps.jsonl  adapter/  record.json
     <recipe>/claims/config.json
     <recipe>/claims/<setting>/seed-<n>/
                                as in a comparison
@@ -20,6 +21,9 @@ predict.
 """
 
 from pathlib import Path
+
+SEARCH = "search"
+"""Folder of a recipe's searches, one folder per arm."""
 
 CONFIG, RECORD, STEPS = "config.json", "record.json", "steps.jsonl"
 
@@ -51,7 +55,7 @@ def plan_path(runs: Path, recipe: str) -> Path:
 
 def search_folder(runs: Path, recipe: str, arm: str) -> Path:
     """Return the folder of one arm's search."""
-    return runs / recipe / "search" / arm
+    return runs / recipe / SEARCH / arm
 
 
 def recipes_in(runs: Path) -> list[str]:

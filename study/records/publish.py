@@ -15,7 +15,7 @@ from study.records.layout import (
     plan_path,
     recipes_in,
 )
-from study.records.runs import RunFolder, claim_folders, compare_folders
+from study.records.runs import RunFolder, claim_folders, compare_folders, start_folders
 from study.records.texts import withhold
 
 
@@ -45,7 +45,8 @@ def publish(source: Path, target: Path) -> list[Path]:
     for recipe in recipes_in(source):
         shutil.rmtree(target / recipe, ignore_errors=True)
         runs = [*compare_folders(source, recipe), *claim_folders(source, recipe)]
-        folders = [folder.path for _, _, folder in runs if folder.is_finished()]
+        runs_and_starts = [*(run for _, _, run in runs), *start_folders(source, recipe)]
+        folders = [folder.path for folder in runs_and_starts if folder.is_finished()]
         folders += [path.parent for path in (source / recipe / "search").glob(f"*/{BEST}")]
         folders += [plan_path(source, recipe).parent, claims_path(source, recipe).parent]
         for folder in sorted(filter(Path.is_dir, folders)):

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from study.arms import ARMS
 from study.config.recipe import Recipe
 from study.engine.encoded import Encoded
 from study.model.jobs import Job, Report
@@ -46,7 +47,7 @@ def measure_parts(workbench: Workbench, report: Report) -> dict[str, Any]:
         ``answer_s``, of all generated answers.
     """
     recipe = workbench.recipe
-    arms = list(recipe.arms)
+    arms = [arm for arm in recipe.arms if ARMS[arm].starts_from is None]
     total = len(arms) + 2
     loaded = memory_bytes(workbench.device)
     measured = {}
