@@ -80,7 +80,8 @@ def _time_arm(workbench: Workbench, arm: str) -> dict[str, float]:
             ]
         ),
         validation=workbench.validation[:2],
-        start={},
+        untrained={},
+        references={},
     )
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / ".timing"

@@ -271,7 +271,7 @@ def test_timing_leaves_the_workbench_as_it_was(workbench, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     measure_parts(workbench, lambda *_: None)
 
-    assert workbench.start == {}
+    assert workbench.untrained == {}
     assert len(workbench.validation) == 16
     assert list(tmp_path.iterdir()) == []
 
