@@ -20,6 +20,7 @@ from analysis.records.study import RunRecord, Scores, SearchRecord, StudyRecords
 from study.arms import UNTRAINED
 from study.config.canonical import digest
 from study.errors import RecordError
+from study.records.asked import read_asked
 from study.records.files import read_jsonl
 from study.records.folders import read_config
 from study.records.layout import (
@@ -28,6 +29,7 @@ from study.records.layout import (
     CONFIRMATIONS,
     EXAMPLES,
     GENERATIONS,
+    HISTORY,
     TRIALS,
     claims_path,
     plan_path,
@@ -104,7 +106,14 @@ def load_study(runs: Path) -> StudyRecords:
         plans=_load_plans(runs, recipes),
         bench=read_as(runs / BENCH, Bench),
         folder=runs,
+        history=_load_history(runs),
         claims=_load_claims(runs, recipes),
+        asked={
+            (recipe, part): asked
+            for recipe in recipes
+            for part in ("search", "compare", "claims")
+            if (asked := read_asked(runs, recipe, part)) is not None
+        },
         claim_runs=tuple(run for run in claim_runs if run.recipe in recipes),
     )
 
@@ -136,6 +145,19 @@ def scores_of(runs: Sequence[RunRecord], metric: str) -> Scores | None:
         clusters=tuple(runs[0].examples["cluster_id"][present]),  # type: ignore[index]
         matrix=np.stack([column.to_numpy(dtype=float)[present] for column in columns]),
     )
+
+
+def _load_history(runs: Path) -> tuple[dict[str, str], ...]:
+    """Read what came before the records, where an author wrote it down."""
+    path = runs / HISTORY
+    rows = list(read_jsonl(path)) if path.exists() else []
+    for row in rows:
+        require(
+            all(isinstance(row.get(name), str) and row[name].strip() for name in ("at", "what")),
+            f"{path}: a row lacks 'at' or 'what'",
+            'write one row per thing: {"at": "2026-11-20", "what": "one sentence"}',
+        )
+    return tuple({"at": row["at"], "what": row["what"]} for row in rows)
 
 
 def _is_recipe_complete(runs: Path, recipe: str) -> bool:

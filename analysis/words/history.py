@@ -17,13 +17,17 @@ from analysis.records.study import StudyRecords
 def history(records: StudyRecords, judged: Judged) -> tuple[str, ...]:
     """Tell what the plans keep of their own changes, and what the plan left open.
 
-    Changes before the first run had finished are no part of it.
+    Changes before the first run had finished are no part of it, but for those that an
+    author wrote down because other runs' scores had been seen.
     """
     told: dict[str, list[str]] = {}  # what is the same of several recipes is told once
     for recipe, plan in records.plans.items():
         for event in _events(plan):
             told.setdefault(event, []).append(recipe)
-    sentences = [f"{' and '.join(recipes)}: {event}." for event, recipes in told.items()]
+    sentences = [
+        f"Before these records: {row['what'].rstrip('.')} ({row['at']})." for row in records.history
+    ]
+    sentences += [f"{' and '.join(recipes)}: {event}." for event, recipes in told.items()]
     sentences += [
         f"The plan lacks {METRICS[name].label} or its margin, {plain(judged.sesoi[name])}: it "
         "became a co-primary metric after the results had been seen."

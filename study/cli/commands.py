@@ -20,6 +20,7 @@ from study.cli.options import (
     device_option,
     job_runner,
     json_option,
+    kept_asked,
     recipe_options,
     repeated,
     runs_option,
@@ -86,17 +87,18 @@ def search_command(
         if storage is not None:
             raise click.UsageError("--fresh cannot empty a storage; name another with --storage")
         begin_again(recipes, runs, "search", say, arms)
-    found = search.search(
-        recipes,
-        runs=runs,
-        trials=trials,
-        seed=seed,
-        storage=storage,
-        workers=workers or 1,
-        arms=arms,
-        run_jobs=job_runner(recipes, device, workers, quiet),
-        say=say,
-    )
+    with kept_asked(names, assignments, recipes, runs, "search"):
+        found = search.search(
+            recipes,
+            runs=runs,
+            trials=trials,
+            seed=seed,
+            storage=storage,
+            workers=workers or 1,
+            arms=arms,
+            run_jobs=job_runner(recipes, device, workers, quiet),
+            say=say,
+        )
     show(found, as_json, tables.search_table)
     say(f"next: study compare --seeds 3{repeated(names, assignments, runs)}")
 
@@ -132,15 +134,16 @@ def compare_command(
         if arms:
             raise click.UsageError("--fresh sets all arms of a comparison aside; leave out --arm")
         begin_again(recipes, runs, "compare", say)
-    records = compare.compare(
-        recipes,
-        runs=runs,
-        seeds=seeds,
-        seed=seed,
-        arms=arms,
-        run_jobs=job_runner(recipes, device, workers, quiet),
-        say=say,
-    )
+    with kept_asked(names, assignments, recipes, runs, "compare"):
+        records = compare.compare(
+            recipes,
+            runs=runs,
+            seeds=seeds,
+            seed=seed,
+            arms=arms,
+            run_jobs=job_runner(recipes, device, workers, quiet),
+            say=say,
+        )
     show(records, as_json, tables.compare_table)
     say(f"next: study report --runs {shlex.quote(str(runs))}")
 
@@ -173,14 +176,15 @@ def claims_command(
     say_cost(recipes, device, say)
     if fresh:
         begin_again(recipes, runs, "claims", say)
-    records = claim_runs.make_claim_runs(
-        recipes,
-        runs=runs,
-        seeds=seeds,
-        seed=seed,
-        run_jobs=job_runner(recipes, device, workers, quiet),
-        say=say,
-    )
+    with kept_asked(names, assignments, recipes, runs, "claims"):
+        records = claim_runs.make_claim_runs(
+            recipes,
+            runs=runs,
+            seeds=seeds,
+            seed=seed,
+            run_jobs=job_runner(recipes, device, workers, quiet),
+            say=say,
+        )
     show(records, as_json, tables.claims_table)
     say(f"next: study report --runs {shlex.quote(str(runs))}")
 

@@ -3,15 +3,18 @@
 import functools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from study.config.environment import trackers
 from study.config.recipe import Recipe, load_recipe
 from study.errors import ConfigError, StudyError
 from study.records.processes import n_processes
+from study.workers.mendable import NOT_TEXT, is_text, mendable
 
 if TYPE_CHECKING:
     from study.model.jobs import Job
@@ -29,16 +32,23 @@ CPU_FLOP_PER_S = 2e10
 class StudyGroup(click.Group):
     """A group whose errors are one message and whose interruption is status 130."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse what no record could hold, before any command reads it."""
+        for text in (*args, str(Path.cwd())):
+            if not is_text(text):
+                raise click.UsageError(f"{text!a} is not UTF-8; {NOT_TEXT}")
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command and turn what a user can mend into a message."""
-        from study.workers.jobs import mendable, terminable
+        from study.workers.jobs import terminable
 
         try:
             with terminable():
                 return super().invoke(ctx)
         except StudyError as error:
             raise click.ClickException(str(error)) from error
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, UnicodeEncodeError) as error:
             message = mendable(error)
             if message is None:
                 raise
@@ -187,6 +197,33 @@ def begin_again(
     agree(True)  # processes that train together wait for the first one
 
 
+@contextmanager
+def kept_asked(
+    names: Sequence[str],
+    assignments: Sequence[str],
+    recipes: Sequence[Recipe],
+    runs: Path,
+    part: str,
+) -> Iterator[None]:
+    """Keep with the records how their recipes were asked for.
+
+    New records keep it at once. Others do once the block has gone well: before,
+    the command may be refused, because its recipe differs from theirs.
+    """
+    from study.records.asked import keep_asked
+    from study.records.processes import is_main
+
+    asked = dict(zip((recipe.name for recipe in recipes), dict.fromkeys(names), strict=False))
+
+    def keep(known: Sequence[str]) -> None:
+        for recipe in known if is_main() else ():
+            keep_asked(runs, recipe, part, name=asked[recipe], assignments=assignments)
+
+    keep([recipe for recipe in asked if not (runs / recipe / part).exists()])
+    yield
+    keep(list(asked))
+
+
 def job_runner(
     recipes: Sequence[Recipe], device: str, workers: int | None, quiet: bool
 ) -> Callable[[Sequence["Job"]], list[Any]]:
@@ -195,6 +232,7 @@ def job_runner(
     from study.workers.devices import plan_slots
     from study.workers.jobs import run_jobs
 
+    trackers()  # refused here where one is unknown, before a model is loaded
     if n_processes() > 1:
         return functools.partial(launch.run_here, device=device)
     slots = plan_slots(recipes, device=device, workers=workers)

@@ -15,6 +15,11 @@ REPLACED: Final = ("arms", "space")
 """Tables of names rather than fields: an arm's entry is replaced as a whole."""
 
 
+def is_file(name_or_path: str) -> bool:
+    """Tell whether a recipe is asked for by its file."""
+    return name_or_path.endswith(".toml")
+
+
 def recipe_names() -> list[str]:
     """List the shipped recipes in alphabetical order."""
     return sorted(
@@ -53,7 +58,7 @@ def _extended(name_or_path: str, above: tuple[str, ...]) -> dict[str, Any]:
         raise ConfigError(
             f"recipe {name_or_path}: extends is {base!r}; it names a shipped recipe or a file"
         )
-    if base.endswith(".toml"):
+    if is_file(base):
         base = str(Path(name_or_path).parent / base)
     return _merged(_extended(base, (*above, name_or_path)), tree)
 
@@ -86,7 +91,7 @@ def _parse(name_or_path: str) -> dict[str, Any]:
 
 
 def _text(name_or_path: str) -> str:
-    if name_or_path.endswith(".toml"):
+    if is_file(name_or_path):
         path = Path(name_or_path)
         if not path.is_file():
             raise ConfigError(f"there is no recipe file {path}")

@@ -10,6 +10,10 @@ from study.records.schema import SCHEMA
 PARTS = ("name", "model", "adapter", "data", "training", "evaluation")
 """Sections of a recipe that decide what a run computes."""
 
+FIRST = ("sft", "orpo")
+"""The arms of the first records, whose searches are described with the published
+settings of both: those of another arm change nothing."""
+
 
 def run_config(
     recipe: Recipe,
@@ -47,6 +51,8 @@ def search_config(
     tree = to_dict(recipe)["search"]
     search = {key: value for key, value in tree.items() if key != "trials"}
     search["space"] = tree["space"][arm]
+    theirs = FIRST if arm in FIRST else (arm,)
+    search["published"] = [one for one in tree["published"] if one["arm"] in theirs]
     return {
         "schema": SCHEMA,
         "arm": arm,

@@ -13,8 +13,11 @@
     <recipe>/claims/<setting>/seed-<n>/
                                as in a comparison
     <recipe>/{compare,claims,search/<arm>}/resolved.json
+    <recipe>/{search,compare,claims}/recipe.json
+                               a recipe file of the user's own: how it was named
     bench.json                 what `study bench` measured
     objectives.jsonl           trials behind the choice of a search's objective
+    history.jsonl              what an author did before these records, after a look at others
 
 A comparison's own ``config.json`` is its plan, that of the claims what they
 predict.
@@ -39,8 +42,16 @@ TRIALS, CONFIRMATIONS, BEST, JOURNAL = (
 )
 
 
+ASKED = "recipe.json"
+"""How the command line named a recipe that is a file, and what it set over it."""
+
+
 BENCH = "bench.json"
 """What `study bench` measured, beside the recipes' folders."""
+
+
+HISTORY = "history.jsonl"
+"""Rows of ``at`` (a date) and ``what`` (one sentence): what came before these records."""
 
 
 def claims_path(runs: Path, recipe: str) -> Path:

@@ -9,10 +9,9 @@ from study.records.layout import (
     BENCH,
     BEST,
     GENERATIONS,
+    HISTORY,
     JOURNAL,
     RECORD,
-    claims_path,
-    plan_path,
     recipes_in,
 )
 from study.records.runs import RunFolder, claim_folders, compare_folders, start_folders
@@ -27,8 +26,9 @@ def _is_aside(path: Path) -> bool:
 def publish(source: Path, target: Path) -> list[Path]:
     """Copy finished records, without adapters, checkpoints and journals.
 
-    Each recipe's records in ``target`` are replaced as a whole, and so is the
-    benchmark's file. Returns the copied files. What is unfinished is left behind.
+    Each recipe's records in ``target`` are replaced as a whole, and so are the files
+    of the benchmark and of the study's history where ``source`` has them. Returns the
+    copied files. What is unfinished is left behind.
 
     Where ``data.publish_texts`` is false, prompts and reference answers are copied as
     hashes of their text, and the record is sealed anew over that file.
@@ -39,16 +39,17 @@ def publish(source: Path, target: Path) -> list[Path]:
     if source.resolve() == target.resolve():
         raise RecordError(f"{source} cannot be published to itself; name another target")
     copied = []
-    if (source / BENCH).is_file():
-        target.mkdir(parents=True, exist_ok=True)
-        copied.append(Path(shutil.copyfile(source / BENCH, target / BENCH)))
+    for name in (BENCH, HISTORY):
+        if (source / name).is_file():
+            target.mkdir(parents=True, exist_ok=True)
+            copied.append(Path(shutil.copyfile(source / name, target / name)))
     for recipe in recipes_in(source):
         shutil.rmtree(target / recipe, ignore_errors=True)
         runs = [*compare_folders(source, recipe), *claim_folders(source, recipe)]
         runs_and_starts = [*(run for _, _, run in runs), *start_folders(source, recipe)]
         folders = [folder.path for folder in runs_and_starts if folder.is_finished()]
         folders += [path.parent for path in (source / recipe / "search").glob(f"*/{BEST}")]
-        folders += [plan_path(source, recipe).parent, claims_path(source, recipe).parent]
+        folders += [source / recipe / part for part in ("search", "compare", "claims")]
         for folder in sorted(filter(Path.is_dir, folders)):
             for path in sorted(folder.iterdir()):
                 if path.is_file() and path.name != JOURNAL and not _is_aside(path):

@@ -25,7 +25,7 @@ from study.records.layout import ADAPTER
 from study.records.schema import Cost
 from study.run.batches import PlannedBatches
 from study.run.budget import budget_of
-from study.run.checkpoints import TRAINER, resume_from, save_adapter
+from study.run.checkpoints import TRAINER, read_seal, resume_from, save_adapter
 from study.run.memory import peak_memory_bytes, reset_peak_memory
 from study.run.planned import Start
 from study.run.reference import find_reference, recall_reference
@@ -103,6 +103,9 @@ def train_run(
             None if start is None else _known(start.record["scores"]),
         )
         watch.recall_memory(logged)
+        if checkpoint is not None:
+            watch.resumed = read_seal(Path(checkpoint)).get("window") or None
+        unlogged_s = watch.resumed["seconds"] if watch.resumed else 0.0
         trainer = ArmTrainer(
             loss=functools.partial(loss, **hyperparameters),
             batches=batches,
@@ -119,7 +122,7 @@ def train_run(
     outcome.start = None if start is None else start.facts
     outcome.parameters = workbench.base.n_parameters()
     own: Cost = {
-        "train_s": round(seconds + sum(row["seconds"] for row in earlier), 3),
+        "train_s": round(seconds + unlogged_s + sum(row["seconds"] for row in earlier), 3),
         "steps": trainer.state.global_step,
         "train_tokens": watch.tokens + sum(row["tokens"] for row in earlier),
         "peak_memory_bytes": peak_memory_bytes(workbench.device),

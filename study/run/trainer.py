@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -62,12 +63,20 @@ class ArmTrainer(Trainer):
         """
         if not model.training:
             model.train()
+        self._recall_loss()
         while True:
             try:
                 return self._accumulate(model, **inputs)
             except torch.OutOfMemoryError as error:
                 memory_error = str(error).partition("\n")[0]
             self._halve(model, memory_error, **inputs)
+
+    def _recall_loss(self) -> None:
+        """Give a resumed Trainer back its own sum of losses since the last log."""
+        if self.watch.resumed is not None:
+            self._tr_loss += math.nan if (loss := self.watch.resumed["loss"]) is None else loss
+            self._globalstep_last_logged = self.watch.resumed["logged"]
+            self.watch.resumed = None
 
     def _accumulate(self, model: Any, update: int, share: int) -> Tensor:
         parts = self.batches.microbatches(update, share)
@@ -155,11 +164,14 @@ class ArmTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
+        loss = float(self.accelerator.reduce(self._tr_loss, "mean"))
+        window = self.watch.window(self.accelerator.reduce)
+        window["loss"] = loss if math.isfinite(loss) else None
         if self.watch.folder is not None:
             name = f"checkpoint-{self.state.global_step}"
             checkpoint = Path(str(self.args.output_dir)) / name
             keep_reference(checkpoint, self.reference)
-            seal_checkpoint(self.watch.folder, checkpoint)
+            seal_checkpoint(self.watch.folder, checkpoint, window)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         save_adapter(self.model, Path(output_dir or str(self.args.output_dir)))

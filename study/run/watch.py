@@ -70,6 +70,8 @@ class Watch(TrainerCallback):
         self.tokens = 0
         """Tokens computed up to the last log."""
         self.validation_s = 0.0
+        self.resumed: Mapping[str, Any] | None = None
+        """The ``window`` of the checkpoint that a run goes on from."""
         self._rows: list[Tensor] = []
         self._logged = 0
         self._since = time.perf_counter()
@@ -111,6 +113,20 @@ class Watch(TrainerCallback):
         self._clear(step)
         return metrics
 
+    def window(self, add_up: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+        """Return what was gathered since the last log, for a checkpoint to keep.
+
+        Args:
+            add_up: Sums a tensor over the processes of a launch.
+        """
+        rows = add_up(torch.stack(self._rows)) if self._rows else torch.empty(0)
+        return {
+            "logged": self._logged,
+            "seconds": round(time.perf_counter() - self._since, 4),
+            "dtype": str(rows.dtype).removeprefix("torch."),
+            "rows": [[x if math.isfinite(x) else None for x in row] for row in rows.tolist()],
+        }
+
     def note_memory(self, step: int) -> None:
         """Keep the token budget with which a step went on after memory ran out."""
         note = {"step": step, "microbatch_tokens": int(self.batches.microbatch_tokens)}
@@ -126,8 +142,17 @@ class Watch(TrainerCallback):
                 self.outcome.out_of_memory.append(note)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Score the start of a run that is not resumed."""
+        """Score the start of a run that is not resumed; else go on with its window."""
         self._clear(state.global_step)
+        if self.resumed is not None:
+            self._logged = self.resumed["logged"]
+            self._since -= self.resumed["seconds"]
+            # The sums of all processes are the main one's now.
+            self._rows = [
+                _row(numbers, self.resumed["dtype"], self.workbench.device)
+                * int(state.is_world_process_zero)
+                for numbers in self.resumed["rows"]
+            ]
         if state.global_step == 0:
             self._validate(0, dict(self.first or initial_validation(self.workbench)))
 
@@ -217,6 +242,12 @@ def metric_sums(loss: Tensor, logps: PairLogps, n_tokens: int) -> Tensor:
             torch.full_like(logps.nll_sum, n) for n in (len(logps.chosen_sum), n_tokens)
         )
         return torch.stack([loss, *sums, n_labels.to(n_pairs.dtype), n_pairs, n_computed])
+
+
+def _row(numbers: Sequence[float | None], dtype: str, device: torch.device) -> Tensor:
+    """Return one update's sums as `metric_sums` made them, (11,)."""
+    known = [math.nan if number is None else number for number in numbers]
+    return torch.tensor(known, dtype=getattr(torch, dtype), device=device)
 
 
 def _means(rows: Sequence[Tensor]) -> tuple[dict[str, float | None], int]:

@@ -44,7 +44,7 @@ from study.search.objectives import (
     unfinished_folder,
     validation_value,
 )
-from study.search.sampling import enqueue_published, sample_from, startup
+from study.search.sampling import queue_published, sample_from, startup
 from study.search.storage import open_optuna_study, reachable
 from study.search.trials import FINISHED, in_state, is_repeated, place_of, trial_rows, write_trials
 
@@ -206,10 +206,11 @@ def search_arm(
         orphans.working(optuna_study, folder, trials=trials, shared=shared) as worker,
     ):
         retire()
-        with hold(folder / CLAIM_LOCK, wait=True):
-            enqueue_published(optuna_study, recipe, arm)
+        begin = functools.partial(
+            _next_trial, optuna_study, recipe, arm, trials, worker=worker, folder=folder
+        )
         while True:
-            while (trial := _next_trial(optuna_study, recipe, arm, trials, worker)) is not None:
+            while (trial := begin()) is not None:
                 sample_from(optuna_study, recipe, arm, seed, trial.number)
                 _run_trial(
                     workbench,
@@ -239,7 +240,7 @@ def _is_complete(recipe: Recipe, arm: str, *, runs: Path, trials: int | None) ->
 
 
 def _next_trial(
-    optuna_study: optuna.Study, recipe: Recipe, arm: str, trials: int, worker: str
+    optuna_study: optuna.Study, recipe: Recipe, arm: str, trials: int, *, worker: str, folder: Path
 ) -> optuna.Trial | None:
     """Begin another trial, or return None where the total is reached or under way.
 
@@ -247,7 +248,9 @@ def _next_trial(
     whoever got a number beyond the total gives it back.
     """
     while len(in_state(optuna_study, (*FINISHED, TrialState.RUNNING))) < trials:
-        trial = optuna_study.ask()
+        with hold(folder / CLAIM_LOCK, wait=True):
+            queue_published(optuna_study, recipe, arm)
+            trial = optuna_study.ask()
         trial.set_user_attr(WORKER, worker)
         if is_repeated(optuna_study, trial.number):
             optuna_study.tell(trial, state=TrialState.FAIL)

@@ -14,7 +14,9 @@ from click.testing import CliRunner
 
 from study.bench.parts import PARTS
 from study.cli.commands import main
+from study.config import recipe as recipe_module
 from study.config.recipe import load_recipe
+from study.records.asked import read_asked
 from study.records.files import read_json
 from study.records.layout import plan_path
 from study.records.plan import write_plan
@@ -276,6 +278,63 @@ def test_report_hands_its_options_to_the_paper_and_returns_its_status(
 
     assert called == [([sys.executable, "-m", "paper.build", *passed], False)]
     assert result.exit_code == 3
+
+
+NOT_UTF8 = os.fsdecode(b"caf\xe9")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("compare", "--runs", NOT_UTF8),
+        ("compare", "--recipe", f"{NOT_UTF8}.toml"),
+        ("search", "--set", f"data.name={NOT_UTF8}.jsonl"),
+        ("data", "check", f"{NOT_UTF8}.jsonl"),
+        ("status", "--runs", NOT_UTF8),
+        ("report", "--runs", NOT_UTF8),
+    ],
+    ids=lambda words: "-".join(words[:2]),
+)
+def test_a_path_that_is_not_utf8_is_one_message(study, arguments):
+    result = study(*arguments)
+
+    assert result.exit_code == 2
+    assert "caf\\udce9" in result.stderr
+    assert "is not UTF-8; records hold text alone: rename the file" in result.stderr
+
+
+def test_a_folder_that_is_not_utf8_is_one_message(study, tmp_path, monkeypatch):
+    (tmp_path / NOT_UTF8).mkdir()
+    monkeypatch.chdir(tmp_path / NOT_UTF8)
+
+    assert "is not UTF-8; records hold text alone" in study("recipes").stderr
+
+
+def test_a_file_inside_a_folder_that_is_not_utf8_is_one_message(study, tmp_path):
+    (tmp_path / "pairs").mkdir()
+    row = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    (tmp_path / "pairs" / f"{NOT_UTF8}.jsonl").write_text(f"{json.dumps(row)}\n" * 2)
+    result = study("data", "check", "pairs", "--set", "data.max_dropped_share=1")
+
+    assert result.exit_code in (0, 1)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+def test_records_keep_how_a_recipe_file_was_asked_for(study, trained, tmp_path):
+    text = (Path(recipe_module.__file__).parents[1] / "recipes" / "tiny-llama.toml").read_text()
+    (tmp_path / "my own.toml").write_text(text)
+    refused = study("compare", "--recipe", "my own.toml", "--set", "training.max_step=7")
+    asked = ["--recipe", "my own.toml", "--set", "training.max_steps=16"]
+    study("compare", *asked)
+    other = study("compare", "--recipe", "my own.toml", "--set", "training.max_steps=24")
+
+    assert refused.exit_code == other.exit_code == 1
+    assert read_asked(tmp_path / "runs/local", "tiny-llama", "compare") == {
+        "file": "my own.toml",
+        "set": ["training.max_steps=16"],
+    }
+    study("compare", "--recipe", "tiny-llama", "--set", "training.max_steps=16")
+    assert read_asked(tmp_path / "runs/local", "tiny-llama", "compare") is None
 
 
 def test_quiet_shows_results_alone(study, trained):

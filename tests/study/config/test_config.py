@@ -26,6 +26,14 @@ def recipe() -> Recipe:
     return load_recipe("tiny-llama")
 
 
+def narrowed(recipe: Recipe, *arms: str) -> Recipe:
+    """The recipe without its other arms."""
+    tree = to_dict(recipe)
+    tree["arms"] = {arm: tree["arms"][arm] for arm in arms}
+    tree["search"]["space"] = {arm: tree["search"]["space"][arm] for arm in arms}
+    return from_dict(tree)
+
+
 def changed(recipe: Recipe, section: str, **fields: Any) -> dict[str, Any]:
     tree = to_dict(recipe)
     (tree[section] if section else tree).update(fields)
@@ -124,7 +132,9 @@ DIGESTS = {
 @pytest.mark.parametrize("name", DIGESTS)
 def test_a_field_added_later_changes_no_digest_while_it_is_neutral(name: str) -> None:
     first = ["search.objective=nll+lor", "data.seed=42"]
-    shipped = load_recipe(name).override(first)
+    if not name.startswith("tiny"):
+        first += ["adapter.dropout=0.05", "search.space.sft.learning_rate=[1e-5, 1e-3]"]
+    shipped = narrowed(load_recipe(name), "sft", "orpo").override(first)
     spelled = shipped.override(["model.chat_template=", "model.template_kwargs={}"])
     for recipe in (shipped, spelled):
         settings = recipe.arms["orpo"]
@@ -176,7 +186,7 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Any) -> None:
     [
         ("training.max_steps=50", "training", "max_steps", 50),
         ("training.weight_decay=1", "training", "weight_decay", 1.0),
-        ("adapter.dropout = 0.1", "adapter", "dropout", 0.1),
+        ("adapter.rank = 4", "adapter", "rank", 4),
         ("model.name=./some folder/x=y", "model", "name", "./some folder/x=y"),
         ('data.name="toy"', "data", "name", "toy"),
         ("training.gradient_checkpointing=true", "training", "gradient_checkpointing", True),
@@ -338,6 +348,6 @@ def test_a_start_is_in_the_digest_of_what_continues_it_alone(recipe: Recipe) -> 
     assert run(both, "dpo", dpo, rate) != run(both, "dpo", dpo, {"learning_rate": 2e-3})
     matched = [
         run(staged(of, **{"sft-matched": rate}), "sft-matched", rate)
-        for of in (recipe, both, longer)
+        for of in (narrowed(recipe, "sft", "orpo"), both, longer)
     ]
     assert len(set(matched)) == 3

@@ -1,8 +1,10 @@
 """Every shipped recipe loads, and fits the model that it names."""
 
+import dataclasses
+
 import pytest
 
-from study.arms import ARMS
+from study.arms import ARMS, UNTRAINED
 from study.config.files import recipe_names
 from study.config.recipe import Recipe, load_recipe
 
@@ -17,7 +19,23 @@ def lies_in_space(recipe: Recipe, arm: str, settings: dict[str, float]) -> bool:
 
 
 def test_the_shipped_recipes_are_these() -> None:
-    assert recipe_names() == sorted([*FULL_SIZE, *REAL, *TINY])
+    bases = [*FULL_SIZE, *TINY]
+
+    assert recipe_names() == sorted([*bases, *REAL, *(f"{base}-methods" for base in bases)])
+
+
+@pytest.mark.parametrize("base", [*FULL_SIZE, *TINY])
+def test_the_methods_recipes_have_every_arm_and_differ_in_nothing_else(base: str) -> None:
+    few, every = load_recipe(base), load_recipe(f"{base}-methods")
+    same = ("name", "description", "arms", "search")
+
+    assert {UNTRAINED, *every.arms} == set(ARMS)
+    assert set(few.arms) - {"sft-matched"} == {"sft", "orpo", "dpo", "simpo"}
+    assert {arm: every.arms[arm] for arm in few.arms} == few.arms
+    assert {arm: every.search.space[arm] for arm in few.search.space} == few.search.space
+    for field in dataclasses.fields(few):
+        if field.name not in same:
+            assert getattr(few, field.name) == getattr(every, field.name)
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -62,5 +80,5 @@ def test_published_settings_leave_most_trials_to_the_search(name: str) -> None:
         p for p in search.published if lies_in_space(load_recipe(name), p.arm, dict(p.settings))
     ]
 
-    assert {p.arm for p in tried} == {"sft", "orpo"}
+    assert {p.arm for p in tried} == {"sft", "orpo", "dpo"}
     assert len([p for p in tried if p.arm == "orpo"]) <= search.trials / 3

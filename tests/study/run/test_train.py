@@ -17,7 +17,7 @@ from study.records.files import read_jsonl
 from study.records.layout import STEPS
 from study.records.runs import run_folder
 from study.run.batches import PlannedBatches, plan_updates
-from study.run.checkpoints import TRAINER, discard_checkpoints
+from study.run.checkpoints import TRAINER, discard_checkpoints, read_seal
 from study.run.scores import initial_validation
 from study.run.train import train_run
 
@@ -161,7 +161,12 @@ def test_small_micro_batches_agree_with_whole_updates(workbench, tmp_path, nll_o
     torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), rtol=2e-5, atol=0)
 
 
-def test_a_run_that_was_killed_resumes_to_the_same_adapter(workbench, tmp_path) -> None:
+@pytest.mark.parametrize("log_every_steps", [2, 3])
+def test_a_run_that_was_killed_resumes_to_the_same_adapter(
+    workbench, tmp_path, log_every_steps
+) -> None:
+    """Checkpoints come every 4 steps: with a log, or between two."""
+    with_training(workbench, log_every_steps=log_every_steps)
     undisturbed = train_run(workbench, arm="orpo", settings=ORPO, seed=1, folder=tmp_path / "whole")
     whole = adapter_of(workbench)
 
@@ -179,8 +184,14 @@ def test_a_run_that_was_killed_resumes_to_the_same_adapter(workbench, tmp_path) 
     half_written.mkdir()
     (half_written / "trainer_state.json").write_text('{"global_')
     later = open_workbench(workbench.recipe, device="cpu")
+    window = read_seal(tmp_path / "cut" / TRAINER / "checkpoint-4")["window"]
     outcome = train_run(later, arm="orpo", settings=ORPO, seed=1, folder=tmp_path / "cut")
 
+    rows = [row for row in read_jsonl(tmp_path / "cut" / STEPS) if row["split"] == "train"]
+    resumed = next(row for row in rows if row["step"] > 4)
+    assert len(window["rows"]) == 4 % log_every_steps
+    assert resumed["seconds"] > window["seconds"]
+    assert outcome.cost["train_s"] > sum(row["seconds"] for row in rows) - 0.01
     assert_equal(adapter_of(later), whole)
     assert outcome.cost["train_tokens"] == undisturbed.cost["train_tokens"]
     assert initial_validation(later) == initial_validation(workbench)
