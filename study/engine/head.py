@@ -1,5 +1,6 @@
 """The output layer where labels are, in chunks, with a log-softmax in float32."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
@@ -170,4 +171,11 @@ def trained_tokens(layer: Any) -> tuple[Any, Tensor | None, Tensor | None]:
         return getattr(adapter, "base_layer", layer), None, None
     (name,) = adapter.active_adapters
     rows = adapter.trainable_tokens_delta[name]
-    return adapter.base_layer, torch.tensor(adapter.token_indices[name], device=rows.device), rows
+    return adapter.base_layer, _ids(tuple(adapter.token_indices[name]), rows.device), rows
+
+
+@functools.lru_cache(maxsize=32)
+def _ids(ids: tuple[int, ...], device: torch.device) -> Tensor:
+    """Copy ids to a device once: each copy would wait for what is computed there."""
+    with torch.inference_mode(mode=False):  # they serve training too
+        return torch.tensor(ids, device=device)
