@@ -6,18 +6,22 @@ pass, adds up two gradients of the input. Both sums fit inside a product:
     out = x W' + s (x A') B'      d x = g W + (s g B) A
     d A = (s g B)' x              d B = s g' (x A')
 
+With dropout the adapter's x is without the values that it takes, and so is its part of
+d x; s makes up for them. Which they are is drawn again in the backward pass.
+
 Shapes: N tokens, I inputs, O outputs, R rank.
 """
 
 import contextlib
 import functools
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from study.engine.dropout import draw_seed, drop, drop_, places
 from study.engine.precision import compute_dtype
 
 ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -29,6 +33,13 @@ each new shape, some 0.4 ms, and batches differ in their tokens."""
 
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class Drops(NamedTuple):
+    """What dropout takes from an input."""
+
+    share: float
+    seed: int
 
 
 def fuse_adapters(model: nn.Module) -> None:
@@ -84,15 +95,16 @@ def _forward(layer: Any, original: Callable[..., Tensor], x: Tensor, **kwargs: A
         or not _one_dtype(x, weight, down_weight, up_weight)
     ):
         return original(x)
-    dropped = layer.lora_dropout[name](x)
+    dropout = layer.lora_dropout[name]
+    share = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
     out = _LoraLinear.apply(  # type: ignore[no-untyped-call]
         x,
-        None if dropped is x else dropped,
         weight,
         bias,
         down_weight,
         up_weight,
-        layer.scaling[name],
+        layer.scaling[name] / (1 - share),
+        Drops(share, draw_seed()) if share else None,
     )
     return cast(Tensor, out)
 
@@ -102,12 +114,12 @@ class _LoraLinear(torch.autograd.Function):
     def forward(  # noqa: PLR0917 - apply() takes its inputs by position
         ctx: Any,
         x: Tensor,  # (..., I)
-        dropped: Tensor | None,  # (..., I): x after dropout, where there is any
         weight: Tensor,  # (O, I), frozen
         bias: Tensor | None,  # (O,), frozen
         down: Tensor,  # (R, I): A
         up: Tensor,  # (O, R): B
-        scaling: float,
+        scaling: float,  # of what dropout leaves, too
+        drops: Drops | None,
     ) -> Tensor:
         dtype = compute_dtype(x)
         ctx.shape, ctx.dtypes, ctx.scaling = x.shape, (x.dtype, down.dtype), scaling
@@ -115,32 +127,33 @@ class _LoraLinear(torch.autograd.Function):
         x = x.flatten(0, -2)
         with _without_autocast(x.device.type):
             out = _product(x, weight, None if bias is None else bias.to(dtype))
-            inner = x if dropped is None else dropped.to(dtype).flatten(0, -2)
-            low = inner @ down.T
+            low = (x if drops is None else drop(x, places(x, *drops))) @ down.T
             out.addmm_(low, up.T, alpha=scaling)
-        ctx.save_for_backward(inner, low, weight, down, up)
-        ctx.has_dropout = dropped is not None
+        ctx.save_for_backward(x, low, weight, down, up)
+        ctx.drops = drops
         return out.view(*ctx.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        inner, low, weight, down, up = ctx.saved_tensors
+        x, low, weight, down, up = ctx.saved_tensors
         x_dtype, adapter_dtype = ctx.dtypes
-        needs_x, needs_dropped = ctx.needs_input_grad[:2]
-        dx = ddropped = None
+        dx = None
         with _without_autocast(grad.device.type):
             grad = grad.flatten(0, -2)
             dlow = (grad @ up).mul_(ctx.scaling)
-            if needs_x:
+            dropped = None if ctx.drops is None else places(x, *ctx.drops)
+            if ctx.needs_input_grad[0]:
                 dx = _product(grad, weight.T)
-                dx = dx if ctx.has_dropout else dx.addmm_(dlow, down)
+                if dropped is None:
+                    dx.addmm_(dlow, down)
+                else:
+                    dx += drop_(dlow @ down, dropped)
                 dx = dx.view(ctx.shape).to(x_dtype)
-            if needs_dropped:
-                ddropped = (dlow @ down).view(ctx.shape).to(x_dtype)
+            inner = x if dropped is None else drop(x, dropped)
             ddown = (dlow.T @ inner).to(adapter_dtype)
             dup = (low.T @ grad).T.mul(ctx.scaling).to(adapter_dtype)  # faster than grad.T @ low
-        return dx, ddropped, None, None, ddown, dup, None
+        return dx, None, None, ddown, dup, None, None
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
