@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from study.engine.lora import product
 from study.engine.precision import compute_dtype
 from study.errors import ModelError
 
@@ -53,6 +54,15 @@ def label_logps(head: Head, hidden: Tensor, labels: Tensor) -> Tensor:
         # needs_input_grad, which tells what to work out, does not heed no_grad
         trained_rows = head.trained_rows if torch.is_grad_enabled() else None
         return apply(hidden.to(dtype), trained_rows, head, labels)
+
+
+def next_tokens(head: Head, hidden: Tensor) -> Tensor:
+    """Return the likeliest token after each of the hidden states (N, H), as (N,)."""
+    dtype = compute_dtype(head.weight)
+    bias = None if head.bias is None else head.bias.to(dtype)
+    head = head._replace(weight=head.weight.to(dtype), bias=bias)
+    with torch.autocast(hidden.device.type, enabled=False):
+        return _logits(head, hidden.to(dtype), linear=product)[0].argmax(-1)
 
 
 def logits_per_chunk(device: str) -> int:
@@ -114,9 +124,11 @@ class _LabelLogps(torch.autograd.Function):
         return grad_hidden, grad_rows, None, None
 
 
-def _logits(head: Head, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
+def _logits(
+    head: Head, hidden: Tensor, *, linear: Callable[..., Tensor] = F.linear
+) -> tuple[Tensor, Tensor | None]:
     """Return logits (n, V), and tanh of the capped ones."""
-    logits = F.linear(hidden, head.weight, head.bias)
+    logits = linear(hidden, head.weight, head.bias)
     if head.trained_ids is not None and head.trained_rows is not None:
         bias = None if head.bias is None else head.bias[head.trained_ids]
         logits[:, head.trained_ids] = F.linear(hidden, head.trained_rows.to(hidden.dtype), bias)

@@ -14,7 +14,7 @@ Shapes: N tokens, I inputs, O outputs, R rank.
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -59,6 +59,38 @@ def restore_adapters(model: nn.Module) -> None:
     """Give a model's LoRA layers PEFT's own forward pass again."""
     for layer in _plain_layers(model):
         vars(layer).pop("forward", None)
+
+
+@contextlib.contextmanager
+def merged_adapters(model: nn.Module) -> Iterator[None]:
+    """Add plain LoRA layers' adapters to their weights in float32, and take them out again.
+
+    The weights themselves wait meanwhile, so that they come back bit for bit. In 16
+    bits a merged weight would round most of its adapter away, and is left alone, as
+    are adapters that PEFT's own forward pass serves.
+    """
+    waiting = []
+    try:
+        for layer in _plain_layers(model):
+            names, weight = layer.active_adapters, layer.base_layer.weight
+            if (
+                len(names) == 1
+                and names[0] in layer.lora_A
+                and names[0] not in layer.lora_variant
+                and not layer.lora_bias[names[0]]
+                and not layer.disable_adapters
+                and not layer.merged
+                and not torch.is_autocast_enabled(weight.device.type)
+                and weight.dtype == torch.float32
+            ):
+                waiting.append((layer, weight.data))
+                weight.data = weight.data + layer.get_delta_weight(names[0])
+                layer.merged_adapters.append(names[0])
+        yield
+    finally:
+        for layer, weight in waiting:
+            layer.base_layer.weight.data = weight
+            layer.merged_adapters.clear()
 
 
 def _plain_layers(model: nn.Module) -> list[Any]:
@@ -126,7 +158,7 @@ class _LoraLinear(torch.autograd.Function):
         x, weight, down, up = (tensor.to(dtype) for tensor in (x, weight, down, up))
         x = x.flatten(0, -2)
         with _without_autocast(x.device.type):
-            out = _product(x, weight, None if bias is None else bias.to(dtype))
+            out = product(x, weight, None if bias is None else bias.to(dtype))
             low = (x if drops is None else drop(x, places(x, *drops))) @ down.T
             out.addmm_(low, up.T, alpha=scaling)
         ctx.save_for_backward(x, low, weight, down, up)
@@ -144,7 +176,7 @@ class _LoraLinear(torch.autograd.Function):
             dlow = (grad @ up).mul_(ctx.scaling)
             dropped = None if ctx.drops is None else places(x, *ctx.drops)
             if ctx.needs_input_grad[0]:
-                dx = _product(grad, weight.T)
+                dx = product(grad, weight.T)
                 if dropped is None:
                     dx.addmm_(dlow, down)
                 else:
@@ -156,7 +188,7 @@ class _LoraLinear(torch.autograd.Function):
         return dx, None, None, ddown, dup, None, None
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x weight' + bias, (N, O).
 
     A large one in float32 on a CPU is oneDNN's, to which `torch.compile` sends
