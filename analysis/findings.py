@@ -90,18 +90,23 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
     arms, costs = tables.arm_rows(records), tables.cost_rows(records)
     both = (*over_all, *found)
     decisions = decision_rows(records, judged, both, (*pooled, *contrasts), costs)
+    best = best_sets(records, judged)
     searches, tuning = tables.search_rows(records), tuning_rows(records)
     rouge, claims = rouge_rows(records), claim_rows(records)
     reported = {name for arm in arms for name in arm.scores}
     return Findings(
-        headline=wording.headline(decisions, records.treatments),
+        headline=wording.headline(decisions, records.treatments, best),
         answer=wording.answer(
-            decisions, arms, records.treatments, planned=judged.planned if judged.late else ()
+            decisions,
+            arms,
+            records.treatments,
+            planned=judged.planned if judged.late else (),
+            best_sets=best,
         ),
         primary_metrics=judged.primary,
         decisions=decisions,
         history=history(records, judged),
-        best_sets=best_sets(records, judged),
+        best_sets=best,
         metrics={name: metric for name, metric in METRICS.items() if name in reported},
         recipes=provenance.descriptions(records),
         arms=arms,

@@ -64,6 +64,11 @@ def arm_name(arm: str) -> str:
     return ARMS[arm].label if arm in ARMS else arm
 
 
+def capital(text: str) -> str:
+    """Begin a sentence; the rest stays as it is."""
+    return text[:1].upper() + text[1:]
+
+
 def in_unit(text: str, metric: Metric) -> str:
     """Print a number with the metric's unit behind it, if it has one."""
     return f"{text} {metric.unit}" if metric.unit else text

@@ -34,6 +34,15 @@ class Arm:
     """See ``study.losses``; None trains nothing."""
     reads: Literal["chosen", "pair"] = "chosen"
     """Whether the loss reads the rejected answers as well."""
+    prompt_nll: bool = True
+    """Whether its NLL covers the prompt too where ``training.nll_over`` says so; False
+    for losses without an NLL, and for CPO's, which is of the answer alone."""
+    starts_from: str | None = None
+    """Arm whose run of the same seed it continues; None starts from a fresh adapter."""
+    reference: bool = False
+    """Whether the loss reads log-probabilities under the start, see ``PairLogps``."""
+    mismatched: bool = False
+    """Whether the loss takes ``z`` of the whole update, see ``study.losses.kto``."""
     tuned_as: str | None = None
     """Arm whose search freezes its settings too; None has a search of its own."""
     budget: Literal["updates", "tokens"] = "updates"
@@ -47,7 +56,7 @@ UNTRAINED: Final = "base"
 BASELINE: Final = "sft"
 """The arm that every other trained arm is judged against."""
 
-# Colours are apart for colour-blind readers (Okabe and Ito 2008).
+# Colours are apart for colour-blind readers, in lightness too (after Okabe and Ito 2008).
 ARMS: Final[dict[str, Arm]] = {
     arm.name: arm
     for arm in (
@@ -76,9 +85,72 @@ ARMS: Final[dict[str, Arm]] = {
             loss=losses.orpo,
             reads="pair",
         ),
+        Arm(
+            name="orpo-from-sft",
+            label="SFT, then ORPO",
+            colour="#88CCEE",
+            hyperparameters=("learning_rate", "beta"),
+            loss=losses.orpo,
+            reads="pair",
+            starts_from=BASELINE,
+        ),
+        Arm(
+            name="dpo",
+            label="DPO",
+            colour="#00b894",
+            hyperparameters=("learning_rate", "beta"),
+            loss=losses.dpo,
+            reads="pair",
+            prompt_nll=False,
+            starts_from=BASELINE,
+            reference=True,
+        ),
+        Arm(
+            name="ipo",
+            label="IPO",
+            colour="#000000",
+            hyperparameters=("learning_rate", "beta"),
+            loss=losses.ipo,
+            reads="pair",
+            prompt_nll=False,
+            starts_from=BASELINE,
+            reference=True,
+        ),
+        Arm(
+            name="kto",
+            label="KTO",
+            colour="#7b1e3a",
+            hyperparameters=("learning_rate", "beta"),
+            loss=losses.kto,
+            reads="pair",
+            prompt_nll=False,
+            starts_from=BASELINE,
+            reference=True,
+            mismatched=True,
+        ),
+        Arm(
+            name="simpo",
+            label="SimPO",
+            colour="#9b8cff",
+            hyperparameters=("learning_rate", "beta", "gamma_beta_ratio"),
+            loss=losses.simpo,
+            reads="pair",
+            prompt_nll=False,
+            starts_from=BASELINE,
+        ),
+        Arm(
+            name="cpo",
+            label="CPO",
+            colour="#332288",
+            hyperparameters=("learning_rate", "beta"),
+            loss=losses.cpo,
+            reads="pair",
+            prompt_nll=False,
+            starts_from=BASELINE,
+        ),
     )
 }
-"""Every arm by name, the cheapest to train first: the order of tables and figures."""
+"""Every arm by name, as tables and figures list them: SFT, what needs no start, the rest."""
 
 
 def check_settings(where: str, arm: str, settings: Mapping[str, Any]) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 from analysis.records.study import LOCAL, RunRecord, StudyRecords
 from study.arms import UNTRAINED
 from study.config.canonical import digest, to_dict
-from study.config.recipe import load_recipe, recipe_names
+from study.config.files import recipe_names
+from study.config.recipe import load_recipe
 from study.config.seeds import study_seed
 
 

@@ -30,7 +30,8 @@ from study.cli.options import (
     training_options,
 )
 from study.config.environment import quieten
-from study.config.recipe import load_recipe, recipe_names
+from study.config.files import recipe_names
+from study.config.recipe import load_recipe
 from study.errors import RecordError
 from study.records.layout import BENCH
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from study.arms import ARMS, UNTRAINED, arms_in_order
-from study.config.recipe import load_recipe, recipe_names
+from study.config.files import recipe_names
+from study.config.recipe import load_recipe
 from study.errors import RecordError, UnreadableError
 from study.records.files import read_jsonl
 from study.records.layout import (

@@ -1,7 +1,7 @@
-"""Recipes: frozen descriptions of a study, read from complete TOML files.
+"""Recipes: frozen descriptions of a study, read from TOML files.
 
-A recipe inherits nothing but the settings that its sources published: every
-other field stands in its file. Only overrides
+Every field stands in the file of a recipe or of the one that it extends; only
+the settings that its sources published are filled in. Only overrides
 (``--set section.field=value``) change it, and they become part of the digest
 that names its runs. A field that was added after the first records were made
 has a neutral default in its dataclass: a recipe may leave it out, and while it
@@ -12,19 +12,17 @@ they were.
 import dataclasses
 import datetime as dt
 import itertools
-import tomllib
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from study.arms import ARMS, Settings, check_settings
 from study.config.build import assign, build
 from study.config.canonical import plain
+from study.config.files import read_tree
 from study.config.judging import AnalysisConfig
-from study.errors import ConfigError, nearest, require
+from study.errors import ConfigError, require
 
 TEMPLATE_DATE = "2024-07-26"
 """What Llama 3's templates print where they are given no clock."""
@@ -172,7 +170,7 @@ class TrainingConfig:
     max_grad_norm: float
     """Gradients are clipped to this Euclidean norm."""
     nll_over: Literal["prompt_and_response", "response"]
-    """Tokens that the NLL term covers, in every arm alike."""
+    """Tokens that the NLL covers, in every arm alike but CPO, whose NLL is of the response."""
     gradient_checkpointing: bool
     log_every_steps: int
     validate_every_steps: int
@@ -339,33 +337,11 @@ def load_recipe(name_or_path: str) -> Recipe:
         ConfigError: no such recipe, broken TOML, or unknown, missing or
             mistyped fields; the message names the field and what it takes.
     """
-    if name_or_path.endswith(".toml"):
-        path = Path(name_or_path)
-        if not path.is_file():
-            raise ConfigError(f"there is no recipe file {path}")
-        try:
-            return _parse(path.read_text(encoding="utf-8"), str(path))
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"recipe {path} is not UTF-8 ({error}); save it as UTF-8") from error
-        except RecursionError as error:
-            raise ConfigError(f"recipe {path} is nested too deeply; no field needs it") from error
-    known = recipe_names()
-    if name_or_path not in known:
-        raise ConfigError(
-            f"there is no recipe {name_or_path!r}{nearest(name_or_path, known)}; "
-            f"shipped recipes are {', '.join(known)}; a file of yours must end in .toml"
-        )
-    text = _recipe_folder().joinpath(f"{name_or_path}.toml").read_text(encoding="utf-8")
-    return _parse(text, name_or_path)
-
-
-def recipe_names() -> list[str]:
-    """List the shipped recipes in alphabetical order."""
-    return sorted(
-        entry.name.removesuffix(".toml")
-        for entry in _recipe_folder().iterdir()
-        if entry.name.endswith(".toml")
-    )
+    tree = read_tree(name_or_path)
+    try:
+        return from_dict(tree)
+    except ConfigError as error:
+        raise ConfigError(f"recipe {name_or_path}: {error}") from error
 
 
 def from_dict(tree: Mapping[str, Any]) -> Recipe:
@@ -375,24 +351,3 @@ def from_dict(tree: Mapping[str, Any]) -> Recipe:
         ConfigError: unknown, missing or mistyped fields.
     """
     return typing.cast(Recipe, build(Recipe, tree))
-
-
-def _recipe_folder() -> Any:
-    return resources.files("study").joinpath("recipes")
-
-
-def _published(arms: Iterable[str]) -> list[dict[str, Any]]:
-    """Return the settings that the sources used for some arms."""
-    text = resources.files("study").joinpath("sources/published.toml").read_text("utf-8")
-    return [known for known in tomllib.loads(text)["published"] if known["arm"] in arms]
-
-
-def _parse(text: str, origin: str) -> Recipe:
-    try:
-        tree = tomllib.loads(text)
-        search = tree.get("search")
-        if isinstance(search, dict) and "published" not in search:
-            search["published"] = _published(search.get("space", {}))
-        return from_dict(tree)
-    except (tomllib.TOMLDecodeError, ConfigError) as error:
-        raise ConfigError(f"recipe {origin}: {error}") from error

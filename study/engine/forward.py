@@ -40,6 +40,9 @@ PADDED_NOTE = (
 def pair_logps(model: Callable[..., Any], batch: dict[str, Any]) -> PairLogps:
     """Return the log-probabilities of a packed batch, differentiable.
 
+    Sums are in float64: a log-ratio is a small difference of large ones, and one
+    after another in float32 a thousand tokens lose what it tells.
+
     Args:
         model: A causal language model prepared by `install`, or its PEFT or
             distributed wrapping, called as such so that their hooks run; or
@@ -48,8 +51,9 @@ def pair_logps(model: Callable[..., Any], batch: dict[str, Any]) -> PairLogps:
     """
     logps = model(packed=batch)
     counts = batch["counts"]
-    sums = torch.zeros(counts.numel(), dtype=logps.dtype, device=logps.device)
-    prompt, chosen, rejected = sums.index_add(0, batch["label_of"], logps).view(counts.shape)
+    sums = torch.zeros(counts.numel(), dtype=torch.float64, device=logps.device)
+    totals = sums.index_add(0, batch["label_of"], logps.double())
+    prompt, chosen, rejected = totals.view(counts.shape)
     if batch["has_rejected"]:
         return PairLogps(prompt, counts[0], chosen, counts[1], rejected, counts[2])
     return PairLogps(prompt, counts[0], chosen, counts[1])

@@ -36,7 +36,7 @@ class PlannedBatches(Dataset[dict[str, int]]):
         """Plan ``max_steps`` updates, each divided among ``world`` processes."""
         self.pairs = pairs
         self.rejected = ARMS[arm].reads == "pair"
-        self.prompt_nll = config.nll_over == "prompt_and_response"
+        self.prompt_nll = ARMS[arm].prompt_nll and config.nll_over == "prompt_and_response"
         self.world = world
         self.device = device
         self.microbatch_tokens = tokens_per_pass(

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from study.config.recipe import load_recipe, recipe_names
+from study.config.files import recipe_names
+from study.config.recipe import load_recipe
 from study.errors import ConfigError, ModelError, StudyError
 
 ROOT = Path(__file__).parents[2]

@@ -39,6 +39,7 @@ def trained(monkeypatch):
     def train_run(workbench, *, arm, settings, seed, folder, on_validation):
         scores = {
             "nll": 1 + settings["learning_rate"],
+            "ranking": 0.5,
             "lor": 0.5,
             "accuracy": 0.5 + seed / 1e6,
             "margin": 0.1,
@@ -63,6 +64,9 @@ def trained(monkeypatch):
 
     scores = {"nll": 1.0, "accuracy": 0.75, "margin": 0.5}
     monkeypatch.setattr("study.run.train.train_run", train_run)
+    monkeypatch.setattr(
+        "study.run.budget.budget_of", lambda bench, **_: (bench.recipe.training, None)
+    )
     monkeypatch.setattr("study.run.make._untrained", lambda workbench, run: Outcome())
     monkeypatch.setattr("study.run.evaluate.evaluate_run", lambda workbench, folder: scores)
     monkeypatch.setattr("study.workers.jobs.run_jobs", run_jobs)
@@ -292,7 +296,7 @@ def test_bench_measures_all_parts_or_those_asked_for(study, monkeypatch, tmp_pat
 
 
 def test_two_recipes_of_one_name_are_refused(study, tmp_path):
-    from study.config.recipe import recipe_names
+    from study.config.files import recipe_names
 
     assert "tiny-llama" in recipe_names()
     (tmp_path / "copy.toml").write_text(read_recipe("tiny-llama"))
@@ -371,6 +375,7 @@ def test_a_real_search_and_comparison_leave_their_records(real, tmp_path):
     assert [(r["arm"], r["status"], r["tuned"]) for r in records] == [
         ("base", "ok", False),
         ("sft", "ok", True),
+        ("sft-matched", "ok", True),
         ("orpo", "ok", True),
     ]
     for record in records:

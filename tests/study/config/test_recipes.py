@@ -3,7 +3,8 @@
 import pytest
 
 from study.arms import ARMS
-from study.config.recipe import Recipe, load_recipe, recipe_names
+from study.config.files import recipe_names
+from study.config.recipe import Recipe, load_recipe
 
 FULL_SIZE = ("llama-3.2-1b", "smollm2-1.7b")
 TINY = ("tiny-llama", "tiny-smollm2")
@@ -30,10 +31,10 @@ def test_every_recipe_loads_under_its_own_name(name: str) -> None:
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_trained_arm_has_settings_and_a_space_that_holds_them(name: str) -> None:
     recipe = load_recipe(name)
-    trained = {arm.name for arm in ARMS.values() if arm.loss}
-    searched = {name for name in trained if ARMS[name].tuned_as is None}
+    searched = {name for name in recipe.arms if ARMS[name].tuned_as is None}
 
-    assert set(recipe.search.space) == searched <= set(recipe.arms) <= trained
+    assert all(ARMS[name].loss for name in recipe.arms)
+    assert set(recipe.search.space) == searched
     assert all(lies_in_space(recipe, arm, dict(recipe.arms[arm])) for arm in searched)
 
 

@@ -312,7 +312,7 @@ def test_best_json_says_what_was_frozen_and_how_optimistic_the_search_was(
     ]
     winner = rows(folder)[best["trial"]]
     assert best["value"] == pytest.approx(sum(repeats) / 2)
-    assert best["trial_value"] == winner["value"] == winner["nll"] + winner["lor"]
+    assert best["trial_value"] == winner["value"] == winner["nll"] + winner["ranking"]
     assert best["direction"] == "minimize"
     assert best["digest"] == read_json(folder / "config.json")["digest"]
     assert len(list(read_jsonl(folder / "confirmations.jsonl"))) == 6
