@@ -50,6 +50,7 @@ def build_sides(
     seed: int,
     sides: Sequence[str] = ("trl", "ours"),
     shape: Mapping[str, Any] = SHAPE,
+    dropout: float = 0.0,
 ) -> dict[str, Any]:
     """Return the same random Llama with LoRA for each side, ours prepared for packing."""
     from peft import LoraConfig, get_peft_model
@@ -66,6 +67,7 @@ def build_sides(
                 task_type="CAUSAL_LM",
                 r=16,
                 lora_alpha=32,
+                lora_dropout=dropout,
                 target_modules="all-linear",
                 init_lora_weights=False,
             )
