@@ -35,6 +35,10 @@ each new shape, some 0.4 ms, and batches differ in their tokens."""
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
+ROWS_OF_DROPOUT = 256
+"""Tokens whose inputs are copied at a time, without what dropout takes."""
+
+
 class Drops(NamedTuple):
     """What dropout takes from an input."""
 
@@ -159,7 +163,11 @@ class _LoraLinear(torch.autograd.Function):
         x = x.flatten(0, -2)
         with _without_autocast(x.device.type):
             out = product(x, weight, None if bias is None else bias.to(dtype))
-            low = (x if drops is None else drop(x, places(x, *drops))) @ down.T
+            if drops is None:
+                low = x @ down.T
+            else:
+                parts = (drop(x[rows], where) for rows, where in parts_of(x, drops))
+                low = torch.cat([part @ down.T for part in parts])
             out.addmm_(low, up.T, alpha=scaling)
         ctx.save_for_backward(x, low, weight, down, up)
         ctx.drops = drops
@@ -174,18 +182,33 @@ class _LoraLinear(torch.autograd.Function):
         with _without_autocast(grad.device.type):
             grad = grad.flatten(0, -2)
             dlow = (grad @ up).mul_(ctx.scaling)
-            dropped = None if ctx.drops is None else places(x, *ctx.drops)
             if ctx.needs_input_grad[0]:
                 dx = product(grad, weight.T)
-                if dropped is None:
+            if ctx.drops is None:
+                ddown = dlow.T @ x
+                if dx is not None:
                     dx.addmm_(dlow, down)
-                else:
-                    dx += drop_(dlow @ down, dropped)
-                dx = dx.view(ctx.shape).to(x_dtype)
-            inner = x if dropped is None else drop(x, dropped)
-            ddown = (dlow.T @ inner).to(adapter_dtype)
+            else:
+                wide = torch.promote_types(x.dtype, torch.float32)
+                ddown = torch.zeros_like(down, dtype=wide)
+                for rows, where in parts_of(x, ctx.drops):
+                    ddown += dlow[rows].T @ drop(x[rows], where)
+                    if dx is not None:
+                        dx[rows] += drop_(dlow[rows] @ down, where)
             dup = (low.T @ grad).T.mul(ctx.scaling).to(adapter_dtype)  # faster than grad.T @ low
-        return dx, None, None, ddown, dup, None, None
+        dx = None if dx is None else dx.view(ctx.shape).to(x_dtype)
+        return dx, None, None, ddown.to(adapter_dtype), dup, None, None
+
+
+def parts_of(x: Tensor, drops: Drops) -> Iterator[tuple[slice, Tensor]]:
+    """Cut x (N, I) into rows that a CPU's cache holds, and say what is dropped of each.
+
+    Copies of all of it, freed at once, would leave gaps in a CPU's memory.
+    """
+    step = ROWS_OF_DROPOUT if x.device.type == "cpu" else max(1, len(x))
+    for start in range(0, len(x), step):
+        rows = slice(start, start + step)
+        yield rows, places(x[rows], drops.share, drops.seed + start)
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
