@@ -7,9 +7,17 @@ from analysis.judge.claims import claim_remarks, claim_rows
 from analysis.judge.comparisons import comparisons, pooled_comparisons
 from analysis.judge.contrasts import contrast_rows
 from analysis.judge.decisions import decision_rows
+from analysis.judge.intervals import matched_rows, subgroup_rows
 from analysis.judge.judged import judged_by
 from analysis.judge.several import best_sets
-from analysis.judged_rows import BestSetRow, ClaimPart, ClaimRow, CoPrimaryRow, DecisionRow
+from analysis.judged_rows import (
+    BestSetRow,
+    ClaimPart,
+    ClaimRow,
+    CoPrimaryRow,
+    DecisionRow,
+    IntervalRow,
+)
 from analysis.records.load import StudyRecords
 from analysis.records.metrics import METRICS
 from analysis.rows import (
@@ -57,6 +65,7 @@ __all__ = [
     "DecisionRow",
     "FigureFile",
     "Findings",
+    "IntervalRow",
     "Metric",
     "RougeRow",
     "Sample",
@@ -139,6 +148,8 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
         table_notes=notes.table_notes(records, (*contrasts, *pooled)),
         claims=claims,
         claim_remarks=claim_remarks(records, claims),
+        subgroups=subgroup_rows(records, judged),
+        matched=matched_rows(records, [name for name in METRICS if name in reported]),
     )
 
 

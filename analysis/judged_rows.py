@@ -123,3 +123,23 @@ class ClaimRow:
     """One of ``analysis.statistics.verdicts.ClaimVerdict``."""
     parts: tuple[ClaimPart, ...]
     remark: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntervalRow:
+    """A difference with its interval, of which nothing is tested or corrected."""
+
+    recipe: str
+    baseline: str
+    treatment: str
+    metric: str
+    estimate: float
+    """Treatment minus baseline, in the metric's unit."""
+    low: float | None = None
+    high: float | None = None
+    """Bounds of the 95 % interval; None where there are too few seeds."""
+    n_examples: int = 0
+    """Pairs, added up over models."""
+    grouping: str = ""
+    """What the pairs are grouped by; empty for all pairs."""
+    group: str = ""

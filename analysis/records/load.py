@@ -28,6 +28,7 @@ from study.records.layout import (
     CONFIRMATIONS,
     EXAMPLES,
     GENERATIONS,
+    HISTORY,
     TRIALS,
     claims_path,
     plan_path,
@@ -103,6 +104,7 @@ def load_study(runs: Path) -> StudyRecords:
         plans=_load_plans(runs, recipes),
         bench=read_as(runs / BENCH, Bench),
         folder=runs,
+        history=_load_history(runs),
         claims=_load_claims(runs, recipes),
         claim_runs=tuple(run for run in claim_runs if run.recipe in recipes),
     )
@@ -135,6 +137,19 @@ def scores_of(runs: Sequence[RunRecord], metric: str) -> Scores | None:
         clusters=tuple(runs[0].examples["cluster_id"][present]),  # type: ignore[index]
         matrix=np.stack([column.to_numpy(dtype=float)[present] for column in columns]),
     )
+
+
+def _load_history(runs: Path) -> tuple[dict[str, str], ...]:
+    """Read what came before the records, where an author wrote it down."""
+    path = runs / HISTORY
+    rows = list(read_jsonl(path)) if path.exists() else []
+    for row in rows:
+        require(
+            all(isinstance(row.get(name), str) and row[name].strip() for name in ("at", "what")),
+            f"{path}: a row lacks 'at' or 'what'",
+            'write one row per thing: {"at": "2026-11-20", "what": "one sentence"}',
+        )
+    return tuple({"at": row["at"], "what": row["what"]} for row in rows)
 
 
 def _is_recipe_complete(runs: Path, recipe: str) -> bool:

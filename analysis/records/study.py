@@ -81,6 +81,8 @@ class StudyRecords:
     """Part -> what `study bench` measured; None where it lies not beside the records."""
     folder: Path = LOCAL
     """Where the records were read from."""
+    history: tuple[Mapping[str, str], ...] = ()
+    """``at`` and ``what`` of what an author did before these records, after a look at others."""
     claims: Mapping[str, ClaimsPlan] = field(default_factory=dict)
     """Recipe -> the claims registered with its records, where there are any."""
     claim_runs: tuple[RunRecord, ...] = ()

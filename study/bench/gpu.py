@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import torch
 
 from study.bench.pairs import BATCH_PAIRS, chunks, draw_sample, lengths_of, pairs_of
-from study.bench.sides import BETA, as_trainers_call, trl_trainer
+from study.bench.sides import as_trainers_call
+from study.bench.trl_losses import BETA, trl_trainer
 from study.bench.worker import Say, ask
 from study.config.recipe import Recipe, load_recipe
 from study.engine.encoded import Encoded

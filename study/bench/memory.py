@@ -19,6 +19,10 @@ ARMS = (
     Side("trl", checkpointing=True),
     Side("ours"),
     Side("ours", checkpointing=True),
+    Side("trl", loss="sft"),
+    Side("ours", loss="sft"),
+    Side("trl", loss="dpo"),
+    Side("ours", loss="dpo"),
 )
 LOGIT_COPIES = 6
 """Float32 copies of its logits that TRL holds at its peak."""
@@ -78,7 +82,14 @@ def step_cost(
 
     torch.set_num_threads(1)
     measured, pairs = Side(*arm), pairs_of(lengths, vocabulary=vocabulary, seed=seed)
-    sides = build_sides(vocabulary, seed=seed, sides=[measured.side], shape=shape, dropout=dropout)
+    sides = build_sides(
+        vocabulary,
+        seed=seed,
+        sides=[measured.side],
+        shape=shape,
+        dropout=dropout,
+        loss=measured.loss,
+    )
     step(sides, measured, [cut_pair(pairs[0], 4, 8)])  # libraries' own buffers
     gc.collect()
     _return_free_memory()

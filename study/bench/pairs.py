@@ -168,10 +168,12 @@ def train_tokenizer(sources: Sequence[Sequence[Pair]]) -> Any:
     return tokenizer
 
 
-def padded_batch(pairs: Sequence[Encoded]) -> dict[str, Tensor]:
+def padded_batch(
+    pairs: Sequence[Encoded], sides: Sequence[str] = ("chosen", "rejected")
+) -> dict[str, Tensor]:
     """Return pairs as TRL's collator hands them to its trainer."""
     batch = {}
-    for side in ("chosen", "rejected"):
+    for side in sides:
         answers = [getattr(pair, f"{side}_ids") for pair in pairs]
         rows = [[*pair.prompt_ids, *ids] for pair, ids in zip(pairs, answers, strict=True)]
         width = max(map(len, rows))
@@ -183,8 +185,11 @@ def padded_batch(pairs: Sequence[Encoded]) -> dict[str, Tensor]:
     return batch
 
 
-def padded_tokens(batches: Sequence[Sequence[Encoded]]) -> int:
+def padded_tokens(batches: Sequence[Sequence[Encoded]], *, rejected: bool = True) -> int:
     """Count the tokens of TRL's batches, padding included."""
+    if not rejected:
+        rows = [[len(p.prompt_ids) + len(p.chosen_ids) for p in batch] for batch in batches]
+        return sum(len(row) * max(row) for row in rows)
     widths = (max(map(_row_length, batch)) for batch in batches)
     return sum(2 * len(batch) * width for batch, width in zip(batches, widths, strict=True))
 

@@ -2,20 +2,18 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from study.bench.pairs import padded_batch
+from study.bench.trl_losses import BETA, trl_loss, uniform_logps
 from study.engine.encoded import Encoded
 from study.engine.forward import install, pair_logps
 from study.engine.lora import fuse_adapters
 from study.engine.packing import pack, split, tokens_per_pass
-from study.losses import orpo
+from study.losses import dpo, orpo, sft
 
-BETA = 0.1
 SHAPE: dict[str, Any] = {
     "hidden_size": 384,
     "intermediate_size": 1024,
@@ -36,12 +34,15 @@ class Side(NamedTuple):
     """Batches of pairs of similar length instead of random ones."""
     checkpointing: bool = False
     bf16: bool = False
+    loss: str = "orpo"
+    """``orpo``, ``sft`` or ``dpo``."""
 
     @property
     def name(self) -> str:
         """Name the arm as in the table."""
+        loss = [] if self.loss == "orpo" else [self.loss]
         marks = ("grouped", "checkpointing", "bf16")
-        return " ".join([self.side, *(mark for mark in marks if getattr(self, mark))])
+        return " ".join([self.side, *loss, *(mark for mark in marks if getattr(self, mark))])
 
 
 def build_sides(
@@ -51,12 +52,16 @@ def build_sides(
     sides: Sequence[str] = ("trl", "ours"),
     shape: Mapping[str, Any] = SHAPE,
     dropout: float = 0.0,
+    loss: str = "orpo",
 ) -> dict[str, Any]:
-    """Return the same random Llama with LoRA for each side, ours prepared for packing."""
+    """Return the same random Llama with LoRA for each side, ours prepared for packing.
+
+    Under ``trl loss`` lies what TRL computes with its model.
+    """
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    built = {}
+    built: dict[str, Any] = {}
     for side in sides:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -74,6 +79,8 @@ def build_sides(
             built[side] = get_peft_model(causal, lora).train()
             if side == "ours":
                 fuse_adapters(built[side])
+    if "trl" in built:
+        built["trl loss"] = trl_loss(loss, built["trl"])
     return built
 
 
@@ -87,7 +94,11 @@ def step(sides: Mapping[str, Any], arm: Side, pairs: Sequence[Encoded]) -> float
     called = as_trainers_call(model, "cpu", bf16=arm.bf16)
     with _checkpointing(model, on=arm.checkpointing):
         for part in parts:
-            loss = _our_loss(called, part, pairs) if ours else _trl_loss(called, part)
+            loss = (
+                _our_loss(called, model, part, pairs, arm.loss)
+                if ours
+                else sides["trl loss"](called, part)
+            )
             loss.backward()
             total += loss.item()
     return total
@@ -107,29 +118,23 @@ def as_trainers_call(model: Any, device: str, *, bf16: bool) -> Any:
     return convert_outputs_to_fp32(torch.autocast(device, torch.bfloat16)(model.forward))
 
 
-def trl_trainer() -> Any:
-    """Return TRL's trainer with what its loss needs, without a training loop."""
-    from trl.experimental.orpo import ORPOTrainer
-
-    trainer: Any = ORPOTrainer.__new__(ORPOTrainer)
-    trainer.beta, trainer.is_encoder_decoder, trainer.aux_loss_enabled = BETA, False, False
-    trainer.padding_value = 0
-    trainer.accelerator = SimpleNamespace(
-        device=torch.device("cpu"), gather_for_metrics=lambda value: value
-    )
-    return trainer
-
-
-def _our_loss(model: Any, part: Sequence[Encoded], pairs: Sequence[Encoded]) -> Tensor:
+def _our_loss(
+    called: Any, model: Any, part: Sequence[Encoded], pairs: Sequence[Encoded], loss: str
+) -> Tensor:
     """Return the share that a part of a batch has in its loss."""
-    logps = pair_logps(model, pack(part, rejected=True, prompt_nll=True))
-    n_tokens = sum(len(pair.prompt_ids) - 1 + len(pair.chosen_ids) for pair in pairs)
-    return orpo(logps, n_tokens=n_tokens, n_pairs=len(pairs), beta=BETA)
-
-
-def _trl_loss(model: Any, pairs: Sequence[Encoded]) -> Tensor:
-    loss: Tensor = trl_trainer().get_batch_loss_metrics(model, padded_batch(pairs))[0]
-    return loss
+    prompt_nll = loss != "dpo"
+    logps = pair_logps(called, pack(part, rejected=loss != "sft", prompt_nll=prompt_nll))
+    n_tokens = sum(prompt_nll * (len(p.prompt_ids) - 1) + len(p.chosen_ids) for p in pairs)
+    if loss == "sft":
+        return sft(logps, n_tokens=n_tokens, n_pairs=len(pairs))
+    if loss == "orpo":
+        return orpo(logps, n_tokens=n_tokens, n_pairs=len(pairs), beta=BETA)
+    chosen, rejected = (
+        logps.chosen_sum.new_tensor(uniform_logps(model, [len(ids) for ids in answers]))
+        for answers in ([p.chosen_ids for p in part], [p.rejected_ids for p in part])
+    )
+    logps = logps._replace(chosen_reference_sum=chosen, rejected_reference_sum=rejected)
+    return dpo(logps, n_tokens=n_tokens, n_pairs=len(pairs), beta=BETA)
 
 
 @contextlib.contextmanager

@@ -36,6 +36,9 @@ ARMS = (
 )
 """``trl checkpointing bf16`` is what TRL does by default."""
 
+OTHER_LOSSES = ("sft", "dpo")
+"""Losses that are timed beside ORPO's, each against TRL's own trainer for it."""
+
 TOLERANCE = {False: 1e-5, True: 2e-2}
 """How far losses may lie apart, relatively: without and with bfloat16 autocast."""
 
@@ -73,7 +76,13 @@ def measure_steps(data: Path, *, quick: bool, say: Say, seed: int = 0) -> dict[s
                 "padding_share_grouped": 1
                 - sum(p.n_tokens + len(p.prompt_ids) for p in sample.pairs)
                 / padded_tokens(sample.grouped()),
-                "arms": time_arms(take, batches, repeats=repeats, say=say),
+                "arms": {
+                    name: row
+                    for arms in (ARMS, *map(arms_of, OTHER_LOSSES))
+                    for name, row in time_arms(
+                        take, batches, repeats=repeats, say=say, arms=arms
+                    ).items()
+                },
             }
     settings = {
         "batch_pairs": BATCH_PAIRS,
@@ -85,6 +94,11 @@ def measure_steps(data: Path, *, quick: bool, say: Say, seed: int = 0) -> dict[s
         **SHAPE,
     }
     return {"settings": settings, "sources": sources}
+
+
+def arms_of(loss: str) -> tuple[Side, ...]:
+    """Return the ways to take a step of another loss than ORPO's, TRL's first."""
+    return (Side("trl", loss=loss), Side("ours", loss=loss), Side("ours", grouped=True, loss=loss))
 
 
 @contextlib.contextmanager
@@ -113,18 +127,18 @@ def timed_step(
         shape: Of the random model.
     """
     measured, batch = Side(*arm), [Encoded(**pair) for pair in pairs]
-    sides = _side(measured.side, seed, tuple(shape.items()))
+    sides = _side(measured.side, measured.loss, seed, tuple(shape.items()))
     started = time.perf_counter()
     loss = step(sides, measured, batch)
     return {"loss": loss, "seconds": time.perf_counter() - started}
 
 
 @functools.cache
-def _side(side: str, seed: int, shape: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+def _side(side: str, loss: str, seed: int, shape: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(1)
-    return build_sides(VOCABULARY, seed=seed, sides=[side], shape=dict(shape))
+    return build_sides(VOCABULARY, seed=seed, sides=[side], shape=dict(shape), loss=loss)
 
 
 def time_arms(
@@ -142,7 +156,7 @@ def time_arms(
         batches: The pairs in random batches, and under True grouped by length.
         repeats: Times that each batch is timed for each arm; medians are taken.
         say: Told of each arm.
-        arms: The first is what the others are compared with.
+        arms: All of one loss; the first is what the others are compared with.
 
     Returns:
         By arm: pairs per second; distinct tokens per second (useful) and tokens
@@ -166,10 +180,12 @@ def time_arms(
             say(f"round {turn + 1} of {repeats}: batch {number + 1} of {len(batches[False])} done")
     total = {arm: sum(map(statistics.median, times)) for arm, times in seconds.items()}
     pairs = [pair for batch in batches[False] for pair in batch]
-    useful = sum(pair.n_tokens for pair in pairs)
+    rejected = arms[0].loss != "sft"
+    useful = sum(pair.n_tokens - (0 if rejected else len(pair.rejected_ids)) for pair in pairs)
     found = {}
     for arm in arms:
-        processed = useful if arm.side == "ours" else padded_tokens(batches[arm.grouped])
+        padded = padded_tokens(batches[arm.grouped], rejected=rejected)
+        processed = useful if arm.side == "ours" else padded
         found[arm.name] = {
             "pairs_per_s": len(pairs) / total[arm],
             "useful_tokens_per_s": useful / total[arm],
@@ -184,13 +200,15 @@ def time_arms(
 
 
 def check_losses(losses: Mapping[Side, float]) -> None:
-    """Refuse to time arms that do not compute the same thing on one batch.
+    """Refuse to time arms that do not compute the same loss on one batch.
 
     Raises:
         DataError: an arm's loss differs from TRL's in float32.
     """
     reference = {
-        arm.grouped: loss for arm, loss in losses.items() if arm._replace(grouped=False) == BASELINE
+        arm.grouped: loss
+        for arm, loss in losses.items()
+        if arm._replace(grouped=False, loss=BASELINE.loss) == BASELINE
     }
     for arm, loss in losses.items():
         expected = reference.get(arm.grouped)

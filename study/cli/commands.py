@@ -1,7 +1,6 @@
 """The command line: parse, make one call, print what it returns."""
 
 import json
-import math
 import shlex
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from study.cli import tables
 from study.cli.options import (
     TINY,
     StudyGroup,
+    arms_option,
     begin_again,
     chosen_recipes,
     device_option,
@@ -45,6 +45,7 @@ def main() -> None:
 
 @main.command("search")
 @training_options
+@arms_option
 @click.option(
     "--trials",
     type=click.IntRange(min=1),
@@ -63,6 +64,7 @@ def search_command(
     runs: Path,
     seed: int,
     workers: int | None,
+    arms: tuple[str, ...],
     trials: int | None,
     storage: str | None,
     fresh: bool,
@@ -83,15 +85,15 @@ def search_command(
     if fresh:
         if storage is not None:
             raise click.UsageError("--fresh cannot empty a storage; name another with --storage")
-        begin_again(recipes, runs, "search", say)
-    n_arms = sum(len(recipe.search.space) for recipe in recipes)
+        begin_again(recipes, runs, "search", say, arms)
     found = search.search(
         recipes,
         runs=runs,
         trials=trials,
         seed=seed,
         storage=storage,
-        sharing=max(1, math.ceil((workers or 1) / max(1, n_arms))),
+        workers=workers or 1,
+        arms=arms,
         run_jobs=job_runner(recipes, device, workers, quiet),
         say=say,
     )
@@ -101,6 +103,7 @@ def search_command(
 
 @main.command("compare")
 @training_options
+@arms_option
 @seeds_option
 def compare_command(
     *,
@@ -110,6 +113,7 @@ def compare_command(
     runs: Path,
     seed: int,
     workers: int | None,
+    arms: tuple[str, ...],
     seeds: int,
     fresh: bool,
     quiet: bool,
@@ -125,12 +129,15 @@ def compare_command(
     recipes = chosen_recipes(names, assignments, device, say)
     say_cost(recipes, device, say)
     if fresh:
+        if arms:
+            raise click.UsageError("--fresh sets all arms of a comparison aside; leave out --arm")
         begin_again(recipes, runs, "compare", say)
     records = compare.compare(
         recipes,
         runs=runs,
         seeds=seeds,
         seed=seed,
+        arms=arms,
         run_jobs=job_runner(recipes, device, workers, quiet),
         say=say,
     )

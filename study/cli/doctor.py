@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from study.arms import ARMS, arms_in_order
 from study.cli.memory import Memory, pass_tokens, savings, step_memory
 from study.config.environment import cache_folder, versions
 from study.config.recipe import Recipe
+from study.config.training import own_training
 from study.model.shapes import Shape, meta_model, shape_of
 
 TEX_ENGINES = ("latexmk", "tectonic", "pdflatex")
@@ -58,6 +60,8 @@ def as_text(description: Mapping[str, Any]) -> str:
             (f"Recipe {needs['name']}", needs["model"]),
             ("parameters", f"{parameters['base']:,} in the base"),
             ("trained", f"{parameters['trainable']:,} in {needs['adapted_projections']} adapters"),
+            ("tokens of a run", "at most, every pass of training counted"),
+            *((f"  {arm}", _run_text(arm, cost)) for arm, cost in needs["runs"].items()),
             ("memory of a step", f"{_size(memory['total'])} at worst, of which"),
             *((f"  {_label(name)}", _size(memory[name])) for name in Memory._fields),
             *(("warning", warning) for warning in needs["warnings"]),
@@ -82,10 +86,32 @@ def _needs(recipe: Recipe, device: str) -> dict[str, Any]:
             "trainable": shape.trainable,
         },
         "adapted_projections": shape.n_adapted,
+        "runs": {arm: _run(recipe, arm) for arm in arms_in_order(recipe.arms)},
         "memory_bytes": {**memory._asdict(), "total": memory.total},
         "device_memory_bytes": available,
         "warnings": _warnings(recipe, shape, device, value_bytes, available),
     }
+
+
+def _run(recipe: Recipe, arm: str) -> dict[str, Any]:
+    """Count what a run of an arm computes, its start and its reference among it."""
+    from study.run.budget import most_tokens
+
+    training, start = recipe.training, ARMS[arm].starts_from
+    return {
+        "starts_from": start,
+        "start_updates": training.start_steps if start else 0,
+        "own_updates": own_training(training, arm).max_steps,
+        "tokens": most_tokens(recipe, arm=arm),
+    }
+
+
+def _run_text(arm: str, cost: Mapping[str, Any]) -> str:
+    if ARMS[arm].budget == "tokens":
+        return f"{cost['tokens']:,}, by updates enough for them"
+    before = f"{cost['start_updates']} updates of {cost['starts_from']}, then "
+    own = f"{cost['own_updates']} updates"
+    return f"{cost['tokens']:,} in {before if cost['starts_from'] else ''}{own}"
 
 
 def _warnings(

@@ -37,7 +37,8 @@ def step_memory(recipe: Recipe, shape: Shape, *, device: str, value_bytes: int) 
     T, the tokens of a micro-batch, is at most batch_pairs x 2 x
     max_length_tokens, a chosen and a rejected answer behind a prompt too short
     to matter, or the recipe's token budget where that is less; one pair always
-    fits. SFT needs about half. Not counted: the CUDA context, gaps of the allocator and
+    fits. SFT needs about half; of arms that read a reference, each pass for it keeps nothing for a
+    backward pass and needs less. Not counted: the CUDA context, gaps of the allocator and
     workspaces of kernels, for which a tenth of the device is left free.
 
     Args:

@@ -121,6 +121,15 @@ seeds_option = click.option(
 )
 
 
+arms_option = click.option(
+    "--arm",
+    "arms",
+    multiple=True,
+    metavar="NAME",
+    help="Only this arm of each recipe; repeatable. What it continues comes first.",
+)
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -149,22 +158,32 @@ def chosen_recipes(
 
 
 def begin_again(
-    recipes: Sequence[Recipe], runs: Path, part: str, say: Callable[[str], None]
+    recipes: Sequence[Recipe],
+    runs: Path,
+    part: str,
+    say: Callable[[str], None],
+    arms: Sequence[str] = (),
 ) -> None:
     """Begin a part of every recipe afresh and say where the old records are.
 
     A search that is begun again beside a comparison is noted in that one's plan; a
-    comparison's own plan finds what was set aside by itself.
+    comparison's own plan finds what was set aside by itself. With ``arms`` their
+    folders alone are set aside.
     """
     from study.records.folders import begin_afresh
     from study.records.plan import note
     from study.records.processes import agree, is_main
 
     for recipe in recipes if is_main() else ():
-        if kept := begin_afresh(runs / recipe.name / part):
+        for arm in arms or (None,):
+            folder = runs / recipe.name / part
+            kept = begin_afresh(folder if arm is None else folder / arm)
+            if kept is None:
+                continue
             say(f"the old records of {recipe.name} are kept in {kept}")
             if part == "search":
-                note(runs, recipe.name, "the search was set aside and begun again")
+                what = "search" if arm is None else f"search of {arm}"
+                note(runs, recipe.name, f"the {what} was set aside and begun again")
     agree(True)  # processes that train together wait for the first one
 
 
@@ -193,9 +212,9 @@ def say_cost(recipes: Sequence[Recipe], device: str, say: Callable[[str], None])
 
     for recipe in hub:
         needs = doctor.describe(recipe, "cpu")["recipe"]
-        training, tokens = recipe.training, 2 * recipe.data.max_length_tokens
-        n_flop = 4 * needs["parameters"]["base"] * tokens * training.batch_pairs
-        hours = n_flop * training.max_steps / (CPU_FLOP_PER_S * (os.cpu_count() or 1) * 3600)
+        tokens = max(run["tokens"] for run in needs["runs"].values())
+        n_flop = 4 * needs["parameters"]["base"] * tokens
+        hours = n_flop / (CPU_FLOP_PER_S * (os.cpu_count() or 1) * 3600)
         say(
             f"{recipe.name} on the CPU: up to {needs['memory_bytes']['total'] / 2**30:.0f} GiB of "
             f"memory and, at worst, some {hours:,.0f} hours for each run"

@@ -22,14 +22,11 @@ from study.config.build import assign, build
 from study.config.canonical import plain
 from study.config.files import read_tree
 from study.config.judging import AnalysisConfig
+from study.config.training import TrainingConfig
 from study.errors import ConfigError, require
 
 TEMPLATE_DATE = "2024-07-26"
 """What Llama 3's templates print where they are given no clock."""
-
-
-MAX_THREADS = 1024
-"""Above, threads cannot be made, and PyTorch ends the process."""
 
 
 TEMPLATE_INPUTS = ("messages", "tools", "documents", "add_generation_prompt", "strftime_now")
@@ -152,66 +149,6 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """The one training loop that all arms share."""
-
-    max_steps: int
-    """Updates of the weights."""
-    batch_pairs: int
-    """Pairs per update, over all devices and micro-batches."""
-    microbatch_tokens: int
-    """Distinct tokens in one forward pass at most; 0 takes 2,048 on a CPU (4,096 with
-    a dtype of bfloat16) and a whole update at once elsewhere. Changes memory and speed, never
-    the gradient (with dropout, the masks that are drawn)."""
-    warmup_steps: int
-    schedule: Literal["linear", "cosine", "constant_with_warmup", "inverse_sqrt"]
-    optimizer: Literal["adamw_torch", "adamw_torch_fused", "paged_adamw_8bit"]
-    weight_decay: float
-    max_grad_norm: float
-    """Gradients are clipped to this Euclidean norm."""
-    nll_over: Literal["prompt_and_response", "response"]
-    """Tokens that the NLL covers, in every arm alike but CPO, whose NLL is of the response."""
-    gradient_checkpointing: bool
-    log_every_steps: int
-    validate_every_steps: int
-    """Steps between scorings of validation pairs (curves and pruning)."""
-    checkpoint_every_steps: int
-    """Steps between checkpoints to resume from; 0 writes none."""
-    threads: int
-    """CPU threads of one run; 0 leaves PyTorch's own choice."""
-
-    def __post_init__(self) -> None:
-        """Refuse step counts that cannot be carried out."""
-        for field in (
-            "max_steps",
-            "batch_pairs",
-            "log_every_steps",
-            "validate_every_steps",
-        ):
-            value = getattr(self, field)
-            require(value > 0, f"training.{field} is {value}; it must be at least 1")
-        for field in (
-            "microbatch_tokens",
-            "warmup_steps",
-            "weight_decay",
-            "checkpoint_every_steps",
-            "threads",
-        ):
-            value = getattr(self, field)
-            require(value >= 0, f"training.{field} is {value}; it must be 0 or more")
-        require(
-            self.threads <= MAX_THREADS,
-            f"training.threads is {self.threads}; it must be {MAX_THREADS} at most",
-        )
-        require(self.max_grad_norm > 0, "training.max_grad_norm must be positive")
-        require(
-            self.warmup_steps <= self.max_steps,
-            f"training.warmup_steps ({self.warmup_steps}) is beyond training.max_steps "
-            f"({self.max_steps}); set both",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
     """How held-out pairs are scored."""
 
@@ -311,9 +248,36 @@ class Recipe:
         for arm, settings in self.arms.items():
             check_settings(f"arms.{arm}", arm, settings)
         require(bool(self.search.space), f"search.space names no arm; arms are {', '.join(ARMS)}")
+        for section, arms in (("arms", self.arms), ("search.space", self.search.space)):
+            for arm in arms:
+                self._check_stages(section, arm, arms)
         require(
             self.search.objective != "rougeL" or self.evaluation.generated_answers > 0,
             "search.objective is 'rougeL', which needs evaluation.generated_answers above 0",
+        )
+
+    def _check_stages(self, section: str, name: str, beside: Iterable[str]) -> None:
+        """Refuse an arm that continues another where the two stages cannot be carried out."""
+        arm, training, dropout = ARMS[name], self.training, self.adapter.dropout
+        require(
+            arm.starts_from is None or arm.starts_from in beside,
+            f"{section}.{name}: {name} continues {arm.starts_from}; give {section}."
+            f"{arm.starts_from} too",
+        )
+        require(
+            arm.starts_from is None or 0 < training.start_steps < training.max_steps,
+            f"training.start_share {training.start_share} of {training.max_steps} updates leaves "
+            f"{name} a stage without any; set training.start_share or training.max_steps",
+        )
+        require(
+            not arm.reference or dropout == 0,
+            f"adapter.dropout is {dropout}, and {section} names {name}, which compares itself with "
+            "its start; dropout would disturb that, and all arms have the same: set it to 0",
+        )
+        require(
+            not arm.mismatched or training.batch_pairs > 1,
+            f"training.batch_pairs is 1, and {section} names {name}, which pairs prompts with "
+            "answers to others of the same update; set it to 2 or more",
         )
 
     def override(self, assignments: Iterable[str]) -> Self:

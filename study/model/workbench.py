@@ -38,8 +38,10 @@ class Workbench:
     data_summary: dict[str, Any]
     """The record's ``data`` field: sizes, fingerprints of messages and tokens, dropped rows,
     columns that were not read."""
-    start: dict[str, float] = field(default_factory=dict)
+    untrained: dict[str, float] = field(default_factory=dict)
     """Validation scores of the untrained base, once they are known."""
+    references: dict[str, Any] = field(default_factory=dict)
+    """Log-probabilities of starts, see ``study.run.reference``."""
 
     @property
     def device(self) -> torch.device:

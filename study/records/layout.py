@@ -8,18 +8,23 @@
     <recipe>/compare/<arm>/seed-<n>/
                                config.json  steps.jsonl  examples.parquet
                                generations.jsonl  adapter/  record.json
+    <recipe>/starts/<digest>/  config.json  steps.jsonl  adapter/  record.json
     <recipe>/claims/config.json
     <recipe>/claims/<setting>/seed-<n>/
                                as in a comparison
     <recipe>/{compare,claims,search/<arm>}/resolved.json
     bench.json                 what `study bench` measured
     objectives.jsonl           trials behind the choice of a search's objective
+    history.jsonl              what an author did before these records, after a look at others
 
 A comparison's own ``config.json`` is its plan, that of the claims what they
 predict.
 """
 
 from pathlib import Path
+
+SEARCH = "search"
+"""Folder of a recipe's searches, one folder per arm."""
 
 CONFIG, RECORD, STEPS = "config.json", "record.json", "steps.jsonl"
 
@@ -39,6 +44,10 @@ BENCH = "bench.json"
 """What `study bench` measured, beside the recipes' folders."""
 
 
+HISTORY = "history.jsonl"
+"""Rows of ``at`` (a date) and ``what`` (one sentence): what came before these records."""
+
+
 def claims_path(runs: Path, recipe: str) -> Path:
     """Return the file that holds the claims that a recipe's records decide."""
     return runs / recipe / "claims" / CONFIG
@@ -51,7 +60,7 @@ def plan_path(runs: Path, recipe: str) -> Path:
 
 def search_folder(runs: Path, recipe: str, arm: str) -> Path:
     """Return the folder of one arm's search."""
-    return runs / recipe / "search" / arm
+    return runs / recipe / SEARCH / arm
 
 
 def recipes_in(runs: Path) -> list[str]:

@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 from study.errors import RecordError
-from study.records.layout import BENCH, BEST, JOURNAL, claims_path, plan_path, recipes_in
-from study.records.runs import claim_folders, compare_folders
+from study.records.layout import BENCH, BEST, HISTORY, JOURNAL, claims_path, plan_path, recipes_in
+from study.records.runs import claim_folders, compare_folders, start_folders
 
 
 def _is_aside(path: Path) -> bool:
@@ -16,8 +16,9 @@ def _is_aside(path: Path) -> bool:
 def publish(source: Path, target: Path) -> list[Path]:
     """Copy finished records, without adapters, checkpoints and journals.
 
-    Each recipe's records in ``target`` are replaced as a whole, and so is the
-    benchmark's file. Returns the copied files. What is unfinished is left behind.
+    Each recipe's records in ``target`` are replaced as a whole, and so are the files
+    of the benchmark and of the study's history where ``source`` has them. Returns the
+    copied files. What is unfinished is left behind.
 
     Raises:
         RecordError: source and target are one folder.
@@ -25,13 +26,15 @@ def publish(source: Path, target: Path) -> list[Path]:
     if source.resolve() == target.resolve():
         raise RecordError(f"{source} cannot be published to itself; name another target")
     copied = []
-    if (source / BENCH).is_file():
-        target.mkdir(parents=True, exist_ok=True)
-        copied.append(Path(shutil.copyfile(source / BENCH, target / BENCH)))
+    for name in (BENCH, HISTORY):
+        if (source / name).is_file():
+            target.mkdir(parents=True, exist_ok=True)
+            copied.append(Path(shutil.copyfile(source / name, target / name)))
     for recipe in recipes_in(source):
         shutil.rmtree(target / recipe, ignore_errors=True)
         runs = [*compare_folders(source, recipe), *claim_folders(source, recipe)]
-        folders = [folder.path for _, _, folder in runs if folder.is_finished()]
+        runs_and_starts = [*(run for _, _, run in runs), *start_folders(source, recipe)]
+        folders = [folder.path for folder in runs_and_starts if folder.is_finished()]
         folders += [path.parent for path in (source / recipe / "search").glob(f"*/{BEST}")]
         folders += [plan_path(source, recipe).parent, claims_path(source, recipe).parent]
         for folder in sorted(filter(Path.is_dir, folders)):

@@ -44,13 +44,28 @@ class Divergence(TypedDict):
 
 
 class Cost(TypedDict, total=False):
-    """What a run took; nothing where nothing was measured."""
+    """What a run took, with its start and its reference; nothing where nothing was measured."""
 
     train_s: float
     evaluate_s: float
     steps: int
     train_tokens: int
+    """Distinct tokens of every pass but those of evaluation."""
+    reference_s: float
+    reference_tokens: int
+    """Of the log-probabilities under the start, for an arm that reads them."""
     peak_memory_bytes: int
+
+
+class StartFacts(TypedDict):
+    """What a run continues: a finished run of another arm with its seed."""
+
+    arm: str
+    digest: str
+    """Names its folder."""
+    settings: Settings
+    cost: Cost
+    """It is part of the cost of every run that continues it."""
 
 
 class Record(TypedDict):
@@ -67,7 +82,8 @@ class Record(TypedDict):
     tuned: bool
     """The settings come from a search, not from the recipe."""
     scores: dict[str, float | None]
-    """Means over the held-out pairs; none where the run diverged."""
+    """Means over the held-out pairs, of a start over the validation pairs; none where the run
+    diverged."""
     divergence: Divergence | None
     data: dict[str, Any]
     """Source, rows left out, and the size and fingerprint of each split."""
@@ -81,6 +97,8 @@ class Record(TypedDict):
     """Which forward pass and which way of answering the model was right in."""
     budget: NotRequired[dict[str, Any]]
     """Updates of an arm whose budget is another arm's."""
+    start: NotRequired[StartFacts]
+    """Of an arm that continues another."""
     out_of_memory: list[dict[str, int]]
     versions: dict[str, str]
     device: str
@@ -97,6 +115,12 @@ class RunConfig(TypedDict):
     arm: str
     settings: NotRequired[Settings]
     """Of a run; a search has a space instead."""
+    start: NotRequired[dict[str, Any]]
+    """Arm, settings and share of updates of what is continued."""
+    budget: NotRequired[dict[str, Any]]
+    """Arms of which the dearest decides the number of updates."""
+    made_with: NotRequired[dict[str, Any]]
+    """Of a start: weights, pairs and kind of device."""
     seed: int
     recipe: dict[str, Any]
     digest: str
@@ -195,6 +219,8 @@ class Best(TypedDict):
     n_candidates: int
     search_seed: int
     confirmation_seeds: list[int]
+    starts: NotRequired[list[dict[str, Any]]]
+    """Seed, digest and cost of each start that the trainings continued."""
     rows: NotRequired[dict[str, list[Any]]]
     """File -> number of rows and their digest when this was chosen from them."""
     journal: NotRequired[list[Any]]

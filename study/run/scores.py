@@ -20,9 +20,9 @@ def initial_validation(workbench: Workbench) -> dict[str, float]:
 
     A fresh adapter changes nothing, so this holds for the start of every run.
     """
-    if not workbench.start:
-        workbench.start.update(score_validation(workbench))
-    return dict(workbench.start)
+    if not workbench.untrained:
+        workbench.untrained.update(score_validation(workbench))
+    return dict(workbench.untrained)
 
 
 def score_validation(workbench: Workbench) -> dict[str, float]:

@@ -8,6 +8,7 @@ from optuna.trial import TrialState
 from study.arms import Settings
 from study.config.canonical import digest
 from study.config.recipe import Recipe
+from study.config.training import own_training
 from study.search.objectives import BY_VALIDATION_LOSS, settings_key
 from study.search.trials import in_state, place_of
 
@@ -35,12 +36,14 @@ def published_settings(recipe: Recipe, arm: str) -> list[tuple[Settings, str]]:
     return [(dict(settings), "; ".join(names)) for settings, names in sources.items()]
 
 
-def pruner(recipe: Recipe) -> optuna.pruners.BasePruner:
-    """Return the pruner that a recipe names."""
-    """Prune on losses alone: early accuracy says nothing about the final one."""
+def pruner(recipe: Recipe, arm: str) -> optuna.pruners.BasePruner:
+    """Return the pruner that a recipe names.
+
+    Prune on losses alone: early accuracy says nothing about the final one.
+    """
     if recipe.search.pruning == "none" or recipe.search.objective not in BY_VALIDATION_LOSS:
         return optuna.pruners.NopPruner()
-    first_steps = math.ceil(PRUNE_AFTER * recipe.training.max_steps)
+    first_steps = math.ceil(PRUNE_AFTER * own_training(recipe.training, arm).max_steps)
     if recipe.search.pruning == "halving":
         return optuna.pruners.SuccessiveHalvingPruner(min_resource=first_steps, reduction_factor=2)
     return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=first_steps)

@@ -195,28 +195,6 @@ def test_a_document_that_fails_gives_a_hint_and_no_old_pdf(tmp_path: Path) -> No
     assert "report.log" in hint
 
 
-@pytest.mark.slow
-def test_the_page_never_scrolls_sideways_at_400_pixels(
-    hostile_findings: Findings,
-    draw: Draw,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    title_of: Callable[[Path], str],
-) -> None:
-    monkeypatch.setattr(build, "compile_pdf", lambda tex: (None, None))
-    build.write_report(hostile_findings, draw(tmp_path / "figures"), tmp_path)
-    frame = tmp_path / "frame.html"
-    frame.write_text(
-        '<iframe id="f" src="report.html" style="width:400px;height:900px;border:0"></iframe>'
-        "<script>onload = () => { document.title = document.getElementById('f')"
-        ".contentDocument.documentElement.scrollWidth }</script>",
-        encoding="utf-8",
-    )
-    width = title_of(frame)
-
-    assert int(width) <= 400
-
-
 def test_named_records_are_taken(tmp_path: Path) -> None:
     folder, origin = build.choose_runs(tmp_path, local=Path("a"), published=Path("b"))
 

@@ -25,7 +25,7 @@ from study.bench.pairs import (
     pairs_of,
 )
 from study.bench.sides import Side, as_trainers_call, build_sides, step
-from study.bench.steps import ARMS, BASELINE, check_losses, side_processes, time_arms
+from study.bench.steps import ARMS, BASELINE, arms_of, check_losses, side_processes, time_arms
 from study.errors import ConfigError, DataError, StudyError
 
 SMALL = {
@@ -142,7 +142,7 @@ def test_ctrl_c_is_left_to_the_asking_process() -> None:
 
 def test_both_sides_get_the_same_gradients(sides) -> None:
     gradients = {}
-    for side, model in sides.items():
+    for side, model in ((name, sides[name]) for name in ("trl", "ours")):
         step(sides, Side(side), short_pairs(8))
         gradients[side] = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
 
@@ -150,6 +150,31 @@ def test_both_sides_get_the_same_gradients(sides) -> None:
     for name, expected in gradients["trl"].items():
         error = (gradients["ours"][name] - expected).abs().max() / expected.abs().max()
         assert error < 1e-4, name
+
+
+@pytest.mark.filterwarnings("ignore")  # TRL's own use of transformers' old names
+@pytest.mark.parametrize("loss", steps.OTHER_LOSSES)
+def test_both_sides_take_the_same_step_of_every_loss(loss) -> None:
+    sides = build_sides(pairs.VOCABULARY, seed=0, shape=SMALL, loss=loss)
+    found = {arm: step(sides, arm, short_pairs(8)) for arm in arms_of(loss)}
+    trl, ours = (
+        {n: p.grad for n, p in sides[side].named_parameters() if p.grad is not None}
+        for side in ("trl", "ours")
+    )
+
+    check_losses(found)
+    assert ours.keys() == trl.keys()
+    for name, expected in trl.items():
+        error = (ours[name] - expected).abs().max() / expected.abs().max()
+        assert error < 1e-4, name
+
+
+def test_a_loss_is_checked_against_trls_own() -> None:
+    trl, ours, _ = arms_of("dpo")
+    check_losses({trl: 2.0, ours: 2.0})
+
+    with pytest.raises(DataError, match=r"ours dpo gives a loss of 1\.0, TRL 2\.0"):
+        check_losses({trl: 2.0, ours: 1.0})
 
 
 def test_in_bfloat16_a_model_is_called_as_accelerate_prepares_it() -> None:
@@ -192,6 +217,7 @@ def test_padding_is_counted_as_the_padded_batch_has_it() -> None:
     width = max(side.shape[1] for side in ids)
 
     assert padded_tokens([sample]) == 2 * 8 * width
+    assert padded_tokens([sample], rejected=False) == batch["chosen_input_ids"].numel()
     assert padding_share([sample]) == pytest.approx(1 - real / (2 * 8 * width))
 
 

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,7 +37,7 @@ def trained(monkeypatch):
     """Replace worker processes and training by formulas."""
     from study.run.watch import Outcome
 
-    def train_run(workbench, *, arm, settings, seed, folder, on_validation):
+    def train_run(workbench, *, arm, settings, seed, folder, on_validation, start):
         scores = {
             "nll": 1 + settings["learning_rate"],
             "ranking": 0.5,
@@ -70,6 +71,53 @@ def trained(monkeypatch):
     monkeypatch.setattr("study.run.make._untrained", lambda workbench, run: Outcome())
     monkeypatch.setattr("study.run.evaluate.evaluate_run", lambda workbench, folder: scores)
     monkeypatch.setattr("study.workers.jobs.run_jobs", run_jobs)
+
+
+STAGED = """
+[arms.dpo]
+learning_rate = 1e-4
+beta = 0.1
+
+[search.space.dpo]
+learning_rate = [1e-5, 1e-3]
+beta = [0.01, 1.0]
+"""
+
+
+@pytest.fixture
+def staged(tmp_path, trained, monkeypatch):
+    """A recipe with an arm that continues SFT."""
+    found = {"digest": "d", "cost": {}}
+    for module in ("search.search", "search.confirm", "run.make"):
+        monkeypatch.setattr(
+            f"study.{module}.find_start",
+            lambda *_, start, **__: start and SimpleNamespace(record=found),
+        )
+    shipped = resources.files("study").joinpath("recipes/tiny-llama.toml").read_text("utf-8")
+    path = tmp_path / "staged.toml"
+    path.write_text(shipped + STAGED)
+    return path
+
+
+def test_arms_narrow_a_search_and_a_comparison(study, staged, tmp_path):
+    options = ("--recipe", staged, "--arm", "dpo", "--runs", tmp_path, "--quiet", "--json")
+    found = study("search", "--trials", 2, *options)
+    made = study("compare", "--seeds", 1, *options)
+    again = study("search", "--trials", 2, "--fresh", *options)
+    folder = tmp_path / "tiny-llama/search"
+    begun = sorted(path.name.partition(".")[0] for path in folder.glob("[a-z]*"))
+
+    assert [best["arm"] for best in json.loads(found.output)] == ["dpo", "sft"]
+    assert [record["arm"] for record in json.loads(made.output)] == ["base", "dpo"]
+    assert again.exit_code == 0
+    assert begun == ["dpo", "dpo", "sft"]
+
+
+def test_a_comparison_begins_afresh_as_a_whole(study, staged, tmp_path):
+    result = study("compare", "--recipe", staged, "--arm", "dpo", "--fresh", "--runs", tmp_path)
+
+    assert result.exit_code == 2
+    assert "leave out --arm" in result.output
 
 
 def commands(group=main, path=()):

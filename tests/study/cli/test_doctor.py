@@ -1,5 +1,6 @@
 """What the doctor counts is right, and its memory estimate bounds the engine's use."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,22 @@ def test_a_recipe_is_described_in_words() -> None:
     assert "1,711,376,384 in the base" in text
     assert "36,179,968 in 168 adapters" in text
     assert "activations" in text
+
+
+def test_every_pass_of_a_run_is_counted_before_its_pairs_are_read() -> None:
+    recipe = load_recipe("tiny-llama")
+    settings = {"learning_rate": 1e-4, "beta": 0.1}
+    added = {"dpo": settings, "kto": settings, "sft-matched": {"learning_rate": 1e-4}}
+    both = dataclasses.replace(recipe, arms={**recipe.arms, **added})
+    described = doctor.describe(both, "cpu")
+    tokens = {arm: run["tokens"] for arm, run in described["recipe"]["runs"].items()}
+    pairs, chosen, pair = 96 * 16, 160, 1 + 2 * 159
+
+    assert tokens["sft"] == pairs * chosen
+    assert tokens["orpo"] == pairs * pair
+    assert tokens["dpo"] == pairs / 2 * (chosen + 2 * pair)
+    assert tokens["kto"] == tokens["sft-matched"] == pairs / 2 * (chosen + 4 * pair)
+    assert "in 48 updates of sft, then 48 updates" in doctor.as_text(described)
 
 
 def test_a_local_folder_in_the_hubs_layout_is_read(tmp_path: Path) -> None:

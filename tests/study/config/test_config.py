@@ -278,3 +278,66 @@ def test_differences_name_the_fields() -> None:
         "b: 3 in the records, '(absent)' asked for",
         "c: '(absent)' in the records, 4 asked for",
     ]
+
+
+STAGED = {"dpo": {"learning_rate": 1e-4, "beta": 0.1}}
+
+
+def staged(recipe: Recipe, *assignments: str, **arms: Any) -> Recipe:
+    """The recipe with arms that continue SFT beside its own."""
+    tree = to_dict(recipe)
+    tree["arms"] |= arms or STAGED
+    return from_dict(tree).override(assignments)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("adapter.dropout=0.05", "all arms have the same: set it to 0"),
+        ("training.start_share=0.001", "leaves dpo a stage without any"),
+        ("training.start_share=1.5", "it must lie between 0 and 1"),
+    ],
+)
+def test_a_stage_that_cannot_be_carried_out_is_refused(
+    recipe: Recipe, assignment: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        staged(recipe, assignment)
+
+
+def test_an_arm_needs_beside_it_what_it_continues(recipe: Recipe) -> None:
+    alone = {**to_dict(recipe), "arms": STAGED}
+
+    with pytest.raises(ConfigError, match=r"arms\.dpo: dpo continues sft; give arms\.sft too"):
+        from_dict(alone)
+
+
+def test_mismatched_answers_need_another_pair(recipe: Recipe) -> None:
+    with pytest.raises(ConfigError, match="answers to others of the same update"):
+        staged(recipe, "training.batch_pairs=1", kto={"learning_rate": 1e-4, "beta": 0.1})
+
+
+def test_both_stages_add_up_and_have_a_warm_up_of_the_same_share(recipe: Recipe) -> None:
+    training = recipe.override(["training.start_share=0.25"]).training
+    first, second = training.first_stage(), training.second_stage()
+
+    assert (training.max_steps, training.warmup_steps) == (96, 10)
+    assert (first.max_steps, first.warmup_steps) == (24, 2)
+    assert (second.max_steps, second.warmup_steps) == (72, 8)
+
+
+def test_a_start_is_in_the_digest_of_what_continues_it_alone(recipe: Recipe) -> None:
+    rate, dpo = {"learning_rate": 1e-3}, STAGED["dpo"]
+
+    def run(recipe: Recipe, arm: str, settings: dict[str, float], start: Any = None) -> str:
+        return digest(run_config(recipe, arm=arm, settings=settings, seed=1, start=start))
+
+    both, longer = staged(recipe), staged(recipe, "training.start_share=0.25")
+    assert run(both, "sft", rate) == run(longer, "sft", rate) == run(recipe, "sft", rate)
+    assert run(both, "dpo", dpo, rate) != run(longer, "dpo", dpo, rate)
+    assert run(both, "dpo", dpo, rate) != run(both, "dpo", dpo, {"learning_rate": 2e-3})
+    matched = [
+        run(staged(of, **{"sft-matched": rate}), "sft-matched", rate)
+        for of in (recipe, both, longer)
+    ]
+    assert len(set(matched)) == 3

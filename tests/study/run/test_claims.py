@@ -62,7 +62,7 @@ def trained(monkeypatch):
 
     made = []
 
-    def train_run(workbench, *, arm, settings, seed, folder, on_validation):
+    def train_run(workbench, *, arm, settings, seed, folder, on_validation, start):
         made.append((arm, seed, dict(settings)))
         return Outcome()
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import subprocess
 import sys
+from importlib import resources
 
 import pytest
 import torch
@@ -290,8 +291,11 @@ def test_memory_too_small_for_one_pair_is_one_message(workbench, monkeypatch) ->
 
 @pytest.mark.slow
 def test_two_processes_of_a_launch_train_what_one_does(small_overrides, tmp_path) -> None:
+    shipped = resources.files("study").joinpath("recipes/tiny-llama.toml").read_text("utf-8")
+    recipe = tmp_path / "kto.toml"
+    recipe.write_text(f"{shipped}\n[arms.kto]\nlearning_rate = 3e-3\nbeta = 0.1\n")
     options = [f"--set={text}" for text in small_overrides]
-    command = ["compare", "--recipe=tiny-llama", "--seeds=1", "--device=cpu", *options]
+    command = ["compare", f"--recipe={recipe}", "--seeds=1", "--device=cpu", *options]
     alone = ["-m", "study.cli.commands", *command, f"--runs={tmp_path / 'alone'}"]
     launched = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes=2"]
     launched += ["-m", "study.cli.commands", *command, f"--runs={tmp_path / 'launched'}"]
@@ -302,7 +306,7 @@ def test_two_processes_of_a_launch_train_what_one_does(small_overrides, tmp_path
         assert done.returncode == 0, done.stderr
 
     (seed,) = compare_seeds(0, 1, recipe="tiny-llama")
-    for arm in ("sft", "orpo"):
+    for arm in ("sft", "orpo", "kto"):
         one, two = (
             run_folder(tmp_path / name, "tiny-llama", arm, seed) for name in ("alone", "launched")
         )

@@ -63,7 +63,7 @@ def trained(monkeypatch):
     """Replace training by a formula; list what was asked for."""
     calls = []
 
-    def train_run(workbench, *, arm, settings, seed, folder, on_validation):
+    def train_run(workbench, *, arm, settings, seed, folder, on_validation, start):
         calls.append({"arm": arm, "settings": dict(settings), "seed": seed, "folder": folder})
         return follow(settings, seed, on_validation)
 
@@ -77,7 +77,7 @@ def long_search(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "study.run.train.train_run",
-            lambda bench, *, arm, settings, seed, folder, on_validation: follow(
+            lambda bench, *, arm, settings, seed, folder, on_validation, start: follow(
                 settings, seed, on_validation
             ),
         )
@@ -563,7 +563,7 @@ def test_the_search_leaves_other_loggers_quiet(recipe, trained, tmp_path, capsys
 def test_an_interrupted_trial_goes_on_from_its_checkpoint(recipe, monkeypatch, tmp_path):
     began = []
 
-    def train_run(workbench, *, arm, settings, seed, folder, on_validation):
+    def train_run(workbench, *, arm, settings, seed, folder, on_validation, start):
         """Log like the real loop, keep every validation as a checkpoint, stop once at 80."""
         from study.run.watch import Outcome
 
