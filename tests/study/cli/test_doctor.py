@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from study.cli import doctor, duration
-from study.cli.memory import _kept_keys, activation_bytes
+from study.cli.memory import _kept_keys, _mask_bytes, activation_bytes
 from study.config.recipe import Recipe, load_recipe
 from study.errors import ModelError
 from study.model.jobs import Job
@@ -110,7 +110,7 @@ def test_activations_are_what_the_engine_keeps_for_the_backward_pass(
     estimate = n_tokens * activation_bytes(
         shape,
         value_bytes=value_bytes,
-        mask_bytes=4 if dropout else 0,
+        mask_bytes=_mask_bytes(recipe, "cpu", value_bytes),
         kept_keys=_kept_keys(recipe.override(["data.max_length_tokens=122"]), "cpu"),
         checkpointing=False,
     )
