@@ -5,7 +5,7 @@ with records is said by naming recipe, arm and seed; nothing is left out or
 averaged over in silence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ from study.records.schema import (
     rows_as,
 )
 from study.records.searches import search_faults, searched_arms
+from study.records.texts import has_texts, known_texts, restore
 
 __all__ = [
     "RecordError",
@@ -195,11 +196,19 @@ def _load_run(folder: RunFolder, record: Record, recipe: str, arm: str, seed: in
         config=config,
         steps=tuple(folder.steps()),
         examples=_load_examples(folder.path / EXAMPLES, who) if ok else None,
-        generations=tuple(read_jsonl(folder.path / GENERATIONS)),
+        generations=_load_answers(folder.path / GENERATIONS, record),
     )
     if ok:
         checks.check_scores(run, who)
     return run
+
+
+def _load_answers(path: Path, record: Record) -> tuple[Mapping[str, Any], ...]:
+    """Read a run's answers, with the texts that a publication left out where they are known."""
+    rows = tuple(read_jsonl(path))
+    if has_texts(rows):
+        return rows
+    return restore(rows, known_texts(record["data"]["test"]["fingerprint"]))
 
 
 def _load_plans(runs: Path, recipes: Sequence[str]) -> dict[str, Plan]:

@@ -59,6 +59,7 @@ def step_cost(
     lengths: Sequence[Sequence[int]],
     repeats: int,
     shape: Mapping[str, Any] = SHAPE,
+    dropout: float = 0.0,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Return seconds of one step, and by how many bytes it raises resident memory.
@@ -71,6 +72,7 @@ def step_cost(
         lengths: Tokens of each pair's prompt, chosen and rejected answer.
         repeats: Times that the step is taken; the median counts.
         shape: Of the random model.
+        dropout: Of its adapter.
         seed: Of weights and tokens.
     """
     import torch
@@ -81,7 +83,12 @@ def step_cost(
     torch.set_num_threads(1)
     measured, pairs = Side(*arm), pairs_of(lengths, vocabulary=vocabulary, seed=seed)
     sides = build_sides(
-        vocabulary, seed=seed, sides=[measured.side], shape=shape, loss=measured.loss
+        vocabulary,
+        seed=seed,
+        sides=[measured.side],
+        shape=shape,
+        dropout=dropout,
+        loss=measured.loss,
     )
     step(sides, measured, [cut_pair(pairs[0], 4, 8)])  # libraries' own buffers
     gc.collect()

@@ -7,6 +7,7 @@ so does every single measurement of the other parts but `evaluation`.
 """
 
 import datetime as dt
+import importlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,9 @@ from study.bench.worker import Say
 from study.errors import ConfigError
 from study.records.files import read_json, write_json
 
-PARTS = ("steps", "memory", "evaluation", "search", "growth", "gpu")
+PARTS = ("steps", "memory", "engine", "evaluation", "search", "growth", "gpu")
+ON_REAL_PAIRS = {"steps", "memory", "evaluation", "gpu"}
+"""Each is measured by the module of its name."""
 
 
 def bench(
@@ -53,29 +56,10 @@ def bench(
 
 
 def _measure(name: str, data: Path, quick: bool, say: Say) -> dict[str, Any]:
-    if name == "steps":
-        from study.bench.steps import measure_steps
-
-        return measure_steps(data, quick=quick, say=say)
-    if name == "memory":
-        from study.bench.memory import measure_memory
-
-        return measure_memory(data, quick=quick, say=say)
-    if name == "evaluation":
-        from study.bench.evaluation import measure_evaluation
-
-        return measure_evaluation(data, quick=quick, say=say)
-    if name == "search":
-        from study.bench.search import measure_search
-
-        return measure_search(quick=quick, say=say)
-    if name == "growth":
-        from study.bench.growth import measure_growth
-
-        return measure_growth(quick=quick, say=say)
-    from study.bench.gpu import measure_gpu
-
-    return measure_gpu(data, quick=quick, say=say)
+    measure = getattr(importlib.import_module(f"study.bench.{name}"), f"measure_{name}")
+    given = {"data": data} if name in ON_REAL_PAIRS else {}
+    measured: dict[str, Any] = measure(**given, quick=quick, say=say)
+    return measured
 
 
 def _circumstances(quick: bool) -> dict[str, Any]:

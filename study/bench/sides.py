@@ -51,6 +51,7 @@ def build_sides(
     seed: int,
     sides: Sequence[str] = ("trl", "ours"),
     shape: Mapping[str, Any] = SHAPE,
+    dropout: float = 0.0,
     loss: str = "orpo",
 ) -> dict[str, Any]:
     """Return the same random Llama with LoRA for each side, ours prepared for packing.
@@ -71,6 +72,7 @@ def build_sides(
                 task_type="CAUSAL_LM",
                 r=16,
                 lora_alpha=32,
+                lora_dropout=dropout,
                 target_modules="all-linear",
                 init_lora_weights=False,
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from study.bench import evaluation, gpu, growth, memory, pairs, search, steps, worker
+from study.bench import engine, evaluation, gpu, growth, memory, pairs, search, steps, worker
 from study.bench import parts as bench
 from study.bench.pairs import (
     chunks,
@@ -385,6 +385,23 @@ def test_the_loop_trains_what_the_search_trains(small_recipe, tmp_path) -> None:
     )
 
 
+def test_the_engine_is_measured_against_its_simpler_ways(monkeypatch) -> None:
+    shape = {"hidden_size": 48, "intermediate_size": 64, "num_attention_heads": 6}
+    tiny = {**engine.SMOLLM2_135M, **shape, "num_key_value_heads": 2}
+    monkeypatch.setattr(engine, "SMOLLM2_135M", tiny)
+    monkeypatch.setattr(engine, "VOCABULARY", 97)
+    peaks = {0.0: 100, engine.DROPOUT: 103}
+    monkeypatch.setattr(engine, "ask", lambda _, **order: {"peak_bytes": peaks[order["dropout"]]})
+    found = engine.measure_engine(quick=True, say=silent)
+
+    assert found["packing"]["n_tokens"] == 8800
+    assert found["packing"]["seconds"] > 0
+    assert found["dropout"]["memory_ratio"] == pytest.approx(1.03)
+    assert found["dropout"]["time_ratio"] > 0
+    assert found["generation"]["differing_share"] == 0
+    assert 1 < found["generation"]["mean_tokens"] < 16
+
+
 def test_growth_leaves_trl_out_where_its_logits_do_not_fit(monkeypatch) -> None:
     monkeypatch.setattr(growth, "longest_that_fits", lambda vocabulary, n: 200)
     monkeypatch.setattr(growth, "ask", lambda *_, **__: {"seconds": 2.0, "peak_bytes": 10})
@@ -428,6 +445,7 @@ def test_every_part_is_measured_by_its_own_module(part, monkeypatch) -> None:
     module = {
         "steps": steps,
         "memory": memory,
+        "engine": engine,
         "evaluation": evaluation,
         "search": search,
         "growth": growth,
