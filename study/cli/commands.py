@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from study import __version__
-from study.bench.parts import PARTS as BENCH_PARTS
 from study.cli import tables
+from study.cli.bench.parts import PARTS as BENCH_PARTS
 from study.cli.options import (
     TINY,
     StudyGroup,
@@ -339,7 +339,7 @@ def bench_command(*, data: Path, out: Path, parts: tuple[str, ...], quick: bool)
 
     Nothing else should run meanwhile: some twenty minutes on two quiet cores.
     """
-    from study.bench import parts as bench
+    from study.cli.bench import parts as bench
 
     bench.bench(data=data, out=out, parts=parts or BENCH_PARTS, quick=quick, say=click.echo)
     click.echo(f"the report shows {out} where it lies beside its records")

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.bench.pairs import pairs_of
+from study.cli.bench.pairs import pairs_of
 from study.engine.layout import PADDING_SHARE, lay_out
 from study.engine.packing import pack
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from study.bench.worker import Say
+from study.cli.bench.worker import Say
 from study.errors import ConfigError
 from study.records.files import read_json, write_json
 
@@ -56,7 +56,7 @@ def bench(
 
 
 def _measure(name: str, data: Path, quick: bool, say: Say) -> dict[str, Any]:
-    measure = getattr(importlib.import_module(f"study.bench.{name}"), f"measure_{name}")
+    measure = getattr(importlib.import_module(f"study.cli.bench.{name}"), f"measure_{name}")
     given = {"data": data} if name in ON_REAL_PAIRS else {}
     measured: dict[str, Any] = measure(**given, quick=quick, say=say)
     return measured

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from study.bench import gpu
-from study.bench.pairs import pairs_of
+from study.cli.bench import gpu
+from study.cli.bench.pairs import pairs_of
 from study.config.recipe import load_recipe
 
 LENGTHS = [[9, 4, 6], [5, 7, 3], [12, 3, 3], [4, 4, 9]]

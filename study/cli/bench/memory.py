@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from study.bench.pairs import BATCH_PAIRS, MAX_LENGTH_TOKENS, cut_pair, draw_sample, lengths_of
-from study.bench.sides import SHAPE, Side
-from study.bench.worker import Say, ask
+from study.cli.bench.pairs import BATCH_PAIRS, MAX_LENGTH_TOKENS, cut_pair, draw_sample, lengths_of
+from study.cli.bench.sides import SHAPE, Side
+from study.cli.bench.worker import Say, ask
 
 LARGE_VOCABULARY = 128_256
 ARMS = (
@@ -77,8 +77,8 @@ def step_cost(
     """
     import torch
 
-    from study.bench.pairs import pairs_of
-    from study.bench.sides import build_sides, step
+    from study.cli.bench.pairs import pairs_of
+    from study.cli.bench.sides import build_sides, step
 
     torch.set_num_threads(1)
     measured, pairs = Side(*arm), pairs_of(lengths, vocabulary=vocabulary, seed=seed)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from study.bench.trl_losses import BETA, trl_loss, uniform_logps
+from study.cli.bench.trl_losses import BETA, trl_loss, uniform_logps
 from study.engine.encoded import Encoded
 from study.engine.forward import install, pair_logps
 from study.engine.lora import fuse_adapters

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from study.bench.trl_loop import train_with_trl
-from study.bench.worker import Say, ask
+from study.cli.bench.trl_loop import train_with_trl
+from study.cli.bench.worker import Say, ask
 from study.config.recipe import Recipe, load_recipe
 
 RECIPE, ARM, TRIALS, LOOPED, LOOPED_FAST = "tiny-llama", "orpo", 40, 8, 2

@@ -42,7 +42,7 @@ def process() -> Iterator[Ask]:
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said,
         subprocess.Popen(
-            [sys.executable, "-m", "study.bench.worker"],
+            [sys.executable, "-m", "study.cli.bench.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=said,

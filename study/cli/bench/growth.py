@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from study.bench.memory import longest_that_fits, step_cost
-from study.bench.sides import SHAPE, Side
-from study.bench.worker import Say, ask
+from study.cli.bench.memory import longest_that_fits, step_cost
+from study.cli.bench.sides import SHAPE, Side
+from study.cli.bench.worker import Say, ask
 
 SMALL = {**SHAPE, "num_hidden_layers": 4}
 SIDES = (Side("trl"), Side("ours"))

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from study.bench.pairs import BATCH_PAIRS, chunks, draw_sample, lengths_of, pairs_of
-from study.bench.sides import as_trainers_call
-from study.bench.trl_losses import BETA, trl_trainer
-from study.bench.worker import Say, ask
+from study.cli.bench.pairs import BATCH_PAIRS, chunks, draw_sample, lengths_of, pairs_of
+from study.cli.bench.sides import as_trainers_call
+from study.cli.bench.trl_losses import BETA, trl_trainer
+from study.cli.bench.worker import Say, ask
 from study.config.recipe import Recipe, load_recipe
 from study.engine.encoded import Encoded
 from study.engine.forward import install, pair_logps
@@ -214,7 +214,7 @@ def _ours(model: Any, pairs: Sequence[Encoded], device: torch.device) -> torch.T
 
 
 def _trls(model: Any, pairs: Sequence[Encoded], device: torch.device) -> torch.Tensor:
-    from study.bench.pairs import padded_batch
+    from study.cli.bench.pairs import padded_batch
 
     trainer = trl_trainer()
     trainer.accelerator.device = device

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from study.bench import engine, evaluation, gpu, growth, memory, pairs, search, steps, worker
-from study.bench import parts as bench
-from study.bench.pairs import (
+from study.cli.bench import engine, evaluation, gpu, growth, memory, pairs, search, steps, worker
+from study.cli.bench import parts as bench
+from study.cli.bench.pairs import (
     chunks,
     cut_pair,
     draw_pairs,
@@ -24,8 +24,8 @@ from study.bench.pairs import (
     padding_share,
     pairs_of,
 )
-from study.bench.sides import Side, as_trainers_call, build_sides, step
-from study.bench.steps import ARMS, BASELINE, arms_of, check_losses, side_processes, time_arms
+from study.cli.bench.sides import Side, as_trainers_call, build_sides, step
+from study.cli.bench.steps import ARMS, BASELINE, arms_of, check_losses, side_processes, time_arms
 from study.errors import ConfigError, DataError, StudyError
 
 SMALL = {
@@ -370,7 +370,7 @@ def test_the_search_is_timed_from_within(small_recipe, monkeypatch) -> None:
 
 @pytest.mark.slow
 def test_the_loop_trains_what_the_search_trains(small_recipe, tmp_path) -> None:
-    from study.bench.trl_loop import train_with_trl
+    from study.cli.bench.trl_loop import train_with_trl
 
     path = search._write_pairs(small_recipe, tmp_path / "pairs.json")
     task = search._trl_task(small_recipe, {"learning_rate": 1e-3, "beta": 0.1}, 0)

@@ -16,9 +16,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from study.bench.pairs import BATCH_PAIRS, SOURCES, VOCABULARY, cut_pair, draw_sample, padded_tokens
-from study.bench.sides import SHAPE, Side, build_sides, step
-from study.bench.worker import Say, process
+from study.cli.bench.pairs import (
+    BATCH_PAIRS,
+    SOURCES,
+    VOCABULARY,
+    cut_pair,
+    draw_sample,
+    padded_tokens,
+)
+from study.cli.bench.sides import SHAPE, Side, build_sides, step
+from study.cli.bench.worker import Say, process
 from study.engine.encoded import Encoded
 from study.errors import DataError
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from study.bench.pairs import padded_batch
+from study.cli.bench.pairs import padded_batch
 from study.engine.encoded import Encoded
 
 BETA = 0.1

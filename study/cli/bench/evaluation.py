@@ -10,10 +10,17 @@ from typing import Any, TypeVar
 import torch
 
 from study.arms import BASELINE, UNTRAINED
-from study.bench.pairs import BATCH_PAIRS, SOURCES, VOCABULARY, chunks, draw_sample, padded_batch
-from study.bench.sides import build_sides
-from study.bench.trl_losses import trl_trainer
-from study.bench.worker import Say
+from study.cli.bench.pairs import (
+    BATCH_PAIRS,
+    SOURCES,
+    VOCABULARY,
+    chunks,
+    draw_sample,
+    padded_batch,
+)
+from study.cli.bench.sides import build_sides
+from study.cli.bench.trl_losses import trl_trainer
+from study.cli.bench.worker import Say
 from study.engine.encoded import Encoded
 from study.engine.forward import pair_logps
 from study.engine.packing import pack

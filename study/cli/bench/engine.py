@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from study.bench.memory import step_cost
-from study.bench.pairs import pairs_of
-from study.bench.sides import Side, build_sides, step
-from study.bench.worker import Say, ask
+from study.cli.bench.memory import step_cost
+from study.cli.bench.pairs import pairs_of
+from study.cli.bench.sides import Side, build_sides, step
+from study.cli.bench.worker import Say, ask
 from study.engine.greedy import Generation, answer_greedily
 from study.engine.lora import merged_adapters
 from study.engine.packing import pack
