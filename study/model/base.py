@@ -92,7 +92,7 @@ def load_base(config: ModelConfig, *, device: str, progress: "Progress | None" =
     from transformers import AutoModelForCausalLM
 
     where = torch.device(device)
-    name = _locate(config.name, progress)
+    name = locate(config.name, progress)
     tokenizer, trained_token_ids = load_tokenizer(config, progress=progress)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -174,7 +174,7 @@ def load_tokenizer(
     """
     from transformers import AutoTokenizer
 
-    name = _locate(config.name, progress)
+    name = locate(config.name, progress)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(config))
     except Exception as error:  # its files may hold anything
@@ -234,7 +234,12 @@ def pick_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
 
 
-def _locate(name: str, progress: "Progress | None") -> str:
+def locate(name: str, progress: "Progress | None" = None) -> str:
+    """Return the folder or Hub id of a model by the name that recipes give it.
+
+    Raises:
+        ModelError: the folder is not one of a model.
+    """
     if name.startswith(TOY):
         from study.model.toy import ensure_base
 

@@ -12,6 +12,8 @@
     <recipe>/claims/<setting>/seed-<n>/
                                as in a comparison
     <recipe>/{compare,claims,search/<arm>}/resolved.json
+    <recipe>/release/<arm>/seed-<n>/
+                               adapter.json  adapter/  merged.json  merged/
     bench.json                 what `study bench` measured
     objectives.jsonl           trials behind the choice of a search's objective
 
@@ -52,6 +54,11 @@ def plan_path(runs: Path, recipe: str) -> Path:
 def search_folder(runs: Path, recipe: str, arm: str) -> Path:
     """Return the folder of one arm's search."""
     return runs / recipe / "search" / arm
+
+
+def release_path(runs: Path, recipe: str, arm: str, seed: int, form: str) -> Path:
+    """Return the file that records an export; the model is beside it unless it went elsewhere."""
+    return runs / recipe / "release" / arm / f"seed-{seed}" / f"{form}.json"
 
 
 def recipes_in(runs: Path) -> list[str]:

@@ -201,6 +201,52 @@ class Best(TypedDict):
     """Size of the storage's file and its SHA-256 then; it is only ever appended to."""
 
 
+class Difference(TypedDict):
+    """One score of a model before and after it was released."""
+
+    trained: float
+    released: float
+    difference: float
+    margin: float | None
+    """Smallest effect of interest, where the study has one."""
+
+
+class Check(TypedDict):
+    """One property of a released folder."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+class Release(TypedDict):
+    """What `study export` wrote: ``release/<arm>/seed-<n>/<form>.json``."""
+
+    schema: int
+    recipe: str
+    arm: str
+    seed: int
+    digest: str
+    """Of the run."""
+    form: Literal["adapter", "merged"]
+    folder: str
+    dtype: str
+    base: str
+    """What the update was added to: the base's weights, or what NF4 made of them."""
+    n_pairs: int
+    n_answers: int
+    scores: dict[str, Difference]
+    checks: list[Check]
+    forced: list[str]
+    """What --force let through."""
+    pushed: str | None
+    gguf: str | None
+    seconds: float
+    peak_memory_bytes: int
+    written_at: str
+    files: dict[str, str]
+
+
 Bench = dict[str, dict[str, Any]]
 """Part -> what `study bench` measured: ``bench.json``."""
 
