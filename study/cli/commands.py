@@ -11,7 +11,7 @@ import click
 
 from study import __version__
 from study.bench.parts import PARTS as BENCH_PARTS
-from study.cli import tables
+from study.cli import release, tables
 from study.cli.options import (
     TINY,
     StudyGroup,
@@ -328,6 +328,10 @@ def data_check_command(
     (recipe,) = chosen_recipes(names or TINY[:1], (*assignments, f"data.name={json.dumps(source)}"))
     report = datacheck.check(recipe)
     click.echo(json.dumps(report, ensure_ascii=False) if as_json else datacheck.as_text(report))
+
+
+for command in release.COMMANDS:
+    main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from study.arms import UNTRAINED
+from study.records.schema import Release
 
 
 def search_table(found: Sequence[dict[str, Any]]) -> str:
@@ -45,6 +46,33 @@ def claims_table(records: Sequence[dict[str, Any]]) -> str:
         for recipe, name, group in _grouped(records, "setting")
     ]
     return table(list(dict.fromkeys(key for row in rows for key in row)), rows)
+
+
+def release_table(record: Release) -> str:
+    """Lay out an export: scores before and after, checks, and where it is."""
+    rows = [
+        {
+            "score": name,
+            "adapter on its base": f"{row['trained']:.4f}",
+            "released": f"{row['released']:.4f}",
+            "difference": f"{row['difference']:+.4f}",
+            "matters from": "" if row["margin"] is None else f"{row['margin']:g}",
+        }
+        for name, row in record["scores"].items()
+    ]
+    checks = [
+        {"check": one["name"], "passed": "yes" if one["passed"] else "NO", "detail": one["detail"]}
+        for one in record["checks"]
+    ]
+    return "\n".join(
+        (
+            table(list(rows[0]), rows),
+            "",
+            table(["check", "passed", "detail"], checks),
+            "",
+            f"{record['form']} model in {record['folder']}, with its card in README.md",
+        )
+    )
 
 
 def status_table(rows: Sequence[dict[str, Any]], runs: Path) -> str:

@@ -15,6 +15,7 @@ from study.records.files import checksum, read_json, write_sealed
 from study.records.folders import set_aside
 from study.records.layout import release_path
 from study.records.schema import SCHEMA, Check, Difference, Release
+from study.release.card import facts_of, write_card
 from study.release.chosen import ChosenRun, margins_of_interest
 from study.release.folder import (
     DTYPES,
@@ -25,8 +26,10 @@ from study.release.folder import (
     write_generation,
     write_tokenizer,
 )
+from study.release.gguf import write_gguf
 from study.release.loaded import let_go, open_folder, open_run
 from study.release.merge import Parts, describe, merge
+from study.release.push import push_folder
 from study.release.verify import (
     beyond,
     check_release,
@@ -51,6 +54,10 @@ class Wanted:
     n_answers: int = 32
     """Prompts that are answered before and after."""
     force: bool = False
+    push: str | None = None
+    """Repository on the Hub, ``owner/name``."""
+    public: bool = False
+    gguf: bool = False
     device: str = "cpu"
 
 
@@ -71,7 +78,7 @@ def export(run: ChosenRun, wanted: Wanted, *, say: Callable[[str], None]) -> Rel
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     try:
-        scores, checks = _build(run, wanted, building, say)
+        scores, checks, (n_pairs, n_answers) = _build(run, wanted, building, say)
         faults = beyond(scores)
         faults += [f"{one['name']}: {one['detail']}" for one in checks if not one["passed"]]
         if faults and not wanted.force:
@@ -97,8 +104,8 @@ def export(run: ChosenRun, wanted: Wanted, *, say: Callable[[str], None]) -> Rel
         "folder": str(folder),
         "dtype": wanted.dtype if wanted.form == "merged" else "float32",
         "base": _base_of(run),
-        "n_pairs": wanted.n_pairs,
-        "n_answers": wanted.n_answers,
+        "n_pairs": n_pairs,
+        "n_answers": n_answers,
         "scores": scores,
         "checks": checks,
         "forced": faults,
@@ -107,10 +114,30 @@ def export(run: ChosenRun, wanted: Wanted, *, say: Callable[[str], None]) -> Rel
         "seconds": round(time.perf_counter() - began, 1),
         "peak_memory_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "files": checksums(folder),
+        "files": {},
     }
-    keep(run, record)
+    _finish(run, wanted, folder, record, say)
     return record
+
+
+def _finish(
+    run: ChosenRun, wanted: Wanted, folder: Path, record: Release, say: Callable[[str], None]
+) -> None:
+    """Write card and record, then what may fail without harm to them."""
+    write_card(run, record, folder, facts_of(run), name=wanted.push or folder.name)
+    record["files"] = checksums(folder)
+    keep(run, record)
+    if wanted.gguf:
+        target = folder.with_suffix(".gguf")
+        how = write_gguf(folder, target)
+        say(how or f"wrote {target}")
+        record["gguf"] = None if how else str(target)
+        keep(run, record)
+    if wanted.push:
+        message = f"{run.name}, {record['form']}, {record['digest'][:12]}"
+        record["pushed"] = push_folder(folder, wanted.push, public=wanted.public, message=message)
+        say(f"pushed to {record['pushed']}")
+        keep(run, record)
 
 
 def keep(run: ChosenRun, record: Release) -> None:
@@ -142,8 +169,8 @@ def _place(run: ChosenRun, wanted: Wanted) -> Path:
 
 def _build(
     run: ChosenRun, wanted: Wanted, target: Path, say: Callable[[str], None]
-) -> tuple[dict[str, Difference], list[Check]]:
-    """Write all files and return scores before and after, and what was checked."""
+) -> tuple[dict[str, Difference], list[Check], tuple[int, int]]:
+    """Write all files; return scores before and after, checks, and how much was scored."""
     say(f"{run.name}, {run.why}: scoring the adapter on its base")
     workbench = open_run(run, device=wanted.device)
     pairs = workbench.test[: wanted.n_pairs]
@@ -171,7 +198,8 @@ def _build(
     let_go(released)
     say("reading it back in a fresh process, with transformers alone")
     checks += check_release(target, workbench, logits, _job(run, wanted, source, parts))
-    return differences(trained, after, margins_of_interest(run)), checks
+    found = differences(trained, after, margins_of_interest(run))
+    return found, checks, (len(pairs), len(after.texts))
 
 
 def _write_merged(

@@ -151,7 +151,9 @@ def read_adapter(folder: Path | None) -> tuple[dict[str, Update], dict[str, tupl
         return {}, {}
     from safetensors.torch import load_file
 
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    config: dict[str, Any] = json.loads(
+        (folder / "adapter_config.json").read_text(encoding="utf-8")
+    )
     root = math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]
     tensors = {
         key.removeprefix(STEM): tensor.float()
@@ -237,7 +239,8 @@ def _through_nf4(weight: Tensor, dtype: torch.dtype) -> Tensor:
     packed, state = quantize_4bit(
         weight.to(dtype).contiguous(), blocksize=64, compress_statistics=True, quant_type="nf4"
     )
-    return dequantize_4bit(packed, state)
+    unpacked: Tensor = dequantize_4bit(packed, state)
+    return unpacked
 
 
 def _plain(name: str) -> str:

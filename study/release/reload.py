@@ -66,7 +66,8 @@ def _load(job: dict[str, Any]) -> Any:
             bnb_4bit_compute_dtype=dtype,
         )
     base = AutoModelForCausalLM.from_pretrained(job["base"], revision=job["revision"], **options)
-    if job["n_rows"] > base.get_input_embeddings().weight.shape[0]:
+    embedding: Any = base.get_input_embeddings()
+    if job["n_rows"] > len(embedding.weight):
         base.resize_token_embeddings(job["n_rows"], mean_resizing=False)
     return PeftModel.from_pretrained(base, job["folder"]).eval()
 
