@@ -110,5 +110,69 @@ def export_command(
     show(record, as_json, tables.release_table)
 
 
-COMMANDS = (export_command,)
+@click.command("generate")
+@click.argument("run", required=False, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--recipe", metavar="NAME", help="Recipe with records in --runs.")
+@click.option("--arm", "arms", multiple=True, metavar="ARM", help="Repeatable. [default: all]")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed. [default: best by validation]")
+@click.option(
+    "--prompts",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File: a prompt a line, or JSON Lines with `prompt` or `messages`. [default: a chat]",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="With --prompts: JSON Lines to write. [default: the terminal]",
+)
+@click.option("--tokens", type=click.IntRange(min=1), help="New tokens. [default: the recipe's]")
+@runs_option
+@device_option
+@json_option
+def generate_command(
+    *,
+    run: Path | None,
+    recipe: str | None,
+    arms: tuple[str, ...],
+    seed: int | None,
+    prompts: Path | None,
+    out: Path | None,
+    tokens: int | None,
+    runs: Path,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Chat with trained models, or answer a file of prompts; several arms side by side.
+
+    Answers are greedy. In a chat /new begins again and /quit ends.
+    """
+    from study.model.base import pick_device
+    from study.records.files import write_jsonl
+    from study.release.answers import Answerer, chat, read_prompts
+    from study.release.chosen import choose_arms, choose_run
+
+    if out is not None and prompts is None:
+        raise click.UsageError("--out keeps the answers to a file; add --prompts FILE")
+    asked = None if prompts is None else read_prompts(prompts)
+    if run is not None:
+        chosen = [choose_run(run, runs=runs)]
+    elif recipe is not None:
+        chosen = choose_arms(arms, runs=runs, recipe=recipe, seed=seed)
+    else:
+        raise click.UsageError("name a run's folder, or --recipe")
+    answerer = Answerer(chosen, device=pick_device(device), limit=tokens)
+    if asked is None:
+        for one in chosen:
+            click.echo(f"{one.name}, {one.why}", err=True)
+        chat(answerer, iter(click.get_text_stream("stdin")), click.echo)
+        return
+    rows = answerer.side_by_side(asked)
+    if out is None:
+        show(rows, as_json, tables.answers_text)
+    else:
+        write_jsonl(out, rows)
+        click.echo(f"{len(rows)} prompts answered by {', '.join(answerer.runs)} in {out}", err=True)
+
+
+COMMANDS = (export_command, generate_command)
 """What `study.cli.commands` adds to `study`."""

@@ -7,7 +7,7 @@ from typing import Any
 from study.arms import ARMS, UNTRAINED, arms_in_order
 from study.config.recipe import load_recipe, recipe_names
 from study.errors import RecordError, UnreadableError
-from study.records.files import read_jsonl
+from study.records.files import checksum, read_jsonl
 from study.records.layout import (
     BEST,
     CONFIG,
@@ -26,7 +26,7 @@ from study.records.runs import (
     run_folder,
     setting_folder,
 )
-from study.records.schema import Best, ClaimsPlan, Plan, read_as
+from study.records.schema import Best, ClaimsPlan, Plan, Release, read_as
 from study.records.searches import search_faults, searched_arms
 from study.records.sharing import WORKER, planned
 
@@ -53,6 +53,7 @@ def status(runs: Path, recipes: Sequence[str] = ()) -> list[Row]:
             *_searches(runs, name, arms),
             *_compared(runs, name, arms),
             *_claimed(runs, name),
+            *_released(runs, name),
         )
     ]
 
@@ -170,6 +171,41 @@ def _claimed(runs: Path, recipe: str) -> list[Row]:
             {"recipe": recipe, "part": "claims", "arm": name, "seed": seed}
             | state
             | {"detail": detail}
+        )
+    return rows
+
+
+def _released(runs: Path, recipe: str) -> list[Row]:
+    """List what was exported; a folder that was moved or changed since is damaged."""
+    rows = []
+    for path in sorted((runs / recipe / "release").glob("*/seed-*/*.json")):
+        state, detail = "finished", ""
+        try:
+            record = read_as(path, Release)
+            assert record is not None
+            folder = Path(record["folder"])
+            where = f", pushed to {record['pushed']}" if record["pushed"] else ""
+            forced = ", forced" if record["forced"] else ""
+            detail = f"{record['form']}{forced}, in {folder}{where}"
+            changed = [
+                name
+                for name, expected in record["files"].items()
+                if not (folder / name).is_file() or checksum(folder / name) != expected
+            ]
+            if changed:
+                state, detail = "damaged", f"{folder / changed[0]} was changed or is gone"
+        except (RecordError, OSError) as error:
+            state, detail = "damaged", str(error)
+        arm, seed = path.parent.parent.name, int(path.parent.name.removeprefix("seed-"))
+        rows.append(
+            {
+                "recipe": recipe,
+                "part": "release",
+                "arm": arm,
+                "seed": seed,
+                "state": state,
+                "detail": detail,
+            }
         )
     return rows
 

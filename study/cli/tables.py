@@ -6,7 +6,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from study.arms import UNTRAINED
-from study.records.schema import Release
+from study.records.schema import AnswerRow, Release
 
 
 def search_table(found: Sequence[dict[str, Any]]) -> str:
@@ -72,6 +72,19 @@ def release_table(record: Release) -> str:
             "",
             f"{record['form']} model in {record['folder']}, with its card in README.md",
         )
+    )
+
+
+def answers_text(rows: Sequence[AnswerRow]) -> str:
+    """Lay out prompts, each with the answer of every arm below it."""
+    return "\n\n".join(
+        "\n".join(
+            (
+                *(f"{turn['role']}: {turn['content']}" for turn in row["prompt"]),
+                *(f"  {arm}: {text}" for arm, text in row["answers"].items()),
+            )
+        )
+        for row in rows
     )
 
 

@@ -247,6 +247,16 @@ class Release(TypedDict):
     files: dict[str, str]
 
 
+class AnswerRow(TypedDict):
+    """One prompt answered by several arms: a line of what `study generate` writes."""
+
+    prompt: list[dict[str, str]]
+    answers: dict[str, str]
+    seeds: dict[str, int]
+    digests: dict[str, str]
+    """Arm -> digest of its run."""
+
+
 Bench = dict[str, dict[str, Any]]
 """Part -> what `study bench` measured: ``bench.json``."""
 

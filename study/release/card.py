@@ -57,6 +57,9 @@ def write_card(
         tags=tags,
     )
     text = "\n\n".join(_sections(run, record, facts, name))
+    for private in (str(run.runs), model, data):  # folders of this machine are nobody's business
+        if "/" in private and not _is_hub_id(private):
+            text = text.replace(private, Path(private).name)
     ModelCard(f"---\n{about.to_yaml()}\n---\n\n{text}\n").save(folder / CARD)
 
 
