@@ -8,6 +8,7 @@
     <recipe>/compare/<arm>/seed-<n>/
                                config.json  steps.jsonl  examples.parquet
                                generations.jsonl  adapter/  record.json
+                               benchmarks/<form>/<task>.json, made afterwards
     <recipe>/claims/config.json
     <recipe>/claims/<setting>/seed-<n>/
                                as in a comparison
@@ -41,6 +42,10 @@ BENCH = "bench.json"
 """What `study bench` measured, beside the recipes' folders."""
 
 
+BENCHMARKS = "benchmarks"
+"""In a run's folder: item scores of benchmarks, by form and task."""
+
+
 def claims_path(runs: Path, recipe: str) -> Path:
     """Return the file that holds the claims that a recipe's records decide."""
     return runs / recipe / "claims" / CONFIG
@@ -59,6 +64,11 @@ def search_folder(runs: Path, recipe: str, arm: str) -> Path:
 def release_path(runs: Path, recipe: str, arm: str, seed: int, form: str) -> Path:
     """Return the file that records an export; the model is beside it unless it went elsewhere."""
     return runs / recipe / "release" / arm / f"seed-{seed}" / f"{form}.json"
+
+
+def benchmark_path(run: Path, form: str, task: str) -> Path:
+    """Return the file of a run's scores on one task of a benchmark."""
+    return run / BENCHMARKS / form / f"{task}.json"
 
 
 def recipes_in(runs: Path) -> list[str]:

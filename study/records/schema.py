@@ -247,6 +247,36 @@ class Release(TypedDict):
     files: dict[str, str]
 
 
+class BenchmarkScores(TypedDict):
+    """One task of a benchmark, item by item: a run's ``benchmarks/<form>/<task>.json``."""
+
+    schema: int
+    recipe: str
+    arm: str
+    seed: int
+    digest: str
+    """Of the run."""
+    form: Literal["adapter", "merged"]
+    group: str
+    task: str
+    metric: str
+    asked: str
+    """Digest of the task, how it was put, and the weights that answered."""
+    chance: float
+    """What guessing scores."""
+    items: list[str]
+    """Hash of every item, in the task's order."""
+    scores: list[float]
+    passages: list[str] | None
+    """Items with the same one belong together."""
+    chat: bool
+    shots: int | None
+    limit: int | None
+    harness: str
+    seconds: float
+    written_at: str
+
+
 class AnswerRow(TypedDict):
     """One prompt answered by several arms: a line of what `study generate` writes."""
 
