@@ -9,7 +9,14 @@ from analysis.judge.contrasts import contrast_rows
 from analysis.judge.decisions import decision_rows
 from analysis.judge.judged import judged_by
 from analysis.judge.several import best_sets
-from analysis.judged_rows import BestSetRow, ClaimPart, ClaimRow, CoPrimaryRow, DecisionRow
+from analysis.judged_rows import (
+    BenchmarkRow,
+    BestSetRow,
+    ClaimPart,
+    ClaimRow,
+    CoPrimaryRow,
+    DecisionRow,
+)
 from analysis.records.load import StudyRecords
 from analysis.records.metrics import METRICS
 from analysis.rows import (
@@ -33,6 +40,7 @@ from analysis.statistics import calibration
 from analysis.tables import arms as tables
 from analysis.tables import provenance
 from analysis.tables.bench import bench_table
+from analysis.tables.benchmarks import benchmark_rows
 from analysis.tables.rouge import rouge_remarks, rouge_rows
 from analysis.tables.trials import budget_remarks, tuning_rows
 from analysis.words import advice, notes
@@ -46,6 +54,7 @@ __all__ = [
     "ArmRow",
     "Bench",
     "BenchRow",
+    "BenchmarkRow",
     "BestSetRow",
     "CalibrationRow",
     "ClaimPart",
@@ -134,6 +143,7 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
         table_notes=notes.table_notes(records, (*contrasts, *pooled)),
         claims=claims,
         claim_remarks=claim_remarks(records, claims),
+        benchmarks=benchmark_rows(records),
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from analysis.judged_rows import BestSetRow, ClaimRow, DecisionRow
+from analysis.judged_rows import BenchmarkRow, BestSetRow, ClaimRow, DecisionRow
 from analysis.search_rows import TuningRow
 
 
@@ -296,3 +296,5 @@ class Findings:
     """Claims of the sources; each over all models first, where there are several."""
     claim_remarks: tuple[str, ...] = ()
     """One sentence per thing to know about how the claims were judged."""
+    benchmarks: tuple[BenchmarkRow, ...] = ()
+    """Scores on benchmarks: every group's average first, then its tasks."""

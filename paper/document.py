@@ -28,7 +28,16 @@ from paper.blocks import (
 from paper.browser import agreement, samples_of
 from paper.cells import Table
 from paper.prose import read_text
-from paper.tables import claims, contrasts, costs, decisions, provenance, results, search
+from paper.tables import (
+    benchmarks,
+    claims,
+    contrasts,
+    costs,
+    decisions,
+    provenance,
+    results,
+    search,
+)
 
 SUBTITLE = (
     "A reproduction study: arms that differ in the loss alone, several seeds, held-out pairs."
@@ -217,6 +226,8 @@ def _appendix(findings: Findings, figures: Sequence[Figure]) -> list[Block]:
         blocks.append(_fold("How was searched", _text("search"), *_list(findings.search_remarks)))
         blocks += _folded("Published settings that were tried", search.published(findings))
     blocks += _tuning(findings)
+    if findings.benchmarks:
+        blocks.append(_fold("Benchmarks", _table(benchmarks.benchmark(findings))))
     blocks += _claims_in_full(findings)
     for summary, is_printed in (
         ("More figures", True),

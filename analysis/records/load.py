@@ -24,6 +24,7 @@ from study.records.files import read_jsonl
 from study.records.folders import read_config
 from study.records.layout import (
     BENCH,
+    BENCHMARKS,
     BEST,
     CONFIRMATIONS,
     EXAMPLES,
@@ -34,9 +35,10 @@ from study.records.layout import (
     recipes_in,
     search_folder,
 )
-from study.records.runs import RunFolder, claim_folders, compare_folders
+from study.records.runs import RunFolder, claim_folders, compare_folders, run_folder
 from study.records.schema import (
     Bench,
+    BenchmarkScores,
     Best,
     ClaimsPlan,
     Confirmation,
@@ -105,6 +107,7 @@ def load_study(runs: Path) -> StudyRecords:
         folder=runs,
         claims=_load_claims(runs, recipes),
         claim_runs=tuple(run for run in claim_runs if run.recipe in recipes),
+        benchmarks=_load_benchmarks(runs, finished),
     )
 
 
@@ -178,6 +181,18 @@ def _load_run(folder: RunFolder, record: Record, recipe: str, arm: str, seed: in
     if ok:
         checks.check_scores(run, who)
     return run
+
+
+def _load_benchmarks(runs: Path, finished: Sequence[RunRecord]) -> tuple[BenchmarkScores, ...]:
+    """Read what finished runs scored on benchmarks; of a run that was made again, nothing."""
+    found = []
+    for run in finished:
+        folder = run_folder(runs, run.recipe, run.arm, run.seed).path
+        for path in sorted((folder / BENCHMARKS).glob("*/*.json")):
+            scores = read_as(path, BenchmarkScores)
+            if scores is not None and scores["digest"] == run.record["digest"]:
+                found.append(scores)
+    return tuple(found)
 
 
 def _load_plans(runs: Path, recipes: Sequence[str]) -> dict[str, Plan]:

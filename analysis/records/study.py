@@ -12,7 +12,16 @@ import pandas as pd
 
 from analysis.records.metrics import example_scores
 from study.arms import ARMS, BASELINE, UNTRAINED, arms_in_order
-from study.records.schema import Best, ClaimsPlan, Confirmation, Plan, Record, RunConfig, Trial
+from study.records.schema import (
+    BenchmarkScores,
+    Best,
+    ClaimsPlan,
+    Confirmation,
+    Plan,
+    Record,
+    RunConfig,
+    Trial,
+)
 
 LOCAL: Final = Path("runs/local")
 """Where ``study`` writes records unless it is told otherwise."""
@@ -85,6 +94,8 @@ class StudyRecords:
     """Recipe -> the claims registered with its records, where there are any."""
     claim_runs: tuple[RunRecord, ...] = ()
     """Runs that decide claims; their ``arm`` is the name of their setting."""
+    benchmarks: tuple[BenchmarkScores, ...] = ()
+    """Item scores of finished runs on benchmarks, where any were made."""
 
     @property
     def sesoi(self) -> Mapping[str, float]:

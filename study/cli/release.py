@@ -1,5 +1,6 @@
 """Commands that use finished runs: models, answers and benchmark scores."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -174,5 +175,64 @@ def generate_command(
         click.echo(f"{len(rows)} prompts answered by {', '.join(answerer.runs)} in {out}", err=True)
 
 
-COMMANDS = (export_command, generate_command)
+@click.command("benchmark")
+@click.option("--recipe", metavar="NAME", required=True, help="Recipe with records in --runs.")
+@click.option("--arm", "arms", multiple=True, metavar="ARM", help="Repeatable. [default: all]")
+@click.option("--group", metavar="NAME", help="embedded, quick or article-c. [default: by model]")
+@click.option("--task", "tasks", multiple=True, metavar="NAME", help="A task instead; repeatable.")
+@click.option(
+    "--include",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    help="Folder with task files of yours.",
+)
+@click.option("--chat/--no-chat", default=False, help="With --task: use the chat template.")
+@click.option(
+    "--form",
+    "forms",
+    type=click.Choice(["adapter", "merged"]),
+    multiple=True,
+    default=("adapter",),
+    show_default=True,
+    help="The adapter on its base, or the merged export; repeatable.",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Items per task at most. [default: all]")
+@runs_option
+@device_option
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+@json_option
+def benchmark_command(
+    *,
+    recipe: str,
+    arms: tuple[str, ...],
+    group: str | None,
+    tasks: tuple[str, ...],
+    include: Path | None,
+    chat: bool,
+    forms: Any,
+    limit: int | None,
+    runs: Path,
+    device: str,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Score every finished run of a comparison on public or own tasks, item by item.
+
+    Tasks that are scored already are kept; the report compares the arms.
+    """
+    from study.model.base import pick_device
+    from study.release.benchmark import How, benchmark
+    from study.release.chosen import all_runs
+    from study.release.tasks import group_of
+
+    chosen = all_runs(arms, runs=runs, recipe=recipe)
+    wanted = group_of(group, tasks=tasks, model=chosen[0].recipe.model.name, chat=chat)
+    how = How(group=wanted, limit=limit, include=include, device=pick_device(device))
+    say = speaker(quiet)
+    if wanted.about:
+        say(f"{wanted.name}: {wanted.about}")
+    show(benchmark(chosen, how, forms=forms, say=say), as_json, tables.benchmark_table)
+    say(f"next: study report --runs {shlex.quote(str(runs))}")
+
+
+COMMANDS = (export_command, generate_command, benchmark_command)
 """What `study.cli.commands` adds to `study`."""

@@ -9,6 +9,7 @@ from study.config.recipe import load_recipe, recipe_names
 from study.errors import RecordError, UnreadableError
 from study.records.files import checksum, read_jsonl
 from study.records.layout import (
+    BENCHMARKS,
     BEST,
     CONFIG,
     TRIALS,
@@ -26,7 +27,7 @@ from study.records.runs import (
     run_folder,
     setting_folder,
 )
-from study.records.schema import Best, ClaimsPlan, Plan, Release, read_as
+from study.records.schema import BenchmarkScores, Best, ClaimsPlan, Plan, Release, read_as
 from study.records.searches import search_faults, searched_arms
 from study.records.sharing import WORKER, planned
 
@@ -53,6 +54,7 @@ def status(runs: Path, recipes: Sequence[str] = ()) -> list[Row]:
             *_searches(runs, name, arms),
             *_compared(runs, name, arms),
             *_claimed(runs, name),
+            *_benchmarked(runs, name),
             *_released(runs, name),
         )
     ]
@@ -172,6 +174,24 @@ def _claimed(runs: Path, recipe: str) -> list[Row]:
             | state
             | {"detail": detail}
         )
+    return rows
+
+
+def _benchmarked(runs: Path, recipe: str) -> list[Row]:
+    """List which runs were scored on benchmarks, and on how many tasks."""
+    rows = []
+    for arm, seed, folder in compare_folders(runs, recipe):
+        for form in sorted((folder.path / BENCHMARKS).glob("*")):
+            paths = sorted(form.glob("*.json"))
+            try:
+                found = [read_as(path, BenchmarkScores) for path in paths]
+                n_items = sum(len(one["items"]) for one in found if one is not None)
+                tasks = "1 task" if len(paths) == 1 else f"{len(paths)} tasks"
+                state, detail = "finished", f"{form.name}: {tasks}, {n_items} items"
+            except RecordError as error:
+                state, detail = "damaged", str(error)
+            about = {"recipe": recipe, "part": "benchmark", "arm": arm, "seed": seed}
+            rows.append({**about, "state": state, "detail": detail})
     return rows
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from study.arms import UNTRAINED
-from study.records.schema import AnswerRow, Release
+from study.arms import UNTRAINED, arms_in_order
+from study.records.schema import AnswerRow, BenchmarkScores, Release
 
 
 def search_table(found: Sequence[dict[str, Any]]) -> str:
@@ -86,6 +86,24 @@ def answers_text(rows: Sequence[AnswerRow]) -> str:
         )
         for row in rows
     )
+
+
+def benchmark_table(found: Sequence[BenchmarkScores]) -> str:
+    """Lay out mean scores: a row for each form and task, a column for each arm."""
+    groups: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for one in found:
+        arms = groups.setdefault((one["form"], one["task"]), {})
+        arms.setdefault(one["arm"], []).append(mean(one["scores"]))
+    rows = [
+        {"form": form, "task": task}
+        | {
+            arm: f"{mean(runs):.3f}" + (f" ± {stdev(runs):.3f}" if len(runs) > 1 else "")
+            for arm, runs in arms.items()
+        }
+        for (form, task), arms in groups.items()
+    ]
+    arms_named = arms_in_order({one["arm"] for one in found})
+    return table(["form", "task", *arms_named], rows)
 
 
 def status_table(rows: Sequence[dict[str, Any]], runs: Path) -> str:

@@ -4,7 +4,15 @@ import shutil
 from pathlib import Path
 
 from study.errors import RecordError
-from study.records.layout import BENCH, BEST, JOURNAL, claims_path, plan_path, recipes_in
+from study.records.layout import (
+    BENCH,
+    BENCHMARKS,
+    BEST,
+    JOURNAL,
+    claims_path,
+    plan_path,
+    recipes_in,
+)
 from study.records.runs import claim_folders, compare_folders
 
 
@@ -35,7 +43,7 @@ def publish(source: Path, target: Path) -> list[Path]:
         folders += [path.parent for path in (source / recipe / "search").glob(f"*/{BEST}")]
         folders += [plan_path(source, recipe).parent, claims_path(source, recipe).parent]
         for folder in sorted(filter(Path.is_dir, folders)):
-            for path in sorted(folder.iterdir()):
+            for path in sorted((*folder.iterdir(), *folder.glob(f"{BENCHMARKS}/*/*.json"))):
                 if path.is_file() and path.name != JOURNAL and not _is_aside(path):
                     copy = target / path.relative_to(source)
                     copy.parent.mkdir(parents=True, exist_ok=True)

@@ -257,7 +257,8 @@ class BenchmarkScores(TypedDict):
     digest: str
     """Of the run."""
     form: Literal["adapter", "merged"]
-    group: str
+    groups: list[str]
+    """That the task was asked for in."""
     task: str
     metric: str
     asked: str

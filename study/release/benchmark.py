@@ -1,8 +1,10 @@
 """Benchmark scores of runs by lm-evaluation-harness, item by item, beside their records."""
 
 import contextlib
+import io
 import logging
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -65,10 +67,7 @@ def benchmark(
             if form == "merged" and run.arm == UNTRAINED:
                 continue  # nothing to merge
             weights = _merged(run) if form == "merged" else run.record["digest"]
-            known = {
-                task: _known(run, form, task, _asked(how, task, weights))
-                for task in how.group.tasks
-            }
+            known = {task: _known(run, form, task, how, weights) for task in how.group.tasks}
             found += [one for one in known.values() if one is not None]
             missing = [task for task, one in known.items() if one is None]
             if not missing:
@@ -85,13 +84,19 @@ def benchmark(
     return found
 
 
-def _known(run: ChosenRun, form: Form, task: str, asked: str) -> BenchmarkScores | None:
+def _known(run: ChosenRun, form: Form, task: str, how: How, weights: str) -> BenchmarkScores | None:
     """Return what is on record, where it was asked in the same way of the same weights."""
+    path = benchmark_path(run.folder.path, form, task)
     try:
-        found = read_as(benchmark_path(run.folder.path, form, task), BenchmarkScores)
+        found = read_as(path, BenchmarkScores)
     except RecordError:
         return None  # damaged: it is scored again
-    return found if found is not None and found["asked"] == asked else None
+    if found is None or found["asked"] != _asked(how, task, weights):
+        return None
+    if how.group.name not in found["groups"]:
+        found["groups"].append(how.group.name)
+        write_sealed(path, found)
+    return found
 
 
 def _asked(how: How, task: str, weights: str) -> str:
@@ -190,7 +195,7 @@ def _score(
         "seed": run.seed,
         "digest": run.record["digest"],
         "form": form,
-        "group": how.group.name,
+        "groups": [how.group.name],
         "task": task,
         "metric": metric,
         "asked": _asked(how, task, weights),
@@ -226,13 +231,11 @@ def _kept_tied(model: Any) -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the harness's own lines and progress from between ours."""
-    import warnings
-
     loggers = [logging.getLogger(name) for name in ("lm_eval", "lm-eval")]
     levels = [one.level for one in loggers]
     for one in loggers:
         one.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         try:
             yield

@@ -176,3 +176,19 @@ def choose_arms(
         choose_run(runs=runs, recipe=recipe, arm=arm, seed=None if arm == UNTRAINED else seed)
         for arm in wanted
     ]
+
+
+def all_runs(arms: Sequence[str], *, runs: Path, recipe: str) -> list[ChosenRun]:
+    """Return every finished run of the arms named, or of all arms of a recipe."""
+    found = [
+        _read(folder, runs, "all seeds")
+        for arm, _, folder in compare_folders(runs, recipe)
+        if folder.status() == "ok" and (not arms or arm in arms)
+    ]
+    if not found:
+        raise RecordError(
+            f"{runs} has no finished run for recipe {recipe!r}"
+            + (f" and {', '.join(arms)}" if arms else "")
+            + "; see `study status`"
+        )
+    return sorted(found, key=lambda run: (list(ARMS).index(run.arm), run.seed))

@@ -142,7 +142,8 @@ def add_update(weight: Tensor, update: Update) -> Tensor:
     merged = weight + update.scale * (update.b @ update.a)
     if update.magnitude is None:
         return merged
-    return merged * (update.magnitude / merged.norm(dim=1))[:, None]
+    lengths = torch.linalg.vector_norm(merged, dim=1)
+    return merged * (update.magnitude / lengths)[:, None]
 
 
 def read_adapter(folder: Path | None) -> tuple[dict[str, Update], dict[str, tuple[Any, Tensor]]]:

@@ -9,7 +9,7 @@ from study.errors import ConfigError, nearest
 
 EMBEDDED = ("days", "opposites", "kinds", "colours", "sums")
 """Questions in the embedded study's language, four answers each, written for this study; those of
-``colours`` come in pairs about one passage. No pair of the training data asks them in these words."""
+``colours`` come in pairs about one passage. In its pairs somebody with a name always asks."""
 
 
 @dataclass(frozen=True, kw_only=True)
