@@ -1,6 +1,7 @@
 """Commands that use finished runs: models, answers and benchmark scores."""
 
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ def generate_command(
     if asked is None:
         for one in chosen:
             click.echo(f"{one.name}, {one.why}", err=True)
-        chat(answerer, iter(click.get_text_stream("stdin")), click.echo)
+        chat(answerer, sys.stdin, click.echo)
         return
     rows = answerer.side_by_side(asked)
     if out is None:

@@ -1,7 +1,7 @@
 """Answers of trained models to anybody's prompts, several arms side by side."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -99,7 +99,7 @@ def read_prompts(path: Path) -> list[Turns]:
     return found
 
 
-def chat(answerer: Answerer, lines: Iterator[str], say: Callable[[str], None]) -> None:
+def chat(answerer: Answerer, lines: Iterable[str], say: Callable[[str], None]) -> None:
     """Talk with every arm at once; each goes on from its own answers.
 
     ``/new`` begins a new conversation; ``/quit`` or the end of input ends it.

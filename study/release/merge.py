@@ -142,7 +142,7 @@ def add_update(weight: Tensor, update: Update) -> Tensor:
     merged = weight + update.scale * (update.b @ update.a)
     if update.magnitude is None:
         return merged
-    lengths = torch.linalg.vector_norm(merged, dim=1)
+    lengths: Tensor = torch.linalg.vector_norm(merged, dim=1)
     return merged * (update.magnitude / lengths)[:, None]
 
 
