@@ -39,5 +39,7 @@ def write_gguf(folder: Path, target: Path) -> str | None:
     done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
     if done.returncode or not target.is_file():
         why = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise ModelError(f"llama.cpp's converter cannot convert {folder}: {why}")
+        raise ModelError(
+            f"llama.cpp's converter cannot convert {folder}, which is complete itself: {why}"
+        )
     return None

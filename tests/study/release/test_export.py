@@ -27,7 +27,7 @@ def chosen(runs, arm="orpo", **options):
 def merged(finished, tmp_path_factory):
     """A merged export by the command line, made once, with what was printed."""
     out = tmp_path_factory.mktemp("exported") / "model"
-    command = ["export", "--recipe", "small", "--arm", "orpo", "--merged", "--gguf"]
+    command = ["export", "--recipe", "small", "--arm", "orpo", "--merged"]
     options = ["--runs", str(finished), "--out", str(out), "--answers", "4"]
     return out, CliRunner().invoke(main, [*command, *options], catch_exceptions=False)
 
@@ -46,7 +46,6 @@ def test_a_merged_model_passes_every_check_and_has_no_adapter_left(merged, finis
     assert abs(record["scores"]["nll"]["difference"]) < 1e-3
     assert (config["vocab_size"], config["dtype"]) == (643, "bfloat16")
     assert {t.dtype for t in load_file(out / "model.safetensors").values()} == {torch.bfloat16}
-    assert "llama.cpp's converter is not installed" in done.output or record["gguf"]
     assert str(finished) not in card
     assert run.record["digest"] in card
     assert "| preference accuracy | " in card
