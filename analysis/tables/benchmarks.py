@@ -12,10 +12,12 @@ from itertools import product
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from analysis.judged_rows import BenchmarkRow
 from analysis.records.study import StudyRecords
 from analysis.statistics import Contrast, NotTestableError, holm
+from analysis.statistics.clusters import cluster_variance, clusters_of
 from analysis.statistics.macro import Task, compare_macro
 from study.arms import BASELINE, UNTRAINED, arms_in_order
 from study.records.schema import BenchmarkScores
@@ -78,14 +80,14 @@ def _row(
 ) -> BenchmarkRow:
     recipe, form, group = place
     own = [_matrix(one[arm]) for one in tasks]
-    chances = [one[arm][0]["chance"] for one in tasks]
     against_chance = _compare(tasks, None, arm)
-    beside = None
+    beside, difference = None, None
+    shares = [_share(one[arm]) for one in tasks]
     if arm != BASELINE and all(BASELINE in one for one in tasks):
         beside = _compare(tasks, BASELINE, arm)
-    low, high = _interval(against_chance)
+        difference = float(np.mean(shares) - np.mean([_share(one[BASELINE]) for one in tasks]))
+    low, high = _over_items(tasks, arm) if arm == UNTRAINED else _interval(against_chance)
     difference_low, difference_high = _interval(beside)
-    shares = [(m.mean() - chance) / (1 - chance) for m, chance in zip(own, chances, strict=True)]
     return BenchmarkRow(
         recipe=recipe,
         form=form,
@@ -98,7 +100,7 @@ def _row(
         above_chance=float(np.mean(shares)),
         low=low,
         high=high,
-        difference=None if beside is None else beside.estimate,
+        difference=difference,
         difference_low=difference_low,
         difference_high=difference_high,
         p_adjusted=None if beside is None or arm == UNTRAINED else beside.p_value,
@@ -125,6 +127,32 @@ def _compare(
         return compare_macro(prepared, paired=False)
     except NotTestableError:
         return None
+
+
+def _share(runs: Sequence[BenchmarkScores]) -> float:
+    """Return the mean accuracy of runs above chance."""
+    chance = runs[0]["chance"]
+    return float((_matrix(runs).mean() - chance) / (1 - chance))
+
+
+def _over_items(
+    tasks: Sequence[Mapping[str, Sequence[BenchmarkScores]]], arm: str
+) -> tuple[float | None, float | None]:
+    """Return the interval of a model that no seed changes: over items, clustered by passage."""
+    variances, dfs = [], []
+    for one in tasks:
+        (run,) = one[arm]
+        scores = np.array(run["scores"]) / (1 - run["chance"])
+        groups = clusters_of(run["passages"], len(scores))
+        variances.append(float(cluster_variance(scores, groups)) / len(tasks) ** 2)
+        dfs.append(groups.effective - 1)
+    total = sum(variances)
+    if not total:
+        return None, None
+    df = total**2 / sum(v**2 / d for v, d in zip(variances, dfs, strict=True))
+    reach = float(stats.t.ppf(0.975, df)) * total**0.5
+    mean = float(np.mean([_share(one[arm]) for one in tasks]))
+    return mean - reach, mean + reach
 
 
 def _matrix(runs: Sequence[BenchmarkScores]) -> npt.NDArray[np.float64]:

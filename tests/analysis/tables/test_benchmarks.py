@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from analysis.statistics import holm
 from analysis.statistics.macro import Task, compare_macro
@@ -119,8 +120,21 @@ def test_one_seed_gives_scores_without_intervals(found) -> None:
     single = [one for one in found if one["seed"] in (0, 1)]
     orpo = rows_of(single)[2]
 
-    assert (orpo.low, orpo.difference, orpo.p_adjusted) == (None, None, None)
-    assert orpo.above_chance > 0
+    assert (orpo.low, orpo.difference_low, orpo.p_adjusted) == (None, None, None)
+    assert orpo.difference == pytest.approx(orpo.above_chance - rows_of(single)[1].above_chance)
+
+
+def test_the_bases_interval_is_over_items_alone(found) -> None:
+    base = rows_of(found)[0]
+    scaled = [matrix(found, "base", task)[0] / (1 - CHANCE) for task in ("days", "colours")]
+    passages = scaled[1].reshape(-1, 2).mean(axis=1)
+    parts = np.array([scaled[0].var(ddof=1) / ITEMS, passages.var(ddof=1) / len(passages)]) / 4
+    df = parts.sum() ** 2 / (parts**2 / [ITEMS - 1, len(passages) - 1]).sum()
+    reach = stats.t.ppf(0.975, df) * parts.sum() ** 0.5
+
+    assert (base.low, base.high) == pytest.approx(
+        (base.above_chance - reach, base.above_chance + reach)
+    )
 
 
 def test_rows_say_all_that_a_table_prints(found) -> None:
