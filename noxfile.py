@@ -52,10 +52,13 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def faults(session: nox.Session) -> None:
-    """Kill real searches and comparisons sixty times and look for what is lost."""
-    _run(
-        session, "pytest", "tests/promises/faults", *session.posargs, env={"ORPO_STUDY_KILLS": "60"}
-    )
+    """Kill searches and comparisons sixty times, fill their disks, look for what is lost."""
+    env = {
+        "ORPO_STUDY_KILLS": "60",
+        "ORPO_STUDY_SEARCH_DISKS_KB": "150 300 600 1000",
+        "ORPO_STUDY_COMPARE_DISKS_KB": "400 900 1500",
+    }
+    _run(session, "pytest", "tests/promises/faults", *session.posargs, env=env)
 
 
 @nox.session(python=False)

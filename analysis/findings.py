@@ -7,6 +7,7 @@ from analysis.judge.claims import claim_remarks, claim_rows
 from analysis.judge.comparisons import comparisons, pooled_comparisons
 from analysis.judge.contrasts import contrast_rows
 from analysis.judge.decisions import decision_rows
+from analysis.judge.intervals import matched_rows, subgroup_rows
 from analysis.judge.judged import judged_by
 from analysis.judge.several import best_sets
 from analysis.judged_rows import (
@@ -16,6 +17,7 @@ from analysis.judged_rows import (
     ClaimRow,
     CoPrimaryRow,
     DecisionRow,
+    IntervalRow,
 )
 from analysis.records.load import StudyRecords
 from analysis.records.metrics import METRICS
@@ -66,6 +68,7 @@ __all__ = [
     "DecisionRow",
     "FigureFile",
     "Findings",
+    "IntervalRow",
     "Metric",
     "RougeRow",
     "Sample",
@@ -99,18 +102,23 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
     arms, costs = tables.arm_rows(records), tables.cost_rows(records)
     both = (*over_all, *found)
     decisions = decision_rows(records, judged, both, (*pooled, *contrasts), costs)
+    best = best_sets(records, judged)
     searches, tuning = tables.search_rows(records), tuning_rows(records)
     rouge, claims = rouge_rows(records), claim_rows(records)
     reported = {name for arm in arms for name in arm.scores}
     return Findings(
-        headline=wording.headline(decisions, records.treatments),
+        headline=wording.headline(decisions, records.treatments, best),
         answer=wording.answer(
-            decisions, arms, records.treatments, planned=judged.planned if judged.late else ()
+            decisions,
+            arms,
+            records.treatments,
+            planned=judged.planned if judged.late else (),
+            best_sets=best,
         ),
         primary_metrics=judged.primary,
         decisions=decisions,
         history=history(records, judged),
-        best_sets=best_sets(records, judged),
+        best_sets=best,
         metrics={name: metric for name, metric in METRICS.items() if name in reported},
         recipes=provenance.descriptions(records),
         arms=arms,
@@ -144,6 +152,8 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
         claims=claims,
         claim_remarks=claim_remarks(records, claims),
         benchmarks=benchmark_rows(records),
+        subgroups=subgroup_rows(records, judged),
+        matched=matched_rows(records, [name for name in METRICS if name in reported]),
     )
 
 

@@ -150,3 +150,23 @@ class BenchmarkRow:
     difference_high: float | None
     p_adjusted: float | None
     """Holm's p over the group's treatments, and of tasks over those of one treatment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntervalRow:
+    """A difference with its interval, of which nothing is tested or corrected."""
+
+    recipe: str
+    baseline: str
+    treatment: str
+    metric: str
+    estimate: float
+    """Treatment minus baseline, in the metric's unit."""
+    low: float | None = None
+    high: float | None = None
+    """Bounds of the 95 % interval; None where there are too few seeds."""
+    n_examples: int = 0
+    """Pairs, added up over models."""
+    grouping: str = ""
+    """What the pairs are grouped by; empty for all pairs."""
+    group: str = ""

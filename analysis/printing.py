@@ -59,9 +59,19 @@ def is_trained(arm: str) -> bool:
     return arm != UNTRAINED
 
 
+def is_matched(arm: str) -> bool:
+    """Tell whether an arm repeats the baseline's loss on another budget, as a control."""
+    return arm in ARMS and ARMS[arm].budget == "tokens"
+
+
 def arm_name(arm: str) -> str:
     """Print the name of an arm, ``Base``, ``SFT``, ``ORPO``, or of a setting as it is."""
     return ARMS[arm].label if arm in ARMS else arm
+
+
+def capital(text: str) -> str:
+    """Begin a sentence; the rest stays as it is."""
+    return text[:1].upper() + text[1:]
 
 
 def in_unit(text: str, metric: Metric) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from analysis.judged_rows import BenchmarkRow, BestSetRow, ClaimRow, DecisionRow
+from analysis.judged_rows import BenchmarkRow, BestSetRow, ClaimRow, DecisionRow, IntervalRow
 from analysis.search_rows import TuningRow
 
 
@@ -212,9 +212,12 @@ class FigureFile:
     name: str
     """File stem; the build draws ``<name>.svg``, ``<name>.pdf`` and ``<name>.png``."""
     caption: str
-    alt: str
     section: str
     """``search``, ``curves``, ``results``, ``claims`` or ``cost``."""
+    alt: str = ""
+    """What it shows in words, with its numbers; written when it is drawn."""
+    tips: tuple[tuple[float, float, str], ...] = ()
+    """(x, y, words): what stands at a place, in points from the upper left corner."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,6 +297,10 @@ class Findings:
     """Table -> what is tested in it, or that nothing is, and its numbers of cases."""
     claims: tuple[ClaimRow, ...] = ()
     """Claims of the sources; each over all models first, where there are several."""
+    subgroups: tuple[IntervalRow, ...] = ()
+    """Differences in the co-primary metrics within registered subgroups."""
+    matched: tuple[IntervalRow, ...] = ()
+    """Differences from the baseline that was given as many tokens; empty without that arm."""
     claim_remarks: tuple[str, ...] = ()
     """One sentence per thing to know about how the claims were judged."""
     benchmarks: tuple[BenchmarkRow, ...] = ()

@@ -62,13 +62,43 @@ class Figure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
-    """One answer to a prompt."""
+class Told:
+    """One text, and the seeds whose runs wrote it."""
 
-    who: str
     text: str
+    seeds: tuple[int, ...] = ()
     is_right: bool | None = None
     """Whether it is the chosen answer; None for that itself, and where nothing says so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What one arm answered to a prompt, a text for each answer that differs."""
+
+    who: str
+    told: tuple[Told, ...]
+
+    @property
+    def is_right(self) -> bool | None:
+        """Whether more than half of the seeds are right; None where nothing says so."""
+        judged = [told for told in self.told if told.is_right is not None]
+        if not judged:
+            return None
+        n_right = sum(len(told.seeds) for told in judged if told.is_right)
+        return 2 * n_right > sum(len(told.seeds) for told in judged)
+
+    @property
+    def n_seeds(self) -> int:
+        """Runs that answered."""
+        return sum(len(told.seeds) for told in self.told)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """Blocks below each other, as one half of a pair."""
+
+    kind: ClassVar = "column"
+    blocks: tuple["Block", ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +114,17 @@ class Answers:
     """One prompt and what everybody answered."""
 
     kind: ClassVar = "answers"
-    place: str
+    recipe: str
+    example: str
+    source: str
+    """Where the pair comes from; empty where that is not on record."""
     prompt: str
     answers: tuple[Said, ...]
     """The chosen answer first."""
 
     @property
     def group(self) -> str:
-        """Who is right, in words by which prompts are filtered; empty where nobody knows."""
+        """Who is mostly right, in words that filter prompts; empty where nobody knows."""
         judged = [said for said in self.answers if said.is_right is not None]
         right = [said.who for said in judged if said.is_right]
         if not judged:
@@ -109,11 +142,22 @@ class Browser:
     prompts: tuple[Answers, ...]
     shown: int
     """How many are read without scripts, and printed."""
+    left_out: str = ""
+    """Sentence about prompts that the page does not hold; empty where it holds all."""
 
     @property
-    def groups(self) -> tuple[str, ...]:
-        """The groups that occur, in alphabetical order."""
-        return tuple(sorted({found.group for found in self.prompts} - {""}))
+    def filters(self) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+        """(name, label, values) by which prompts may be chosen; those with a choice."""
+        found = (
+            ("group", "Who is right", sorted({one.group for one in self.prompts})),
+            ("recipe", "Model", sorted({one.recipe for one in self.prompts})),
+            ("source", "Source", sorted({one.source for one in self.prompts})),
+        )
+        return tuple(
+            (name, label, tuple(filter(None, values)))
+            for name, label, values in found
+            if len(values) > 1
+        )
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -166,6 +210,7 @@ Block = (
     | Formula
     | TableBlock
     | Figure
+    | Column
     | Pair
     | Answers
     | Browser
@@ -233,5 +278,5 @@ def tables_in(blocks: Iterable[Block]) -> Iterator[Table]:
     for block in blocks:
         if isinstance(block, TableBlock):
             yield block.table
-        elif isinstance(block, Fold | Pair):
+        elif isinstance(block, Fold | Pair | Column):
             yield from tables_in(block.blocks)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from paper.compile import compile_pdf, missing_for_scripts
+from paper.compile import compile_pdf, missing_for_emoji, missing_for_scripts
 
 if TYPE_CHECKING:
     from analysis.findings import FigureFile, Findings
@@ -190,9 +190,15 @@ def write_report(
     )
     html = _write(out / "report.html", page)
     source = render_tex(findings, figures, answers=answers, unfinished=unfinished)
-    if missing := missing_for_scripts(source):
+    missing, unseen = missing_for_scripts(source), missing_for_emoji(source)
+    if missing or unseen:
         source = render_tex(
-            findings, figures, answers=answers, unfinished=unfinished, scripts=False
+            findings,
+            figures,
+            answers=answers,
+            unfinished=unfinished,
+            scripts=not missing,
+            emoji=not unseen,
         )
     tex = _write(out / "report.tex", source)
     write_tables(build_document(findings, figures, answers=answers).tables, out / "tables")
@@ -206,7 +212,7 @@ def write_report(
         tex=tex,
         findings=judged,
         pdf=pdf,
-        hint=hint or missing,
+        hint=hint or "; ".join(filter(None, (missing, unseen))) or None,
     )
 
 

@@ -3,9 +3,10 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
-from paper.scripts import FONTS, LUALATEX, scripts_of
+from paper.scripts import EMOJI, FONTS, LUALATEX, scripts_of
 
 TIMEOUT_S = 180
 """LuaLaTeX reads a font of 20 MB anew where nothing is cached yet."""
@@ -28,7 +29,17 @@ def missing_for_scripts(source: str) -> str | None:
     Args:
         source: LaTeX as `paper.render.render_tex` writes it.
     """
-    scripts = scripts_of(source)
+    scripts = [name for name in scripts_of(source) if name != EMOJI]
+    return _missing(scripts, f"report.pdf prints {', '.join(scripts)} text as code points")
+
+
+def missing_for_emoji(source: str) -> str | None:
+    """Say what is missing to print a document's emoji, or None; without, they are named."""
+    scripts = [name for name in scripts_of(source) if name == EMOJI]
+    return _missing(scripts, "report.pdf names emoji in words")
+
+
+def _missing(scripts: Sequence[str], effect: str) -> str | None:
     fonts = [FONTS[name] for name in scripts if name in FONTS]
     packages, missing = [], []
     if scripts and shutil.which("lualatex") is None:
@@ -39,8 +50,8 @@ def missing_for_scripts(source: str) -> str | None:
     if not missing:
         return None
     return (
-        f"report.pdf prints {', '.join(scripts)} text as code points, since {', '.join(missing)} "
-        f"{'is' if len(missing) == 1 else 'are'} missing; on Debian install {' '.join(packages)}"
+        f"{effect}, since {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing; "
+        f"on Debian install {' '.join(packages)}"
     )
 
 

@@ -7,13 +7,13 @@ nowhere else. A skin knows every kind of block and no content.
 from collections.abc import Iterable, Sequence
 
 from analysis.findings import FigureFile, Findings
-from analysis.printing import arm_name, is_trained, with_unit
-from paper import opening
+from analysis.printing import arm_name, is_matched, is_trained, with_unit
+from paper import opening, wording
 from paper.blocks import (
     Answers,
     Block,
-    Browser,
     Bullets,
+    Column,
     Commands,
     Document,
     Figure,
@@ -25,7 +25,7 @@ from paper.blocks import (
     Section,
     TableBlock,
 )
-from paper.browser import agreement, samples_of
+from paper.browser import agreement, browser, samples_of
 from paper.cells import Table
 from paper.prose import read_text
 from paper.tables import (
@@ -34,22 +34,19 @@ from paper.tables import (
     contrasts,
     costs,
     decisions,
+    intervals,
     provenance,
     results,
     search,
 )
 
-SUBTITLE = (
-    "A reproduction study: arms that differ in the loss alone, several seeds, held-out pairs."
-)
-
-CURVE, SEARCH = ("curve-accuracy",), ("search-space",)
+QUALITY, SEARCH = ("quality",), ("search-space",)
 """Figures that stand in the sections on cost and search; the others are in the appendix."""
 UNPRINTED = (
     "search-history", "expected-best", "early-correlation", "growth", "curve-loss", "curve-logps",
 )  # fmt: skip
 """Figures that print leaves to files."""
-SHOWN = 3
+SHOWN = 2
 """Prompts that are read without scripts, and printed."""
 
 
@@ -70,8 +67,8 @@ def build_document(
     """
     named = {figure.name: Figure(file=figure) for figure in figures}
     prompts = answers or samples_of(findings)
-    trained = (arm_name(row.arm) for row in findings.arms if is_trained(row.arm))
-    arms = list(dict.fromkeys(trained))
+    asked = (row.arm for row in findings.arms if is_trained(row.arm) and not is_matched(row.arm))
+    arms = list(dict.fromkeys(map(arm_name, asked)))
 
     def drawn(*names: str) -> list[Block]:
         return [named[name] for name in names if name in named]
@@ -83,17 +80,17 @@ def build_document(
         (
             "cost",
             "Quality against cost",
-            [Pair(blocks=(*drawn(*CURVE), _table(costs.cost(findings))))],
+            [_beside(*drawn(*QUALITY), _costs(findings))],
         ),
-        ("search", "Search", [*_search(findings), *drawn(*SEARCH)]),
+        ("search", "Search", [_beside(*_search(findings), *drawn(*SEARCH))]),
         ("claims", "Claims of the sources", _claims(findings)),
         ("answers", "Answers and limits", _answers(findings, prompts)),
     ]
-    others = [Figure(file=figure) for figure in figures if figure.name not in {*CURVE, *SEARCH}]
+    others = [Figure(file=figure) for figure in figures if figure.name not in {*QUALITY, *SEARCH}]
     return Document(
         title=f"Should I train my small model with {' or with '.join(arms)}?",
         short_title=f"{' or '.join(arms)} for a small model?",
-        subtitle=SUBTITLE,
+        subtitle=wording.subtitle(findings),
         headline=findings.headline,
         answer=findings.answer,
         unfinished=unfinished,
@@ -112,13 +109,26 @@ def build_document(
 
 def _design(findings: Findings) -> list[Block]:
     return [
-        _text("introduction"),
-        Formula(),
-        Bullets(items=tuple(findings.recipes.items())),
-        Heading(text="Done after results had been seen"),
-        *_list(findings.history or ("Nothing is on record.",)),
-        *_list(findings.failed_runs, "No run failed: every run finished."),
+        _beside(
+            Column(blocks=(_text("introduction"), Prose(text=wording.arms(findings)))),
+            Column(
+                blocks=(
+                    Formula(),
+                    Bullets(items=tuple(findings.recipes.items())),
+                    Heading(text="Done after results had been seen"),
+                    *_list(findings.history or ("Nothing is on record.",)),
+                    *_list(findings.failed_runs, "No run failed: every run finished."),
+                )
+            ),
+        )
     ]
+
+
+def _costs(findings: Findings) -> Block:
+    """Put what runs cost above what the loss adds at equal cost, where that was tried."""
+    matched = intervals.matched(findings)
+    cost = _table(costs.cost(findings))
+    return cost if matched is None else Column(blocks=(_table(matched), cost))
 
 
 def _search(findings: Findings) -> list[Block]:
@@ -138,16 +148,18 @@ def _claims(findings: Findings) -> list[Block]:
 
 def _answers(findings: Findings, prompts: tuple[Answers, ...]) -> list[Block]:
     counted = agreement(prompts, findings.signature)
-    blocks: list[Block] = [] if counted is None else [_table(counted)]
-    if prompts:
-        blocks.append(Browser(prompts=prompts, shown=SHOWN))
-    else:
-        blocks += _said("No answers were generated in these runs.")
-    return [
-        *blocks,
+    blocks: list[Block] = (
+        [browser(prompts, shown=SHOWN)]
+        if prompts
+        else _said("No answers were generated in these runs.")
+    )
+    limits = (
         Heading(text="What cannot be concluded"),
         *_list(findings.cannot_conclude, "Nothing was recorded here."),
-    ]
+    )
+    if counted is None:
+        return [*blocks, *limits]
+    return [_table(counted), *blocks, *limits]
 
 
 def _tuning(findings: Findings) -> list[Fold]:
@@ -215,6 +227,13 @@ def _appendix(findings: Findings, figures: Sequence[Figure]) -> list[Block]:
             f"What the uncertainty is made of: {who}",
             contrasts.parts(findings, rows),
             is_printed=False,
+        )
+    widest = {treatment: recipe for recipe, treatment in reversed(intervals.scopes(findings))}
+    for recipe, treatment in intervals.scopes(findings):
+        blocks += _folded(
+            f"Subgroups: {recipe}, {arm_name(treatment)}",
+            intervals.subgroups(findings, recipe, treatment),
+            is_printed=widest[treatment] == recipe,
         )
     blocks.append(_fold("What each score means", Bullets(items=meanings), _text("displacement")))
     for recipe in findings.recipes:
@@ -316,6 +335,11 @@ def _records(findings: Findings) -> list[Fold]:
             )
         ),
     ]
+
+
+def _beside(*blocks: Block) -> Block:
+    """Put blocks beside each other, where there are two."""
+    return Pair(blocks=blocks) if len(blocks) > 1 else blocks[0]
 
 
 def _text(name: str) -> Prose:

@@ -3,7 +3,8 @@
 Models write what they like: markup, control characters, scripts that no TeX
 font has. Every function here returns ``Markup``, the one type that templates
 do not escape again. For pdfLaTeX a character without a font becomes its code
-point; with ``scripts``, for LuaLaTeX, it is printed, in its own direction.
+point, and emoji their names; with ``scripts``, for LuaLaTeX, they are printed,
+in their own direction.
 """
 
 import itertools
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable
 from markupsafe import Markup, escape
 
 from paper.bidi import MIRRORED, base_level, directed_runs
+from paper.emoji import set_emoji, split_emoji
 from paper.scripts import break_between, language, script_runs, set_run
 
 CLIP_CHARACTERS = 1500
@@ -23,8 +25,15 @@ CLIP_CHARACTERS = 1500
 def generated_html(text: str) -> Markup:
     """Escape generated text for HTML and show its invisible characters."""
     return Markup("").join(
+        escape(part) if number % 2 else _legible_html(part)
+        for number, part in enumerate(split_emoji(text.replace("\r\n", "\n")))
+    )
+
+
+def _legible_html(text: str) -> Markup:
+    return Markup("").join(
         _CODEPOINT.format(_codepoint(character)) if _is_invisible(character) else escape(character)
-        for character in text.replace("\r\n", "\n")
+        for character in text
     )
 
 
@@ -129,6 +138,15 @@ def _tex_words(text: str, ideographs: str) -> str:
 
 def _in_scripts(word: str, ideographs: str, latin: Callable[[str], str]) -> str:
     """Escape a word, its runs of other scripts in theirs; none where there is no language."""
+    return "".join(
+        (set_emoji(part, picture=bool(ideographs)) or latin(part))
+        if number % 2
+        else _without_emoji(part, ideographs, latin)
+        for number, part in enumerate(split_emoji(word))
+    )
+
+
+def _without_emoji(word: str, ideographs: str, latin: Callable[[str], str]) -> str:
     if not ideographs or word.isascii():
         return latin(word)
     runs = script_runs(word, ideographs, _is_printed)

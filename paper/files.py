@@ -3,10 +3,14 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from paper.cells import Cell, Table
+
+MANIFEST = "written.txt"
+"""Names of the files that a report wrote beside it."""
 
 
 def write_tables(tables: Iterable[Table], folder: Path) -> None:
@@ -14,17 +18,27 @@ def write_tables(tables: Iterable[Table], folder: Path) -> None:
 
     Args:
         tables: with names that differ.
-        folder: made where it is missing; what no table has any more is removed.
+        folder: made where it is missing; what an earlier report wrote there and no
+            table has any more is removed, other files are left alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    written = set()
+    earlier, written = _written(folder), set[str]()
     for table in tables:
         for suffix, text in ((".csv", as_csv(table)), (".json", as_json(table))):
             path = folder / f"{table.name}{suffix}"
             path.write_bytes(text.encode("utf-8", errors="backslashreplace"))
-            written.add(path)
-    for old in {*folder.glob("*.csv"), *folder.glob("*.json")} - written:
-        old.unlink()
+            written.add(path.name)
+    for name in earlier - written:
+        (folder / name).unlink(missing_ok=True)
+    listed = "".join(f"{name}\n" for name in sorted(written))
+    (folder / MANIFEST).write_text(listed, encoding="utf-8")
+
+
+def _written(folder: Path) -> set[str]:
+    """Return the names of the tables that an earlier report wrote; paths are none."""
+    manifest = folder / MANIFEST
+    lines = manifest.read_text(encoding="utf-8").splitlines() if manifest.is_file() else []
+    return {name for name in lines if re.fullmatch(r"[\w-]+\.(csv|json)", name)}
 
 
 def as_csv(table: Table) -> str:

@@ -6,6 +6,7 @@ from analysis.findings import ContrastRow, CoPrimaryRow, DecisionRow, Findings
 from analysis.printing import (
     arm_name,
     count,
+    is_matched,
     is_trained,
     number,
     plain,
@@ -25,6 +26,7 @@ def first_screen(findings: Findings) -> list[Block]:
     forests = [
         forest(findings, found.baseline, found.treatment, decisions.compared(found))
         for found in decisions.overall(findings)
+        if not is_matched(found.treatment)
     ]
     return [
         TableBlock(table=table),
@@ -69,7 +71,7 @@ def advice(findings: Findings) -> list[Block]:
             + (", chosen by the search" if row.tuned else ", from the recipe and untuned"),
         )
         for row in findings.arms
-        if row.settings
+        if row.settings and not is_matched(row.arm)
     ]
     for found in decisions.overall(findings) if findings.decisions else ():
         items += _choices(findings, found)
@@ -95,8 +97,12 @@ def _choices(findings: Findings, found: DecisionRow) -> Iterator[tuple[str, str]
             continue
         metric = findings.metrics[one.metric]
         taken = treatment if one.better else baseline
-        yield f"Take {taken} {purpose}", f"{_why(one, treatment)} ({metric.label})."
-    for one in found.metrics:
+        why = f"{_why(one, treatment)} ({metric.label})."
+        if len({row.treatment for row in findings.decisions}) > 1:
+            yield f"{treatment} against {baseline}, {purpose}", f"take {taken}: {why}"
+        else:
+            yield f"Take {taken} {purpose}", why
+    for one in () if is_matched(found.treatment) else found.metrics:
         row = _tested(findings, found, one)
         if row is not None and row.detectable is not None:
             label, digits = findings.metrics[one.metric].label, findings.metrics[one.metric].digits

@@ -14,12 +14,17 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from analysis.figures.palette import DARK
 from analysis.findings import FigureFile, Findings
 from paper.blocks import Answers
 from paper.document import build_document
+from paper.drawing import inline, scheme
 from paper.escape import generated_html, generated_tex, printable, tex
 from paper.prose import FOLDER, Reference, prose_html, prose_tex, read_references
-from paper.scripts import FONTS, scripts_of
+from paper.scripts import EMOJI, FONTS, scripts_of
+
+SCRIPTS = ("browser.js", "page.js")
+"""What the page runs, in this order."""
 
 
 def render_html(
@@ -42,7 +47,11 @@ def render_html(
         watched: make the page load itself again every half minute.
     """
     references = read_references()
-    script = (FOLDER / "templates" / "browser.js").read_text(encoding="utf-8")
+    script = "".join((FOLDER / "templates" / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    drawings = {
+        figure.name: inline(figure.name, images[figure.name], alt=figure.alt, colours=DARK)
+        for figure in figures
+    }
     page = (
         html_environment(references)
         .get_template("report.html")
@@ -51,7 +60,8 @@ def render_html(
             watched=watched,
             script=Markup(script),  # noqa: S704 (our own file)
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
-            images={name: data_uri(content) for name, content in images.items()},
+            drawings=drawings,
+            scheme=Markup(scheme(DARK)),  # noqa: S704 (our own colours)
             references=references,
         )
     )
@@ -65,6 +75,7 @@ def render_tex(
     answers: tuple[Answers, ...] = (),
     unfinished: str = "",
     scripts: bool = True,
+    emoji: bool = True,
 ) -> str:
     """Render the report as LaTeX; it expects ``figures/<name>.pdf`` beside it.
 
@@ -78,14 +89,20 @@ def render_tex(
         unfinished: sentence about runs that go on; empty where all have ended.
         scripts: print other scripts; else their characters are code points, and
             the document is pdfLaTeX's whatever it holds.
+        emoji: print emoji, for which LuaLaTeX has a font; else they are named.
     """
-    template = tex_environment(scripts=scripts).get_template("report.tex")
     document = build_document(findings, figures, answers=answers, unfinished=unfinished)
-    source = template.render(document=document, is_lua=False, fonts={})
+
+    def render(scripts: Sequence[str], *, written: bool) -> str:
+        template = tex_environment(scripts=written).get_template("report.tex")
+        fonts = {name: FONTS[name] for name in scripts if name in FONTS}
+        return template.render(document=document, is_lua=bool(scripts), fonts=fonts)
+
+    source = render((), written=scripts)
     if not (found := scripts_of(source)):
         return source
-    fonts = {name: FONTS[name] for name in found if name in FONTS}
-    return template.render(document=document, is_lua=True, fonts=fonts)
+    printed = [name for name in found if emoji or name != EMOJI]
+    return render(printed, written=bool(printed))
 
 
 def html_environment(references: Sequence[Reference]) -> jinja2.Environment:
@@ -123,11 +140,6 @@ def tex_environment(*, scripts: bool = False) -> jinja2.Environment:
         "prose": prose_tex,
     }
     return environment
-
-
-def data_uri(svg: bytes) -> str:
-    """Return an SVG file as a ``data:`` address; scripts in it never run."""
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode('ascii')}"
 
 
 def _environment(**options: Any) -> jinja2.Environment:

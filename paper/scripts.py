@@ -38,11 +38,13 @@ _OF_THEIR_OWN: Final = (
     "Gujarati", "Gurmukhi", "Kannada", "Khmer", "Lao", "Malayalam", "Myanmar", "Oriya", "Sinhala",
     "Syriac", "Tamil", "Telugu", "Thaana",
 )  # fmt: skip
+EMOJI: Final = "emoji"
 _LATIN: Final = "latin"
 """Letters that Latin Modern has for LuaLaTeX alone: Vietnamese, Romanian."""
 
 FONTS: Final = {
     **_CJK,
+    EMOJI: Font(file="NotoColorEmoji.ttf", package="fonts-noto-color-emoji"),
     "european": Font(file="NotoSans-Regular.ttf"),
     **{
         name.casefold(): Font(
@@ -127,8 +129,9 @@ def set_run(script: str, text: str) -> str:
 
 
 def scripts_of(source: str) -> list[str]:
-    """Return the scripts that a LaTeX document sets, in order."""
-    return sorted(set(regex.findall(r"\\script\{(\w+)\}", source)))
+    """Return the scripts that a LaTeX document sets, in order; emoji are one."""
+    found = set(regex.findall(r"\\script\{(\w+)\}", source))
+    return sorted(found | ({EMOJI} if r"\emoji{" in source else set()))
 
 
 def break_between(run: tuple[str, str], other: tuple[str, str]) -> str:

@@ -5,7 +5,7 @@ space in a recipe, and a test against an oracle; nothing else names it.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -34,11 +34,20 @@ class Arm:
     """See ``study.losses``; None trains nothing."""
     reads: Literal["chosen", "pair"] = "chosen"
     """Whether the loss reads the rejected answers as well."""
+    prompt_nll: bool = True
+    """Whether its NLL covers the prompt too where ``training.nll_over`` says so; False
+    for losses without an NLL, and for CPO's, which is of the answer alone."""
+    starts_from: str | None = None
+    """Arm whose run of the same seed it continues; None starts from a fresh adapter."""
+    reference: bool = False
+    """Whether the loss reads log-probabilities under the start, see ``PairLogps``."""
+    mismatched: bool = False
+    """Whether the loss takes ``z`` of the whole update, see ``study.losses.kto``."""
     tuned_as: str | None = None
     """Arm whose search freezes its settings too; None has a search of its own."""
     budget: Literal["updates", "tokens"] = "updates"
     """``updates`` trains the recipe's updates; ``tokens`` as many updates as it takes
-    to compute the distinct tokens of the dearest arm, see ``dearest_arm``."""
+    to compute the distinct tokens of the dearest arm, see ``costly_arms``."""
 
 
 UNTRAINED: Final = "base"
@@ -47,7 +56,7 @@ UNTRAINED: Final = "base"
 BASELINE: Final = "sft"
 """The arm that every other trained arm is judged against."""
 
-# Colours are apart for colour-blind readers (Okabe and Ito 2008).
+# Colours are apart for colour-blind readers, in lightness too (after Okabe and Ito 2008).
 ARMS: Final[dict[str, Arm]] = {
     arm.name: arm
     for arm in (
@@ -76,9 +85,72 @@ ARMS: Final[dict[str, Arm]] = {
             loss=losses.orpo,
             reads="pair",
         ),
+        Arm(
+            name="orpo-from-sft",
+            label="SFT, then ORPO",
+            colour="#88CCEE",
+            hyperparameters=("learning_rate", "beta"),
+            loss=losses.orpo,
+            reads="pair",
+            starts_from=BASELINE,
+        ),
+        Arm(
+            name="dpo",
+            label="DPO",
+            colour="#00b894",
+            hyperparameters=("learning_rate", "beta"),
+            loss=losses.dpo,
+            reads="pair",
+            prompt_nll=False,
+            starts_from=BASELINE,
+            reference=True,
+        ),
+        Arm(
+            name="ipo",
+            label="IPO",
+            colour="#000000",
+            hyperparameters=("learning_rate", "beta"),
+            loss=losses.ipo,
+            reads="pair",
+            prompt_nll=False,
+            starts_from=BASELINE,
+            reference=True,
+        ),
+        Arm(
+            name="kto",
+            label="KTO",
+            colour="#7b1e3a",
+            hyperparameters=("learning_rate", "beta"),
+            loss=losses.kto,
+            reads="pair",
+            prompt_nll=False,
+            starts_from=BASELINE,
+            reference=True,
+            mismatched=True,
+        ),
+        Arm(
+            name="simpo",
+            label="SimPO",
+            colour="#9b8cff",
+            hyperparameters=("learning_rate", "beta", "gamma_beta_ratio"),
+            loss=losses.simpo,
+            reads="pair",
+            prompt_nll=False,
+            starts_from=BASELINE,
+        ),
+        Arm(
+            name="cpo",
+            label="CPO",
+            colour="#332288",
+            hyperparameters=("learning_rate", "beta"),
+            loss=losses.cpo,
+            reads="pair",
+            prompt_nll=False,
+            starts_from=BASELINE,
+        ),
     )
 }
-"""Every arm by name, the cheapest to train first: the order of tables and figures."""
+"""Every arm by name, as tables and figures list them: SFT, what needs no start, the rest."""
 
 
 def check_settings(where: str, arm: str, settings: Mapping[str, Any]) -> None:
@@ -103,18 +175,42 @@ def check_settings(where: str, arm: str, settings: Mapping[str, Any]) -> None:
         )
 
 
-def dearest_arm(names: Iterable[str]) -> str:
-    """Return the arm whose updates compute most tokens, of those trained by updates."""
-    by_updates = [
-        arm
-        for arm in ARMS.values()
-        if arm.name in set(names) and arm.loss is not None and arm.budget == "updates"
-    ]
+def arms_of(known: Iterable[str], wanted: Collection[str], where: str) -> list[str]:
+    """Return the known arms that are wanted, all of them where none is named.
+
+    Raises:
+        ConfigError: one that is wanted is not known; ``where`` says of what.
+    """
+    names = list(known)
+    for name in wanted:
+        require(
+            name in names,
+            f"{where} has no arm {name!r}{nearest(name, names)}; its arms are {', '.join(names)}",
+        )
+    return [name for name in names if not wanted or name in wanted]
+
+
+def costly_arms(names: Iterable[str]) -> list[str]:
+    """Return the arms of which one computes most tokens, of those trained by updates.
+
+    Of arms with the same start, one computes most whatever the pairs are. Whether one
+    that continues another computes more than one that does not depends on them.
+    """
+    dearest: dict[str | None, Arm] = {}
+    for arm in (arm for arm in ARMS.values() if arm.name in set(names)):
+        if arm.loss is not None and arm.budget == "updates":
+            beside = dearest.setdefault(arm.starts_from, arm)
+            dearest[arm.starts_from] = max(beside, arm, key=_passes)
     require(
-        bool(by_updates),
+        bool(dearest),
         "an arm that is matched in tokens needs another beside it, trained for a number of updates",
     )
-    return max(by_updates, key=lambda arm: arm.reads == "pair").name
+    return [arm.name for arm in dearest.values()]
+
+
+def _passes(arm: Arm) -> tuple[bool, bool, bool]:
+    """Return what an arm computes beyond the chosen answers; each has all before it."""
+    return arm.reads == "pair", arm.reference, arm.mismatched
 
 
 def arms_in_order(names: Iterable[str]) -> list[str]:

@@ -2,26 +2,23 @@
 
 The experiment is ``make_run``: the arms share model, data, batches, optimiser,
 schedule and number of updates, and differ in the loss and its settings alone.
-An arm matched in tokens differs in its number of updates alone.
+An arm that continues another spends a part of these updates on that one, its
+start. An arm matched in tokens differs in its number of updates alone.
 """
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from study.arms import ARMS, UNTRAINED, Settings
-from study.config.canonical import differences
+from study.arms import ARMS, UNTRAINED, arms_of
 from study.config.recipe import Recipe
-from study.errors import RecordError
 from study.model.jobs import Job
-from study.records.digests import search_config
-from study.records.folders import read_config
-from study.records.layout import BEST, CONFIG, search_folder
 from study.records.plan import register, seeds_of, write_plan
 from study.records.runs import run_folder
-from study.records.schema import Best, Record, read_as
-from study.records.searches import search_faults
-from study.run.make import PlannedRun, check_plan, make_missing
+from study.records.schema import Record
+from study.records.searches import arm_settings
+from study.run.make import check_plan, make_missing
+from study.run.planned import PlannedRun, planned_start
 
 
 def compare(
@@ -31,6 +28,7 @@ def compare(
     seeds: int,
     seed: int,
     run_jobs: Callable[[Sequence[Job]], list[Any]],
+    arms: Sequence[str] = (),
     say: Callable[[str], None] = print,
 ) -> list[Record]:
     """Make the runs of a comparison that are missing; return all their records.
@@ -41,20 +39,26 @@ def compare(
         seeds: seeds per arm; ``base`` has no random part and is run once.
         seed: the study's seed; see ``study.config.seeds``.
         run_jobs: runs the jobs, normally in worker processes.
+        arms: make the runs of these alone, and of the base; none means all. The plan
+            names all arms in any case.
         say: told what a reader must know, such as untuned settings.
 
     Raises:
         RecordError: a folder holds a run of another configuration, or another
             process uses it with one; nothing was trained.
     """
-    plan = [
+    whole = [
         run for recipe in recipes for run in plan_runs(recipe, runs=runs, seeds=seeds, seed=seed)
     ]
+    wanted = {
+        recipe.name: arms_of([UNTRAINED, *recipe.arms], arms, recipe.name) for recipe in recipes
+    }
+    plan = [run for run in whole if run.arm in {UNTRAINED, *wanted[run.recipe.name]}]
     check_plan(plan, say)
     for line in _untuned(plan):
         say(line)
     for recipe in recipes:
-        mine = [run for run in plan if run.recipe is recipe]
+        mine = [run for run in whole if run.recipe is recipe]
         write_plan(
             runs,
             recipe,
@@ -79,6 +83,7 @@ def plan_runs(recipe: Recipe, *, runs: Path, seeds: int, seed: int) -> list[Plan
     own = seeds_of(runs, recipe.name, seed=seed, n=seeds)
     for arm in [arm for arm in ARMS if arm == UNTRAINED or arm in recipe.arms]:
         settings, tuned = arm_settings(recipe, arm, runs=runs)
+        start = planned_start(recipe, arm, runs=runs)
         for run_seed in [0] if arm == UNTRAINED else own:
             folder = run_folder(runs, recipe.name, arm, run_seed)
             plan.append(
@@ -89,28 +94,10 @@ def plan_runs(recipe: Recipe, *, runs: Path, seeds: int, seed: int) -> list[Plan
                     seed=run_seed,
                     tuned=tuned,
                     folder=folder,
+                    start=start,
                 )
             )
     return plan
-
-
-def arm_settings(recipe: Recipe, arm: str, *, runs: Path) -> tuple[Settings, bool]:
-    """Return an arm's frozen settings and True, or else the recipe's and False.
-
-    Raises:
-        RecordError: the search was made with another model, data or budget.
-    """
-    searched = ARMS[arm].tuned_as or arm
-    folder = search_folder(runs, recipe.name, searched)
-    if arm != UNTRAINED and (faults := search_faults(folder)):
-        raise RecordError(
-            f"{faults[0]}; `study search` with the same options mends it, or says what to do"
-        )
-    best = read_as(folder / BEST, Best)
-    if arm == UNTRAINED or best is None:
-        return recipe.arms.get(arm, {}), False
-    _check_same_study(recipe, searched, folder)
-    return best["settings"], True
 
 
 def _left_out(record: Record) -> str:
@@ -135,23 +122,3 @@ def _untuned(plan: Sequence[PlannedRun]) -> list[str]:
         "tune it"
         for recipe, arm in pairs
     ]
-
-
-def _check_same_study(recipe: Recipe, arm: str, folder: Path) -> None:
-    """Refuse settings that were tuned under another model, data or budget."""
-    found = read_config(folder)
-    if found is None:
-        raise RecordError(f"{folder} has a {BEST} but no {CONFIG}; move it away and search again")
-    wanted = search_config(recipe, arm=arm, seed=found["seed"])
-    lines = [
-        line
-        for part, value in wanted["recipe"].items()
-        if part != "search"
-        for line in differences(found["recipe"][part], value, part)
-    ]
-    if lines:
-        listed = "\n  ".join(lines)
-        raise RecordError(
-            f"{folder} was searched under another configuration:\n  {listed}\n"
-            "give compare the same --set as search, or another --runs; nothing was changed"
-        )

@@ -29,7 +29,7 @@ from study.records.layout import (
 )
 from study.records.plan import register, write_plan
 from study.records.runs import run_folder, setting_folder
-from study.run.make import PlannedRun, _record
+from study.run.planned import PlannedRun, record_of
 from study.run.ranking import calibrated_ranking_loss
 from study.search.confirm import best_trials, choose
 from study.search.objectives import validation_value
@@ -262,7 +262,7 @@ def make_run(runs, recipe, arm, seed, *, diverged=False, tuned=True, examples=No
                 for name in frame["example_id"][:N_GENERATED]
             ],
         )
-    record = _record(
+    record = record_of(
         _workbench(), run, _outcome(arm, diverged=diverged), scores, _cost(recipe, arm, seed)
     )
     folder.finish(record | MACHINE)
@@ -284,6 +284,7 @@ def _outcome(arm, *, diverged):
         divergence={"step": 41, "example_ids": ["00ab", "00cd"]} if diverged else None,
         parameters={"total": 900_000, "trainable": 0 if arm == "base" else 100_000},
         budget=None,
+        start=None,
         out_of_memory=[],
     )
 

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FormatStrFormatter, LogLocator
 
-from analysis.figures.style import NEUTRAL, columns_of, grid, legend
-from analysis.printing import count
+from analysis.figures.style import columns_of, grid, legend, tell
+from analysis.printing import count, memory
 from analysis.rows import FigureFile
 from analysis.tables.bench import Report, as_measured
 
@@ -19,7 +19,6 @@ GROWTH: Final = FigureFile(
     "batch and the vocabulary: pairs per second above, peak memory over the loaded model below. "
     "All pairs of a batch are equally long, so that TRL's batches hold no padding; TRL runs "
     "without checkpointing and is left out where it does not fit into memory.",
-    alt="Six line plots on logarithmic scales of this study and TRL.",
     section="cost",
 )
 
@@ -74,7 +73,20 @@ def _line(
     )
 
 
-SIDES = {"ours": ("this study", "#009E73", "o"), "trl": ("TRL", NEUTRAL, "s")}
+SIDES = {"ours": ("this study", "#009E73", "o"), "trl": ("TRL", "#CC79A7", "s")}
+
+
+def growth_alt(panels: Sequence[GrowthPanel]) -> str:
+    """Say what each side costs at the far end of every axis."""
+    return " ".join(
+        f"{'; '.join(_point_words(panel, side, *line[-1]) for side, line in panel.lines.items())}."
+        for panel in panels
+    )
+
+
+def _point_words(panel: GrowthPanel, side: str, x: float, y: float) -> str:
+    size = memory(y) if panel.in_bytes else f"{y:.3g} {panel.y_label}"
+    return f"{SIDES[side][0]} at {count(x)} {panel.x_label}: {size}"
 
 
 def draw_growth(panels: Sequence[GrowthPanel]) -> Figure:
@@ -85,6 +97,7 @@ def draw_growth(panels: Sequence[GrowthPanel]) -> Figure:
             _, colour, marker = SIDES[side]
             xs, ys = columns_of(points)
             axis.plot(xs, ys, color=colour, marker=marker, markersize=4.5, lw=1.6)
+            tell(axis, points, [_point_words(panel, side, x, y) for x, y in points])
         axis.set(xscale="log", yscale="log", xlabel=panel.x_label, ylabel=panel.y_label)
         ticks = sorted({x for points in panel.lines.values() for x, _ in points})
         axis.set_xticks(ticks, [count(x) for x in ticks], rotation=35, ha="right", fontsize=7.5)

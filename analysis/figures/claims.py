@@ -8,8 +8,9 @@ from typing import Final
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.figures.style import LABEL_WIDTH, Point, colour_of, columns_of, grid
+from analysis.figures.style import LABEL_WIDTH, Point, colour_of, columns_of, grid, tell
 from analysis.printing import (
+    number,
     plain,
     setting,
 )
@@ -24,7 +25,6 @@ BETAS: Final = FigureFile(
     caption="ORPO at one learning rate and several β on held-out test pairs: the margin, and the "
     "log-probability per token of the chosen answers. Dots are single seeds, lines join their "
     "means; β is on a logarithmic axis.",
-    alt="Dot plots of margin and log-probability of chosen answers against β, one row per recipe.",
     section="claims",
 )
 
@@ -81,6 +81,16 @@ def _beta_panel(records: StudyRecords, recipe: str, metric: str) -> BetaPanel:
     )
 
 
+def betas_alt(panels: Sequence[BetaPanel]) -> str:
+    """Say from where to where each score goes as β grows."""
+    return " ".join(
+        f"{panel.recipe}: {' '.join(panel.label.split())} goes from "
+        f"{number(panel.means[0][1], 3)} at β {plain(panel.means[0][0])} to "
+        f"{number(panel.means[-1][1], 3)} at β {plain(panel.means[-1][0])}."
+        for panel in panels
+    )
+
+
 def draw_betas(panels: Sequence[BetaPanel]) -> Figure:
     """Draw scores over β: dots are seeds, lines join their means."""
     figure, axes = grid(len(panels), columns=len(BETA_METRICS), height=2.5)
@@ -88,6 +98,15 @@ def draw_betas(panels: Sequence[BetaPanel]) -> Figure:
         axis.plot(*columns_of(panel.means), color=colour_of(SETTINGS_OF), lw=1.6)
         axis.plot(*columns_of(panel.points), "o", color=colour_of(SETTINGS_OF), ms=4.5, alpha=0.6)
         axis.set_xscale("log")
+        tell(
+            axis,
+            [*panel.means, *panel.points],
+            [
+                f"β {plain(x)}, {kind}: {number(y, 3)}"
+                for kind, points in (("mean", panel.means), ("one seed", panel.points))
+                for x, y in points
+            ],
+        )
         betas = [beta for beta, _ in panel.means]
         axis.set_xticks(betas, [plain(beta) for beta in betas])
         axis.minorticks_off()

@@ -8,8 +8,17 @@ from typing import Final
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.style import INK, LABEL_WIDTH, NEUTRAL, colour_of, grid, legend, mark, padded
-from analysis.printing import arm_name, signed
+from analysis.figures.palette import INK
+from analysis.figures.style import (
+    LABEL_WIDTH,
+    colour_of,
+    grid,
+    legend,
+    mark,
+    padded,
+    tell,
+)
+from analysis.printing import arm_name, number, signed, verdict_words
 from analysis.records.metrics import METRICS
 from analysis.rows import ContrastRow, FigureFile
 from analysis.statistics.verdicts import Verdict
@@ -17,10 +26,9 @@ from study.arms import BASELINE
 
 CONTRASTS: Final = FigureFile(
     name="contrasts",
-    caption="ORPO minus SFT on held-out test pairs in every score, with 95 % intervals over "
+    caption="Every arm minus SFT on held-out test pairs in every score, with 95 % intervals over "
     "training seeds and prompts; with several models the lowest bar is the contrast over all of "
     "them. The colour follows the verdict, which is corrected for the number of tests.",
-    alt="Forest plot of differences between ORPO and SFT with intervals, one panel per score.",
     section="results",
 )
 
@@ -38,6 +46,8 @@ class Bar:
     favours: str | None
     """An arm, or None where the verdict is open or nothing is better."""
     text: str
+    words: str
+    """The contrast in full: effect, interval, verdict."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +97,15 @@ def _bar(row: ContrastRow, digits: int, *, several: bool) -> Bar:
         high=row.high,
         favours=favours,
         text=signed(row.estimate, digits),
+        words=f"{arm_name(row.treatment)} minus {arm_name(row.baseline)} in "
+        f"{METRICS[row.metric].label}, {row.recipe}: {signed(row.estimate, digits)}, 95 % interval "
+        f"{number(row.low, digits)} to {number(row.high, digits)}, {verdict_words(row)}",
     )
+
+
+def contrasts_alt(panels: Sequence[ContrastPanel]) -> str:
+    """Say every effect with its interval and verdict."""
+    return f"{'; '.join(bar.words for panel in panels for bar in panel.bars)}."
 
 
 def draw_contrasts(panels: Sequence[ContrastPanel]) -> Figure:
@@ -96,7 +114,7 @@ def draw_contrasts(panels: Sequence[ContrastPanel]) -> Figure:
     figure, axes = grid(len(panels), columns=3, height=0.75 + 0.36 * rows)
     for place, (panel, axis) in enumerate(zip(panels, axes, strict=True)):
         for y, bar in enumerate(panel.bars):
-            colour = colour_of(bar.favours) if bar.favours else NEUTRAL
+            colour = colour_of(bar.favours) if bar.favours else INK
             axis.plot((bar.low, bar.high), (y, y), color=colour, lw=2.2, solid_capstyle="round")
             axis.plot(bar.estimate, y, "o", color=colour, markersize=5.5)
             axis.annotate(
@@ -108,6 +126,11 @@ def draw_contrasts(panels: Sequence[ContrastPanel]) -> Figure:
                 fontsize=7.5,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
             )
+        tell(
+            axis,
+            [(bar.estimate, y) for y, bar in enumerate(panel.bars)],
+            [bar.words for bar in panel.bars],
+        )
         axis.axvline(0, color=INK, lw=0.9)
         first = place % 3 == 0
         axis.set_yticks(range(len(panel.bars)), [bar.name if first else "" for bar in panel.bars])
@@ -125,7 +148,7 @@ def draw_contrasts(panels: Sequence[ContrastPanel]) -> Figure:
                 mark("o", colour_of(arm), f"in favour of {arm_name(arm)}", line="-")
                 for arm in (*treatments, BASELINE)
             ),
-            mark("o", NEUTRAL, "inconclusive, or neither direction is better", line="-"),
+            mark("o", INK, "inconclusive, or neither direction is better", line="-"),
         ],
     )
     return figure

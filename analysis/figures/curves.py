@@ -1,13 +1,27 @@
-"""Scores over training steps as the figures show them."""
+"""Scores over training: over updates, tokens and seconds, as the figures show them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from scipy import stats
 
-from analysis.figures.style import Point, colour_of, grid, padded
-from analysis.printing import arm_name
+from analysis.figures.palette import INK
+from analysis.figures.style import (
+    Point,
+    colour_of,
+    columns_of,
+    grid,
+    legend,
+    padded,
+    tell,
+)
+from analysis.printing import arm_name, count, number
 from analysis.records.study import RunRecord, StudyRecords
 from analysis.rows import FigureFile
 from study.arms import UNTRAINED
@@ -20,7 +34,7 @@ class Curve:
     file: FigureFile
     split: str
     columns: Mapping[str, str]
-    """Column of the logged steps -> kind of line."""
+    """Column of the logged steps -> kind of answers, one panel each."""
     y_label: str
 
 
@@ -28,22 +42,23 @@ def _curve(
     name: str, y_label: str, caption: str, *, split: str = "validation", **columns: str
 ) -> Curve:
     return Curve(
-        file=FigureFile(
-            name=f"curve-{name}",
-            caption=caption,
-            alt=f"Line chart of {y_label} over steps for SFT and ORPO, one panel per recipe.",
-            section="curves",
-        ),
+        file=FigureFile(name=f"curve-{name}", caption=caption, section="curves"),
         split=split,
         columns=columns,
         y_label=y_label,
     )
 
 
-SEEDS: Final = "Thin lines are single seeds, thick lines their mean"
+SEEDS: Final = (
+    "Thick lines are means over seeds with their 95 % band (t, from two seeds on), thin lines "
+    "single seeds"
+)
 
 
-BASE: Final = f"{SEEDS}; the grey line is the base model."
+BASE: Final = (
+    f"{SEEDS}. The axis starts where the arms differ, after the first validation; where the base "
+    "model's score lies outside, it is named at the edge."
+)
 
 
 CURVES: Final = (
@@ -70,64 +85,89 @@ CURVES: Final = (
         margin="",
     ),
     _curve(
-        "accuracy",
-        "preference accuracy",
-        "Share of validation pairs whose chosen answer is the more likely one, over steps; higher "
-        f"is better. {BASE}",
-        accuracy="",
-    ),
-    _curve(
         "logps",
         "log-probability (nats/token)",
-        "Log-probability per token of chosen (solid) and rejected (dashed) answers of validation "
-        f"pairs over steps. {BASE.replace('line is', 'lines are')}",
+        "Log-probability per token of chosen and of rejected answers of validation pairs over "
+        f"steps. {BASE}",
         chosen_logps="chosen",
         rejected_logps="rejected",
     ),
 )
 
 
-LABEL_GAP = 0.075
-"""Smallest distance between labels, in heights of the panel."""
+AXES: Final = {
+    "step": "updates",
+    "tokens": "distinct tokens trained on",
+    "seconds": "seconds of training",
+}
+"""Column of the logged training steps -> what a curve runs over."""
+
+
+QUALITY: Final = FigureFile(
+    name="quality",
+    caption="Share of validation pairs whose chosen answer is the more likely one, over updates, "
+    f"tokens and seconds; higher is better. {BASE} A seed's tokens and seconds are averaged with "
+    "its arm's.",
+    section="cost",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One line over steps: a seed's, or the mean of the arm's seeds."""
+    """One line: a seed's, or the mean of the arm's seeds."""
 
     arm: str
-    kind: str
-    """``chosen``, ``rejected`` or empty."""
     seed: int | None
     """None for the mean."""
     points: tuple[Point, ...]
+    band: tuple[Point, ...] = ()
+    """(low, high) at every point: 95 % interval of the mean; empty below two seeds."""
+    n_seeds: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """The name of a mean line and the height at which it is written."""
+    """The name of an arm and the height at which it is written."""
 
     arm: str
-    kind: str
     y: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePanel:
-    """The curves of one recipe."""
+    """The curves of one recipe, of one kind of answers."""
 
     recipe: str
+    kind: str
+    """``chosen``, ``rejected`` or empty."""
+    along: str
+    """``step``, ``tokens`` or ``seconds``."""
     lines: tuple[Line, ...]
-    reference: tuple[Label, ...]
-    """Heights of the base model's scores, drawn as level lines."""
-    labels: tuple[Label, ...]
+    base: float | None
+    """The base model's score, None where it has none."""
+    x_range: tuple[float, float]
     y_range: tuple[float, float]
+
+    @property
+    def title(self) -> str:
+        """Its recipe and kind."""
+        return f"{self.recipe}, {self.kind} answers" if self.kind else self.recipe
+
+    @property
+    def means(self) -> tuple[Line, ...]:
+        """The arms' mean lines."""
+        return tuple(line for line in self.lines if line.seed is None)
+
+    @property
+    def shows_base(self) -> bool:
+        """Whether the base model's score lies within the axis."""
+        return self.base is not None and self.y_range[0] <= self.base <= self.y_range[1]
 
 
 def curve_info(
-    records: StudyRecords, *, split: str, columns: Mapping[str, str]
+    records: StudyRecords, *, split: str, columns: Mapping[str, str], along: str = "step"
 ) -> tuple[CurvePanel, ...]:
-    """Collect scores over steps: each seed's line and the mean of all seeds.
+    """Collect scores over training: each seed's line and the mean of all seeds.
 
     The mean ends where not every seed has a value. Runs that diverged are drawn
     as far as they got and do not enter the mean.
@@ -135,127 +175,208 @@ def curve_info(
     Args:
         records: the study.
         split: ``train`` or ``validation``.
-        columns: column of the logged steps -> kind of line, empty for a single one.
+        columns: column of the logged steps -> kind of answers, empty for a single one.
+        along: what the curves run over, one of ``AXES``.
     """
-    return tuple(_curve_panel(records, recipe, split, columns) for recipe in records.recipes)
+    panels = (
+        _curve_panel(records, recipe, split, column, kind=kind, along=along)
+        for recipe in records.recipes
+        for column, kind in columns.items()
+    )
+    return tuple(panel for panel in panels if panel.lines)
 
 
-def spread(wanted: Sequence[float], *, gap: float) -> list[float]:
-    """Move heights apart until neighbours are at least ``gap`` from each other.
-
-    Keeps their order and, as far as it can, their centre.
-    """
-    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
-    groups: list[tuple[list[int], float]] = []
-    for i in order:
-        members, centre = [i], wanted[i]
-        while groups and centre - (len(members) - 1) * gap / 2 < (
-            groups[-1][1] + (len(groups[-1][0]) - 1) * gap / 2 + gap
-        ):
-            before, _ = groups.pop()
-            members = before + members
-            centre = sum(wanted[k] for k in members) / len(members)
-        groups.append((members, centre))
-    heights = list(wanted)
-    for members, centre in groups:
-        for place, i in enumerate(members):
-            heights[i] = centre + (place - (len(members) - 1) / 2) * gap
-    return heights
+def quality_info(records: StudyRecords) -> tuple[CurvePanel, ...]:
+    """Collect preference accuracy over updates, tokens and seconds, recipe by recipe."""
+    found = [
+        curve_info(records, split="validation", columns={"accuracy": ""}, along=along)
+        for along in AXES
+    ]
+    if len({len(panels) for panels in found}) > 1:
+        return found[0]  # some runs did not log tokens or seconds
+    return tuple(panel for panels in zip(*found, strict=True) for panel in panels)
 
 
 def _curve_panel(
-    records: StudyRecords, recipe: str, split: str, columns: Mapping[str, str]
+    records: StudyRecords, recipe: str, split: str, column: str, *, kind: str, along: str
 ) -> CurvePanel:
-    lines, reference = [], []
+    lines: list[Line] = []
+    base = None
     for arm in records.arms(recipe):
-        for column, kind in columns.items():
-            if arm == UNTRAINED:
-                points = _points(records.of(recipe, arm)[0], split, column)
-                reference += [Label(arm=arm, kind=kind, y=points[0][1])] if points else []
-            else:
-                lines += _arm_lines(records.of(recipe, arm), split, column, kind)
-    ends = [
-        Label(arm=line.arm, kind=line.kind, y=line.points[-1][1])
-        for line in lines
-        if line.seed is None
-    ]
-    heights = [y for line in lines for _, y in line.points] + [label.y for label in reference]
-    low, high = padded(heights)
-    labels = [*ends, *reference]
-    places = spread([label.y for label in labels], gap=LABEL_GAP * (high - low))
+        runs = records.of(recipe, arm)
+        if arm == UNTRAINED:
+            base = next((y for _, y in _series(runs[0], split, column, "step").values()), None)
+        else:
+            lines += _arm_lines(runs, split, column, along)
+    start = min((_start(line, split) for line in lines if len(line.points) > 1), default=0.0)
+    shown = [y for line in lines for x, y in line.points if x >= start]
+    shown += [y for line in lines for bounds in _shown(line, start) for y in bounds]
+    low, high = padded(shown)
+    if base is not None and low - (high - low) / 2 < base < high + (high - low) / 2:
+        low, high = padded([*shown, base])
+    end = max((x for line in lines for x, _ in line.points), default=1.0)
     return CurvePanel(
         recipe=recipe,
+        kind=kind,
+        along=along,
         lines=tuple(lines),
-        reference=tuple(reference),
-        labels=tuple(
-            Label(arm=label.arm, kind=label.kind, y=y)
-            for label, y in zip(labels, places, strict=True)
-        ),
+        base=base,
+        x_range=padded([start, end], 0.03),
         y_range=(low, high),
     )
 
 
-def _arm_lines(runs: Sequence[RunRecord], split: str, column: str, kind: str) -> list[Line]:
-    series = {run.seed: _points(run, split, column) for run in runs}
-    ok = [dict(series[run.seed]) for run in runs if run.ok]
-    shared = sorted(set(ok[0]).intersection(*ok)) if ok else []
-    mean = tuple((x, sum(points[x] for points in ok) / len(ok)) for x in shared)
+def _start(line: Line, split: str) -> float:
+    """Return where a line is first shown: all arms begin alike and fall far at once."""
+    return line.points[1 if split == "validation" else len(line.points) // 5][0]
+
+
+def _shown(line: Line, start: float) -> list[Point]:
+    """Return the bounds of a line's band from a place on."""
+    both = zip(line.points, line.band, strict=False)
+    return [bounds for (x, _), bounds in both if x >= start]
+
+
+def _arm_lines(runs: Sequence[RunRecord], split: str, column: str, along: str) -> list[Line]:
     arm = runs[0].arm
+    series = {run.seed: _series(run, split, column, along) for run in runs}
     lines = [
-        Line(arm=arm, kind=kind, seed=seed, points=points)
-        for seed, points in series.items()
-        if points
+        Line(arm=arm, seed=seed, points=tuple(found.values()))
+        for seed, found in series.items()
+        if found
     ]
-    return lines + ([Line(arm=arm, kind=kind, seed=None, points=mean)] if mean else [])
+    ok = [series[run.seed] for run in runs if run.ok]
+    shared = sorted(set(ok[0]).intersection(*ok)) if ok else []
+    if not shared:
+        return lines
+    values = np.array([[found[step] for step in shared] for found in ok])  # (S, T, 2)
+    means = values.mean(axis=0)
+    band: list[Point] = []
+    if len(ok) > 1:
+        reach = stats.t.ppf(0.975, len(ok) - 1) * values[:, :, 1].std(axis=0, ddof=1)
+        reach = reach / np.sqrt(len(ok))
+        band = [(float(y - r), float(y + r)) for (_, y), r in zip(means, reach, strict=True)]
+    points = tuple((float(x), float(y)) for x, y in means)
+    return [*lines, Line(arm=arm, seed=None, points=points, band=tuple(band), n_seeds=len(ok))]
 
 
-def _points(run: RunRecord, split: str, column: str) -> tuple[Point, ...]:
-    """Return (step, value) of a column; rows where it has no value are left out."""
-    return tuple(
-        (float(row["step"]), float(row[column]))
+def _series(run: RunRecord, split: str, column: str, along: str) -> dict[int, Point]:
+    """Return step -> (place, value) of a column; rows where either is not known are left out."""
+    places = _places(run, along)
+    return {
+        int(row["step"]): (places(int(row["step"])), float(row[column]))
         for row in run.steps
-        if row["split"] == split and row.get(column) is not None
+        if row["split"] == split and row.get(column) is not None and places(int(row["step"])) >= 0
+    }
+
+
+def _places(run: RunRecord, along: str) -> Callable[[int], float]:
+    """Return a function from a step to how far training had come; -1 where it is not known."""
+    if along == "step":
+        return float
+    logged = [row for row in run.steps if row["split"] == "train"]
+    if not logged or any(row.get(along) is None for row in logged):
+        return lambda step: -1.0
+    steps = [0, *(row["step"] for row in logged)]
+    spent = np.cumsum([0.0, *(row[along] for row in logged)])
+    return lambda step: float(np.interp(step, steps, spent))
+
+
+def curves_alt(panels: Sequence[CurvePanel], *, what: str) -> str:
+    """Say where every arm ends, and the base model."""
+    return " ".join(
+        f"{panel.title}: {what} ends at {'; '.join(_ending(line, panel) for line in panel.means)}"
+        f"{f'; base {number(panel.base, 3)}' if panel.base is not None else ''}."
+        for panel in panels
+        if panel.means
     )
 
 
+def _ending(line: Line, panel: CurvePanel) -> str:
+    x, y = line.points[-1]
+    low, high = line.band[-1] if line.band else (None, None)
+    band = f" ({number(low, 3)} to {number(high, 3)})" if line.band else ""
+    return f"{arm_name(line.arm)} {number(y, 3)}{band} after {_spent(x, panel.along)}"
+
+
+def _spent(x: float, along: str) -> str:
+    if along == "seconds":
+        return f"{number(x, 1)} s"
+    return f"{count(x)} {'updates' if along == 'step' else 'tokens'}"
+
+
 def draw_curves(panels: Sequence[CurvePanel], *, y_label: str) -> Figure:
-    """Draw scores over steps: thin lines are seeds, thick lines their mean."""
-    figure, axes = grid(len(panels), columns=2, height=2.9)
+    """Draw scores over training: thin lines are seeds, thick lines their mean with its band."""
+    wide = len({panel.along for panel in panels}) > 1
+    figure, axes = grid(len(panels), columns=3 if wide else 2, height=2.1 if wide else 2.5)
     for panel, axis in zip(panels, axes, strict=True):
         for line in panel.lines:
-            xs, ys = zip(*line.points, strict=True)
-            mean = line.seed is None
-            axis.plot(
-                xs,
-                ys,
-                color=colour_of(line.arm),
-                linestyle=_dash(line.kind),
-                linewidth=2.0 if mean else 0.8,
-                alpha=1.0 if mean else 0.45,
-                zorder=3 if mean else 2,
-            )
-        for level in panel.reference:
-            axis.axhline(level.y, color=colour_of(level.arm), linestyle=_dash(level.kind), lw=1.1)
+            _draw_line(axis, line, panel)
+        _draw_base(axis, panel)
         axis.set_ylim(panel.y_range)
-        axis.margins(x=0.01)
-        for label in panel.labels:
-            axis.annotate(
-                f"{arm_name(label.arm)} {label.kind}".strip(),
-                (1.01, label.y),
-                xycoords=("axes fraction", "data"),
-                color=colour_of(label.arm),
-                va="center",
-                fontsize=8.5,
-                annotation_clip=False,
-            )
-        axis.set(title=panel.recipe, xlabel="step", ylabel=y_label)
+        axis.set_xlim(panel.x_range)
+        axis.xaxis.set_major_locator(MaxNLocator(5, integer=panel.along != "seconds"))
+        if panel.along == "tokens":
+            axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if x else "0")
+        first = not wide or panel.along == "step"
+        axis.set(
+            title=panel.title if first else "",
+            xlabel=AXES[panel.along],
+            ylabel=y_label if first else "",
+        )
+    arms = list(dict.fromkeys(line.arm for panel in panels for line in panel.lines))
+    handles = [Line2D([], [], color=colour_of(arm), lw=2, label=arm_name(arm)) for arm in arms]
+    if any(panel.shows_base for panel in panels):
+        handles.append(Line2D([], [], color=colour_of(UNTRAINED), lw=1.1, label="Base"))
+    legend(figure, handles)
     return figure
+
+
+def _draw_line(axis: Axes, line: Line, panel: CurvePanel) -> None:
+    mean, colour = line.seed is None, colour_of(line.arm)
+    axis.plot(
+        *columns_of(line.points),
+        color=colour,
+        linewidth=2.0 if mean else 0.8,
+        alpha=1.0 if mean else 0.4,
+        zorder=3 if mean else 2,
+    )
+    if line.band:
+        axis.fill_between(
+            columns_of(line.points)[0], *columns_of(line.band), color=colour, alpha=0.16, lw=0
+        )
+    who = f"mean of {line.n_seeds} seeds" if mean else f"seed {line.seed}"
+    bands = line.band or ((None, None),) * len(line.points)
+    tell(
+        axis,
+        line.points,
+        [
+            f"{panel.title}, {arm_name(line.arm)}, {who}, {_spent(x, panel.along)}: {number(y, 3)}"
+            + ("" if low is None else f" (95 % {number(low, 3)} to {number(high, 3)})")
+            for (x, y), (low, high) in zip(line.points, bands, strict=True)
+        ],
+    )
+
+
+def _draw_base(axis: Axes, panel: CurvePanel) -> None:
+    """Draw the base model's score, or name it at the edge beyond which it lies."""
+    if panel.base is None:
+        return
+    if panel.shows_base:
+        axis.axhline(panel.base, color=colour_of(UNTRAINED), lw=1.1)
+        return
+    below = panel.base < panel.y_range[0]
+    axis.annotate(
+        f"Base {number(panel.base, 2)} {'↓' if below else '↑'}",
+        (0.98, 0.03 if below else 0.97),
+        xycoords="axes fraction",
+        ha="right",
+        va="bottom" if below else "top",
+        fontsize=7.5,
+        color=INK,
+    )
 
 
 def curve_drawer(y_label: str) -> Callable[[Any], Figure]:
     """Return a function that draws panels of curves under one label."""
     return lambda panels: draw_curves(panels, y_label=y_label)
-
-
-def _dash(kind: str) -> str:
-    return "--" if kind == "rejected" else "-"

@@ -1,6 +1,8 @@
 """Draw every figure of the report from what the modules beside this one compute."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,25 +10,39 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from analysis.figures.bench import GROWTH, draw_growth, growth_info
-from analysis.figures.claims import BETAS, beta_info, draw_betas
-from analysis.figures.contrasts import CONTRASTS, contrast_info, draw_contrasts
-from analysis.figures.curves import CURVES, curve_drawer, curve_info
-from analysis.figures.lengths import LENGTHS, draw_lengths, length_info
+from analysis.figures.bench import GROWTH, draw_growth, growth_alt, growth_info
+from analysis.figures.claims import BETAS, beta_info, betas_alt, draw_betas
+from analysis.figures.contrasts import CONTRASTS, contrast_info, contrasts_alt, draw_contrasts
+from analysis.figures.curves import (
+    CURVES,
+    QUALITY,
+    curve_drawer,
+    curve_info,
+    curves_alt,
+    quality_info,
+)
+from analysis.figures.front import FRONT, draw_front, front_alt, front_info
+from analysis.figures.lengths import LENGTHS, draw_lengths, length_info, lengths_alt
 from analysis.figures.search import (
-    FRONT,
     HISTORY,
     SPACE,
-    draw_front,
     draw_history,
     draw_space,
-    front_info,
+    history_alt,
     history_info,
     published_key,
+    space_alt,
     space_info,
 )
 from analysis.figures.style import STYLE, save
-from analysis.figures.trials import EARLY, EXPECTED, draw_early, draw_expected_best
+from analysis.figures.trials import (
+    EARLY,
+    EXPECTED,
+    draw_early,
+    draw_expected_best,
+    early_alt,
+    expected_alt,
+)
 from analysis.records.study import StudyRecords
 from analysis.rows import FigureFile, Findings
 
@@ -38,14 +54,17 @@ def draw_all(records: StudyRecords, findings: Findings, folder: Path) -> tuple[F
         records: what is drawn.
         findings: verdicts and contrasts of the same records.
         folder: where ``<name>.svg``, ``.pdf`` and ``.png`` are written.
+
+    Returns:
+        The figures with what they show in words and what their points stand for.
     """
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
     with mpl.rc_context(), sns.axes_style("whitegrid"), mpl.rc_context(STYLE):
-        for file, draw, info in _figures(records, findings):
+        for file, draw, alt, info in _figures(records, findings):
             if info:
-                save(draw(info), folder / file.name)
-                drawn.append(file)
+                tips = save(draw(info), folder / file.name)
+                drawn.append(replace(file, alt=alt(info), tips=tips))
     return tuple(drawn)
 
 
@@ -66,45 +85,39 @@ def draw_verdict(findings: Findings, path: Path) -> None:
             save(draw_contrasts(panels), path.with_suffix(""), formats=("svg",))
 
 
-def _figures(
-    records: StudyRecords, findings: Findings
-) -> list[tuple[FigureFile, Callable[[Any], Figure], Sequence[Any]]]:
-    """List every figure with its words, how it is drawn and what it shows."""
+_Drawn = tuple[FigureFile, Callable[[Any], Figure], Callable[[Any], str], Sequence[Any]]
+
+
+def _figures(records: StudyRecords, findings: Findings) -> list[_Drawn]:
+    """List every figure with how it is drawn, how it is told, and what it shows."""
     sources = published_key(records)
-    curves = [
+    curves: list[_Drawn] = [
         (
             curve.file,
             curve_drawer(curve.y_label),
+            partial(curves_alt, what=curve.y_label),
             curve_info(records, split=curve.split, columns=curve.columns),
         )
         for curve in CURVES
     ]
+    accuracy = "preference accuracy"
     contrasts = contrast_info((*findings.contrasts, *findings.pooled))
+    expected = [row for row in findings.tuning if row.expected_best]
     return [
-        (HISTORY, draw_history, history_info(records)),
+        (HISTORY, draw_history, history_alt, history_info(records)),
+        (SPACE, partial(draw_space, sources=sources), space_alt, space_info(records)),
+        (FRONT, draw_front, front_alt, front_info(records)),
+        (EXPECTED, draw_expected_best, expected_alt, expected),
+        (EARLY, draw_early, early_alt, [row for row in findings.tuning if row.early]),
         (
-            SPACE,
-            lambda info: draw_space(info, sources=sources),
-            space_info(records),
-        ),
-        (FRONT, draw_front, front_info(records)),
-        (
-            EXPECTED,
-            draw_expected_best,
-            [row for row in findings.tuning if row.expected_best],
-        ),
-        (
-            EARLY,
-            draw_early,
-            [row for row in findings.tuning if row.early],
+            QUALITY,
+            curve_drawer(accuracy),
+            partial(curves_alt, what=accuracy),
+            quality_info(records),
         ),
         *curves,
-        (
-            CONTRASTS,
-            draw_contrasts,
-            contrasts,
-        ),
-        (LENGTHS, draw_lengths, length_info(records)),
-        (GROWTH, draw_growth, growth_info(records.bench)),
-        (BETAS, draw_betas, beta_info(records)),
+        (CONTRASTS, draw_contrasts, contrasts_alt, contrasts),
+        (LENGTHS, draw_lengths, lengths_alt, length_info(records)),
+        (GROWTH, draw_growth, growth_alt, growth_info(records.bench)),
+        (BETAS, draw_betas, betas_alt, beta_info(records)),
     ]

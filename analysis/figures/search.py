@@ -6,37 +6,36 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from analysis.figures.palette import FRAME, INK
 from analysis.figures.style import (
-    INK,
     KEY_WIDTH,
     LOSSES,
-    NEUTRAL,
     Point,
     colour_of,
     columns_of,
     grid,
-    label_decades,
     legend,
-    logarithmic,
     mark,
     objective_words,
     padded,
     padded_log,
+    tell,
+    zoomed,
 )
-from analysis.printing import arm_name
+from analysis.printing import arm_name, number, setting
 from analysis.records.study import SearchRecord, StudyRecords
 from analysis.rows import FigureFile
 from analysis.statistics import trials as tuning
 
 HISTORY: Final = FigureFile(
     name="search-history",
-    caption="The objective over the trials of each search, in the order they ran.",
-    alt="Scatter plots of the objective against the trial number with a line for the best so far.",
+    caption="The objective over the trials of each search, in the order they ran. Trials "
+    "beyond the axis stand at its upper edge.",
     section="search",
 )
 
@@ -45,17 +44,8 @@ SPACE: Final = FigureFile(
     name="search-space",
     caption="Where the searches looked: learning rate and β for ORPO, coloured by the objective; "
     "learning rate against the objective for SFT. Squares with numbers are published settings, "
-    "the star is the setting chosen after repetition with fresh seeds.",
-    alt="Scatter plots of trials over learning rate and β, published and chosen settings marked.",
-    section="search",
-)
-
-
-FRONT: Final = FigureFile(
-    name="trade-off",
-    caption="NLL against preference accuracy on validation pairs for every finished trial. Lines "
-    "join the trials that no other trial of the arm beats in both; better is up and to the left.",
-    alt="Scatter plot of NLL against accuracy of all trials with the front of each arm.",
+    "the star is the setting chosen after repetition with fresh seeds. Trials beyond the axis "
+    "stand at its upper edge.",
     section="search",
 )
 
@@ -86,6 +76,7 @@ class HistoryPanel:
     diverged: tuple[int, ...]
     """Numbers of the trials without a value."""
     best: tuple[Point, ...]
+    y_range: tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,16 +93,6 @@ class SpacePanel:
     chosen: Point
     x_range: tuple[float, float]
     y_range: tuple[float, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrontPanel:
-    """The trials of one recipe in NLL and accuracy, with each arm's front."""
-
-    recipe: str
-    points: tuple[TrialPoint, ...]
-    fronts: Mapping[str, tuple[Point, ...]]
-    chosen: Mapping[str, Point]
 
 
 def history_info(records: StudyRecords) -> tuple[HistoryPanel, ...]:
@@ -145,15 +126,6 @@ def key_lines(sources: Mapping[str, int]) -> list[str]:
     ]
 
 
-def front_info(records: StudyRecords) -> tuple[FrontPanel, ...]:
-    """Collect the trade-off of NLL against accuracy over all complete trials."""
-    return tuple(
-        _front_panel(recipe, searches)
-        for recipe in records.recipes
-        if (searches := [s for s in records.searches if s.recipe == recipe and s.best])
-    )
-
-
 def _history_panel(search: SearchRecord) -> HistoryPanel:
     def of(state: str) -> tuple[Point, ...]:
         return tuple(
@@ -164,14 +136,16 @@ def _history_panel(search: SearchRecord) -> HistoryPanel:
 
     objective = search.config["recipe"]["search"]["objective"]
     direction = search.best["direction"] if search.best else _direction(objective)
+    complete = of("complete")
     return HistoryPanel(
         recipe=search.recipe,
         arm=search.arm,
         objective=objective,
-        complete=of("complete"),
+        complete=complete,
         pruned=of("pruned"),
         diverged=tuple(trial["number"] for trial in search.trials if trial["value"] is None),
         best=tuple(tuning.best_so_far(search.trials, direction=direction)),
+        y_range=zoomed([value for _, value in complete]),
     )
 
 
@@ -184,7 +158,7 @@ def _space_panel(search: SearchRecord, sources: Mapping[str, int]) -> SpacePanel
     has_beta = "beta" in search.space
     trials: Sequence[Mapping[str, Any]] = search.trials
     points = [
-        _trial_point(
+        trial_point(
             trial,
             search.arm,
             sources,
@@ -195,7 +169,7 @@ def _space_panel(search: SearchRecord, sources: Mapping[str, int]) -> SpacePanel
         if has_beta or trial["value"] is not None
     ]
     best = search.best["settings"]
-    values = [point.y for point in points]
+    values = [point.y for point in points if point.value is not None]
     return SpacePanel(
         recipe=search.recipe,
         arm=search.arm,
@@ -205,13 +179,14 @@ def _space_panel(search: SearchRecord, sources: Mapping[str, int]) -> SpacePanel
         points=tuple(points),
         chosen=(best["learning_rate"], best["beta"] if has_beta else search.best["trial_value"]),
         x_range=padded_log(*search.space["learning_rate"]),
-        y_range=padded_log(*search.space["beta"]) if has_beta else padded(values),
+        y_range=padded_log(*search.space["beta"]) if has_beta else zoomed(values),
     )
 
 
-def _trial_point(
+def trial_point(
     trial: Mapping[str, Any], arm: str, sources: Mapping[str, int], *, x: float, y: float
 ) -> TrialPoint:
+    """Make a point of a trial, with its number in the key of published settings."""
     return TrialPoint(
         number=trial["number"],
         arm=arm,
@@ -222,30 +197,28 @@ def _trial_point(
     )
 
 
-def _front_panel(recipe: str, searches: Sequence[SearchRecord]) -> FrontPanel:
-    points, fronts, chosen = [], {}, {}
-    for search in searches:
-        assert search.best is not None
-        trials: Sequence[Mapping[str, Any]] = search.trials
-        for trial in trials:
-            if trial["state"] == "complete":
-                point = _trial_point(trial, search.arm, {}, x=trial["nll"], y=trial["accuracy"])
-                points.append(point)
-            if trial["number"] == search.best["trial"]:
-                chosen[search.arm] = (trial["nll"], trial["accuracy"])
-        front = tuning.trade_off_front(search.trials)
-        fronts[search.arm] = tuple((trial["nll"], trial["accuracy"]) for trial in front)
-    return FrontPanel(recipe=recipe, points=tuple(points), fronts=fronts, chosen=chosen)
-
-
 def draw_history(panels: Sequence[HistoryPanel]) -> Figure:
     """Draw the objective over trials with the best so far."""
     figure, axes = grid(len(panels), columns=2, height=2.3)
     for panel, axis in zip(panels, axes, strict=True):
         colour = colour_of(panel.arm)
-        axis.scatter(*columns_of(panel.complete), s=20, color=colour, alpha=0.75, zorder=3)
-        axis.scatter(*columns_of(panel.pruned), s=24, color=NEUTRAL, marker="x", zorder=3)
-        axis.plot(*columns_of(panel.best), drawstyle="steps-post", color=INK, lw=1.4, zorder=2)
+        axis.scatter(
+            *columns_of(_within(panel.complete, panel.y_range)),
+            s=20,
+            color=colour,
+            alpha=0.75,
+            zorder=3,
+        )
+        pruned = _within(panel.pruned, panel.y_range)
+        axis.scatter(*columns_of(pruned), s=20, color=INK, lw=0.9, marker="x", zorder=3)
+        best = _within(panel.best, panel.y_range)
+        axis.plot(*columns_of(best), drawstyle="steps-post", color=INK, lw=1.4, zorder=2)
+        for points, state in ((panel.complete, "finished"), (panel.pruned, "pruned")):
+            tell(
+                axis,
+                _within(points, panel.y_range),
+                [f"trial {x:g}, {state}: {number(y, 3)}" for x, y in points],
+            )
         axis.scatter(
             panel.diverged,
             [1.0] * len(panel.diverged),
@@ -262,13 +235,12 @@ def draw_history(panels: Sequence[HistoryPanel]) -> Figure:
             ylabel=objective_words(panel.objective),
         )
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if panel.objective in LOSSES:
-            logarithmic(axis, axis.yaxis)
+        axis.set_ylim(panel.y_range)
     legend(
         figure,
         [
-            mark("o", NEUTRAL, "finished trial (colour of its arm)"),
-            mark("x", NEUTRAL, "pruned, at its last value"),
+            mark("o", "none", "finished trial, in its arm's colour", edge=INK),
+            mark("x", INK, "pruned, at its last value"),
             mark("v", INK, "no value (diverged)"),
             Line2D([], [], color=INK, lw=1.4, label="best so far"),
         ],
@@ -282,8 +254,8 @@ def draw_space(panels: Sequence[SpacePanel], *, sources: Mapping[str, int]) -> F
     for panel, axis in zip(panels, axes, strict=True):
         _draw_space(panel, axis, figure)
     handles = [
-        mark("o", NEUTRAL, "finished trial"),
-        mark("x", NEUTRAL, "pruned or diverged"),
+        mark("o", "none", "finished trial", edge=INK),
+        mark("x", INK, "pruned or diverged"),
         mark("s", "none", "published setting", edge=INK, size=9),
         mark("*", "white", "chosen setting", edge=INK, size=13),
     ]
@@ -294,33 +266,46 @@ def draw_space(panels: Sequence[SpacePanel], *, sources: Mapping[str, int]) -> F
     return figure
 
 
-def draw_front(panels: Sequence[FrontPanel]) -> Figure:
-    """Draw NLL against accuracy of all finished trials and each arm's front."""
-    figure, axes = grid(len(panels), columns=2, height=3.0)
-    for panel, axis in zip(panels, axes, strict=True):
-        for point in panel.points:
-            axis.scatter(point.x, point.y, s=18, color=colour_of(point.arm), alpha=0.5, zorder=2)
-        for arm, front in panel.fronts.items():
-            axis.plot(
-                *columns_of(front), color=colour_of(arm), lw=1.5, drawstyle="steps-post", zorder=3
-            )
-        for arm, (x, y) in panel.chosen.items():
-            axis.scatter(
-                x, y, s=150, marker="*", color=colour_of(arm), edgecolor=INK, lw=0.8, zorder=4
-            )
-        axis.set(
-            title=panel.recipe,
-            xlabel="NLL (nats/token), lower is better",
-            ylabel="preference accuracy",
-        )
-        logarithmic(axis, axis.xaxis)
-    arms = list(dict.fromkeys(arm for panel in panels for arm in panel.fronts))
-    legend(
-        figure,
-        [mark("o", colour_of(arm), f"{arm_name(arm)} trial", line="-") for arm in arms]
-        + [mark("*", "white", "chosen setting", edge=INK, size=12)],
+def history_alt(panels: Sequence[HistoryPanel]) -> str:
+    """Say what the best trial reached, and when."""
+    return " ".join(
+        f"{panel.recipe}, {arm_name(panel.arm)}: the best of "
+        f"{len(panel.complete) + len(panel.pruned) + len(panel.diverged)} trials reached "
+        f"{number(panel.best[-1][1], 3)}, first in trial "
+        f"{next(x for x, y in panel.best if y == panel.best[-1][1]):g}; {len(panel.pruned)} were "
+        f"pruned, {len(panel.diverged)} have no value."
+        for panel in panels
+        if panel.best
     )
-    return figure
+
+
+def space_alt(panels: Sequence[SpacePanel]) -> str:
+    """Say what every search chose."""
+    return " ".join(
+        f"{panel.recipe}, {arm_name(panel.arm)}: of {len(panel.points)} trials "
+        f"{sum(point.value is not None for point in panel.points)} finished; chosen is learning "
+        f"rate {setting(panel.chosen[0])}, "
+        + (f"β {setting(panel.chosen[1])}." if panel.has_beta else "in one dimension.")
+        for panel in panels
+    )
+
+
+def _within(points: Sequence[Point], y_range: tuple[float, float]) -> list[Point]:
+    """Put points above a panel at its upper edge."""
+    top = y_range[1] - 0.02 * (y_range[1] - y_range[0])
+    return [(x, min(y, top)) for x, y in points]
+
+
+def _ends(points: Sequence[TrialPoint], panel: SpacePanel) -> Point:
+    """Return the ends of the colours: a few bad trials must not make the others alike."""
+    values = [point.value for point in points if point.value is not None]
+    return zoomed(values) if panel.objective in LOSSES else padded(values)
+
+
+def _said(point: TrialPoint, panel: SpacePanel) -> str:
+    beta = f", β {setting(point.y)}" if panel.has_beta else ""
+    value = "no final value" if point.value is None else number(point.value, 3)
+    return f"trial {point.number}, learning rate {setting(point.x)}{beta}: {value}"
 
 
 def _draw_space(panel: SpacePanel, axis: Axes, figure: Figure) -> None:
@@ -329,28 +314,30 @@ def _draw_space(panel: SpacePanel, axis: Axes, figure: Figure) -> None:
     colours = {
         "c": [point.value for point in valued],
         "cmap": "viridis" if panel.low_is_good else "viridis_r",
-        "norm": LogNorm() if panel.objective in LOSSES else None,
+        "norm": Normalize(*_ends(valued, panel)),
     }
+    inside = _within([(point.x, point.y) for point in valued], panel.y_range)
     dots = axis.scatter(
-        [point.x for point in valued],
-        [point.y for point in valued],
+        *columns_of(inside),
         s=30,
+        edgecolor=FRAME,
+        lw=0.4,
         zorder=3,
         **(colours if panel.has_beta else {"color": colour_of(panel.arm)}),
     )
-    axis.scatter(
-        [point.x for point in others],
-        [point.y for point in others],
-        s=24,
-        marker="x",
-        color=NEUTRAL,
-        zorder=3,
+    outside = _within([(point.x, point.y) for point in others], panel.y_range)
+    axis.scatter(*columns_of(outside), s=20, marker="x", color=INK, lw=0.9, zorder=3)
+    tell(
+        axis,
+        _within([(point.x, point.y) for point in panel.points], panel.y_range),
+        [_said(point, panel) for point in panel.points],
     )
     for point in panel.points:
         if point.published is not None:
+            x, y = _within([(point.x, point.y)], panel.y_range)[0]
             axis.scatter(
-                point.x,
-                point.y,
+                x,
+                y,
                 s=85,
                 marker="s",
                 facecolor="none",
@@ -359,7 +346,7 @@ def _draw_space(panel: SpacePanel, axis: Axes, figure: Figure) -> None:
                 zorder=4,
             )
             axis.annotate(
-                str(point.published), (point.x, point.y), (7, 4), textcoords="offset points",
+                str(point.published), (x, y), (7, 4), textcoords="offset points",
                 fontsize=8, zorder=6,
             )  # fmt: skip
     axis.scatter(
@@ -374,14 +361,10 @@ def _draw_space(panel: SpacePanel, axis: Axes, figure: Figure) -> None:
         xlim=panel.x_range,
         ylim=panel.y_range,
     )
-    if not panel.has_beta and panel.objective in LOSSES:
-        logarithmic(axis, axis.yaxis)
-        axis.autoscale(axis="y")
     if panel.has_beta:
         axis.set_yscale("log")
         axis.set_ylim(panel.y_range)
-        bar = figure.colorbar(dots, ax=axis, pad=0.02)
+        cut = "max" if panel.objective in LOSSES else "neither"
+        bar = figure.colorbar(dots, ax=axis, pad=0.02, extend=cut)
         bar.set_label(words, fontsize=8)
         bar.outline.set_visible(False)
-        if panel.objective in LOSSES:
-            label_decades(bar.ax.yaxis)

@@ -6,16 +6,19 @@ from typing import Any, Final, Literal
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
+from analysis.figures.palette import FRAME, INK, NEUTRAL, PAPER, RULE
 from study.arms import ARMS
 
 Point = tuple[float, float]
+Tip = tuple[float, float, str]
+"""A place in points from the upper left corner of a figure, and what stands there in words."""
 
 
 def padded(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
@@ -25,6 +28,18 @@ def padded(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
     low, high = min(values), max(values)
     pad = share * (high - low) or 0.1 * (abs(low) or 1.0)
     return low - pad, high + pad
+
+
+def zoomed(values: Sequence[float]) -> tuple[float, float]:
+    """Return the range of values without outliers at its upper end, widened.
+
+    An outlier lies more than three quartile ranges above the third quartile, so
+    that a few bad trials do not squash the good ones.
+    """
+    if not values:
+        return 0.0, 1.0
+    low, high = np.quantile(values, (0.25, 0.75))
+    return padded([value for value in values if value <= high + 3 * (high - low)])
 
 
 LABEL_WIDTH, KEY_WIDTH = 28, 100
@@ -53,45 +68,26 @@ def objective_words(objective: str) -> str:
     }.get(objective, objective)
 
 
-def logarithmic(axis: Axes, which: Axis) -> None:
-    """Make one axis logarithmic, with plain numbers at its marks."""
-    (axis.set_xscale if which is axis.xaxis else axis.set_yscale)("log")
-    label_decades(which)
-
-
-def label_decades(which: Axis) -> None:
-    """Label 1, 2 and 5 of each decade as plain numbers."""
-    which.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    which.set_major_formatter(ScalarFormatter())
-    which.set_minor_formatter(NullFormatter())
-
-
 mpl.use("Agg")
 
 
 Columns = tuple[tuple[float, ...], tuple[float, ...]]
 
 
-NEUTRAL = "#8c8c8c"
-
-
-INK = "#262626"
-
-
 STYLE: Final[Any] = {
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
+    "figure.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 9.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.labelsize": 9,
-    "axes.edgecolor": "#b0b0b0",
+    "axes.edgecolor": FRAME,
     "axes.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "grid.color": "#e6e6e6",
+    "grid.color": RULE,
     "legend.frameon": False,
     "text.color": INK,
     "xtick.color": INK,
@@ -161,14 +157,46 @@ def columns_of(points: Sequence[tuple[float, float]]) -> Columns:
     return tuple(x for x, _ in points), tuple(y for _, y in points)
 
 
-def save(figure: Figure, stem: Path, *, formats: Sequence[str] = tuple(FORMATS)) -> None:
-    """Write a figure in each of the formats, laid out once."""
+class Tips(Artist):
+    """Points that a reader may ask for their values; they draw nothing themselves."""
+
+    def __init__(self, points: Sequence[Point], texts: Sequence[str]) -> None:
+        super().__init__()
+        self.points, self.texts = tuple(points), tuple(texts)
+        self.set_in_layout(False)
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw nothing."""
+
+
+def tell(axis: Axes, points: Sequence[Point], texts: Sequence[str]) -> None:
+    """Say in words what stands at points of a panel, in its data's coordinates."""
+    axis.add_artist(Tips(points, texts))
+
+
+def save(figure: Figure, stem: Path, *, formats: Sequence[str] = tuple(FORMATS)) -> tuple[Tip, ...]:
+    """Write a figure in each of the formats, laid out once; return what may be asked."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for ending in formats:
         file = stem.with_name(f"{stem.name}.{ending}")
         figure.savefig(file, metadata=FORMATS[ending], dpi=160)
+    found = tuple(tip for axis in figure.axes for tip in _tips(figure, axis))
     plt.close(figure)
+    return found
+
+
+def _tips(figure: Figure, axis: Axes) -> list[Tip]:
+    """Return the tips within a panel, in points of the SVG."""
+    box, height, scale = axis.get_window_extent(), figure.bbox.height, 72 / figure.dpi
+    found = []
+    for tips in axis.findobj(Tips):
+        assert isinstance(tips, Tips)
+        for point, text in zip(tips.points, tips.texts, strict=True):
+            x, y = (float(value) for value in axis.transData.transform(point))
+            if box.x0 - 1 <= x <= box.x1 + 1 and box.y0 - 1 <= y <= box.y1 + 1:
+                found.append((round(scale * x, 1), round(scale * (height - y), 1), text))
+    return found
 
 
 def colour_of(arm: str) -> str:

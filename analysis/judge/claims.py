@@ -7,6 +7,7 @@ is judged behind the gate of all, corrected by Holm over the models.
 """
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,6 @@ from analysis.judge.evidence import Evidence, PlannedPart
 from analysis.judged_rows import ClaimPart, ClaimRow
 from analysis.printing import (
     parameters,
-    percent,
     plain,
 )
 from analysis.records.metrics import METRICS
@@ -46,7 +46,10 @@ def claim_rows(records: StudyRecords) -> tuple[ClaimRow, ...]:
     recipes = tuple(records.claims)
     claims = records.claims[recipes[0]]["claims"]
     parts = {_key(part): part for claim in claims for part in claim["parts"]}
-    tested = _tested(records, recipes, parts)
+    judged = {
+        _key(part) for claim in claims if not claim["not_testable"] for part in claim["parts"]
+    }
+    tested = _tested(records, recipes, parts, judged)
     places = (*([POOLED] if len(recipes) > 1 else []), *recipes)
     return tuple(_row(records, claim, place, tested) for claim in claims for place in places)
 
@@ -86,7 +89,10 @@ def _testable(found: Mapping[str, Evidence]) -> list[str]:
 
 
 def _tested(
-    records: StudyRecords, recipes: Sequence[str], parts: Mapping[Key, PlannedPart]
+    records: StudyRecords,
+    recipes: Sequence[str],
+    parts: Mapping[Key, PlannedPart],
+    judged: AbstractSet[Key],
 ) -> dict[tuple[Key, str], Corrected]:
     """Measure every prediction everywhere and correct the family."""
     single = {
@@ -95,10 +101,11 @@ def _tested(
     }
     pooled = {key: evidence.pool(found) for key, found in single.items() if len(found) > 1}
     gated = {key for key, found in pooled.items() if found.contrast is not None}
+    exact = {key for key in parts if all(one.is_exact for one in single[key].values())}
     family = [
         (key, place)
-        for key, part in parts.items()
-        if part["kind"] != "cost"
+        for key in parts
+        if key in judged - exact
         for place in ([POOLED] if key in gated else _testable(single[key]) or recipes[:1])
     ]
     found = {(key, POOLED): one for key, one in pooled.items()}
@@ -147,7 +154,7 @@ def _row(
         recipe=place,
         verdict=ClaimVerdict.NOT_TESTABLE if bound else found,
         parts=parts,
-        remark=_remark(claim, parts),
+        remark=str(claim["not_testable"]),
     )
 
 
@@ -180,7 +187,10 @@ def _part(
             detectable = contrast.minimum_detectable()
     elif estimate is not None and found.form == "ratio":
         estimate = found.shown(estimate)
-    verdict, remark = _judged(part, tested, sesoi.get(part["metric"]))
+    if found.is_exact:
+        verdict, remark = _compared(part, found.estimate or 0.0)
+    else:
+        verdict, remark = _judged(part, tested, sesoi.get(part["metric"]))
     in_metric = found.form == "difference" and part["metric"] in METRICS
     return ClaimPart(
         prediction=evidence.prediction(part, plan),
@@ -221,26 +231,20 @@ def _judged(part: PlannedPart, tested: Corrected, sesoi: float | None) -> tuple[
         return ClaimVerdict.INCONCLUSIVE, corrected
     if not tested.is_open:
         return ClaimVerdict.INCONCLUSIVE, "not shown over all models"
-    as_claimed = (contrast.estimate > 0) == (part["direction"] == "higher")
-    found = ClaimVerdict.REPRODUCED if as_claimed else ClaimVerdict.CONTRADICTED
-    return found, f"below the smallest effect of interest, {plain(sesoi)}" if within else ""
+    remark = f"below the smallest effect of interest, {plain(sesoi)}" if within else ""
+    return _direction(part, contrast.estimate), remark
 
 
-def _remark(claim: Mapping[str, Any], parts: Sequence[ClaimPart]) -> str:
-    """Say why a claim is not testable, and what follows from measured times."""
-    reason = str(claim["not_testable"])
-    times = [
-        part.estimate
-        for part, asked in zip(parts, claim["parts"], strict=True)
-        if (asked["kind"], asked["metric"]) == ("cost", "train_s") and part.estimate is not None
-    ]
-    if not times:
-        return reason
-    share = percent(max(0.0, 1 - 1 / times[0]))
-    return (
-        f"{reason}. By the measured seconds two stages would take longer than ORPO alone if the "
-        f"second took more than {share} of ORPO's time"
-    )
+def _compared(part: PlannedPart, estimate: float) -> tuple[ClaimVerdict, str]:
+    """Judge costs that are the same in every run."""
+    if estimate == 0:
+        return ClaimVerdict.INCONCLUSIVE, "both cost the same"
+    return _direction(part, estimate), "exact"
+
+
+def _direction(part: PlannedPart, estimate: float) -> ClaimVerdict:
+    as_claimed = (estimate > 0) == (part["direction"] == "higher")
+    return ClaimVerdict.REPRODUCED if as_claimed else ClaimVerdict.CONTRADICTED
 
 
 def _here(records: StudyRecords, place: str) -> str:

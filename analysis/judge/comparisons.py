@@ -89,6 +89,24 @@ def is_paired(records: StudyRecords, recipe: str) -> bool:
     return stats.pairs_by_seed(planned=planned, n_arms=len(arms), n_seeds=len(plan["seeds"]))
 
 
+def contrast_of(a: Scores, b: Scores, *, paired: bool) -> Contrast:
+    """Compare two trained arms on one model over seeds and prompts.
+
+    Raises:
+        NotTestableError: there are too few seeds or pairs.
+    """
+    return _contrast(a, b, fixed=False, paired=paired, scope="population")
+
+
+def averaged(scores: Sequence[tuple[Scores, Scores]], *, paired: bool) -> Contrast:
+    """Compare two trained arms on average of several models.
+
+    Raises:
+        NotTestableError: a model has too few seeds or pairs.
+    """
+    return _averaged(scores, paired=paired, scope="population")
+
+
 def _pairs(records: StudyRecords) -> list[tuple[str, str]]:
     """List (baseline, treatment): against SFT first, then against the untrained model."""
     return [
@@ -230,7 +248,7 @@ def _pooled(group: Sequence[Comparison]) -> Comparison:
     """
     paired = all(one.contrast is not None and one.contrast.paired for one in group)
     scores = [one.scores for one in group if one.scores is not None]
-    contrast = _averaged(scores, paired=paired, scope="population")
+    contrast = averaged(scores, paired=paired)
     wins = [one.wins for one in group if one.wins is not None]
     return Comparison(
         recipe=POOLED,

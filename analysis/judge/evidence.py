@@ -23,6 +23,7 @@ from analysis.statistics import trials as tuning
 from analysis.statistics.components import SeedPart
 from study.arms import ARMS, UNTRAINED
 from study.config.claims import SETTINGS_OF
+from study.records.texts import has_texts
 
 PlannedPart = Mapping[str, Any]
 
@@ -62,6 +63,8 @@ class Evidence:
     n_diverged: int = 0
     reason: str = ""
     """Why no test could run."""
+    is_exact: bool = False
+    """A ratio of costs that are the same in every run needs no test."""
 
     def shown(self, value: float) -> float:
         """Turn a value of the contrast into what is printed."""
@@ -95,7 +98,11 @@ def pool(found: Mapping[str, Evidence]) -> Evidence:
         reasons = {recipe: one.reason for recipe, one in found.items() if one.contrast is None}
         alike = len(reasons) == len(found) and len(set(reasons.values())) == 1
         listed = "; ".join(f"{recipe}: {reason}" for recipe, reason in reasons.items())
-        return Evidence(form=first.form, reason=first.reason if alike else listed)
+        bare = Evidence(form=first.form, reason=first.reason if alike else listed)
+        if not all(one.is_exact for one in found.values()):
+            return bare
+        ratios = [one.estimate for one in found.values() if one.estimate is not None]
+        return replace(bare, estimate=float(np.mean(ratios)), is_exact=True)
     sizes = dict.fromkeys(one.n for one, _ in tested)
     each = f"{len(tested)} models, each {next(iter(sizes))}"
     return replace(
@@ -205,6 +212,8 @@ def _sides(records: StudyRecords, recipe: str, part: PlannedPart) -> tuple[Score
     if lacking:
         return lacking
     if part["kind"] == "as_published":
+        if not all(has_texts(run.generations) for side in ok for run in side):
+            return "prompts and references are not published; `study report --data` reads them"
         a, b = (_as_published(side) for side in ok)
     else:
         a, b = (scores_of(side, part["metric"]) for side in ok)
@@ -334,7 +343,9 @@ def _cost(records: StudyRecords, recipe: str, part: PlannedPart) -> Evidence:
     try:
         contrast = stats.compare_arms(a, b, paired=False, scope="test_set")
     except stats.NotTestableError:
-        return replace(bare, reason="every run has the same cost")
+        if any(len(values) < 2 for values in costs):
+            return replace(bare, reason="one seed tells nothing about seeds")
+        return replace(bare, reason="every run has the same cost", is_exact=True)
     return replace(bare, contrast=contrast, test="Welch's t over seeds, of the logarithm")
 
 

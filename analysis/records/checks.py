@@ -55,8 +55,9 @@ def check_comparable(runs: Sequence[RunRecord]) -> None:
     by_arm = {run.arm: run for run in reversed(runs)}
     for run in runs:
         who = f"{run.recipe}, {run.arm}, seed {run.seed}"
-        settings = by_arm[run.arm].config["settings"]
-        _require_equal(settings, run.config["settings"], f"{who}: other settings")
+        settings, start = (by_arm[run.arm].config.get(name, {}) for name in ("settings", "start"))
+        _require_equal(settings, run.config.get("settings", {}), f"{who}: other settings")
+        _require_equal(start, run.config.get("start", {}), f"{who}: another start")
     _check_examples([run for run in runs if run.ok])
 
 

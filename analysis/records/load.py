@@ -5,7 +5,7 @@ with records is said by naming recipe, arm and seed; nothing is left out or
 averaged over in silence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from analysis.records.study import RunRecord, Scores, SearchRecord, StudyRecords
 from study.arms import UNTRAINED
 from study.config.canonical import digest
 from study.errors import RecordError
+from study.records.asked import read_asked
 from study.records.files import read_jsonl
 from study.records.folders import read_config
 from study.records.layout import (
@@ -29,16 +30,17 @@ from study.records.layout import (
     CONFIRMATIONS,
     EXAMPLES,
     GENERATIONS,
+    HISTORY,
     TRIALS,
     claims_path,
     plan_path,
     recipes_in,
     search_folder,
 )
+from study.records.released import BenchmarkScores
 from study.records.runs import RunFolder, claim_folders, compare_folders, run_folder
 from study.records.schema import (
     Bench,
-    BenchmarkScores,
     Best,
     ClaimsPlan,
     Confirmation,
@@ -49,6 +51,7 @@ from study.records.schema import (
     rows_as,
 )
 from study.records.searches import search_faults, searched_arms
+from study.records.texts import has_texts, known_texts, restore
 
 __all__ = [
     "RecordError",
@@ -105,7 +108,14 @@ def load_study(runs: Path) -> StudyRecords:
         plans=_load_plans(runs, recipes),
         bench=read_as(runs / BENCH, Bench),
         folder=runs,
+        history=_load_history(runs),
         claims=_load_claims(runs, recipes),
+        asked={
+            (recipe, part): asked
+            for recipe in recipes
+            for part in ("search", "compare", "claims")
+            if (asked := read_asked(runs, recipe, part)) is not None
+        },
         claim_runs=tuple(run for run in claim_runs if run.recipe in recipes),
         benchmarks=_load_benchmarks(runs, finished),
     )
@@ -138,6 +148,19 @@ def scores_of(runs: Sequence[RunRecord], metric: str) -> Scores | None:
         clusters=tuple(runs[0].examples["cluster_id"][present]),  # type: ignore[index]
         matrix=np.stack([column.to_numpy(dtype=float)[present] for column in columns]),
     )
+
+
+def _load_history(runs: Path) -> tuple[dict[str, str], ...]:
+    """Read what came before the records, where an author wrote it down."""
+    path = runs / HISTORY
+    rows = list(read_jsonl(path)) if path.exists() else []
+    for row in rows:
+        require(
+            all(isinstance(row.get(name), str) and row[name].strip() for name in ("at", "what")),
+            f"{path}: a row lacks 'at' or 'what'",
+            'write one row per thing: {"at": "2026-11-20", "what": "one sentence"}',
+        )
+    return tuple({"at": row["at"], "what": row["what"]} for row in rows)
 
 
 def _is_recipe_complete(runs: Path, recipe: str) -> bool:
@@ -176,7 +199,7 @@ def _load_run(folder: RunFolder, record: Record, recipe: str, arm: str, seed: in
         config=config,
         steps=tuple(folder.steps()),
         examples=_load_examples(folder.path / EXAMPLES, who) if ok else None,
-        generations=tuple(read_jsonl(folder.path / GENERATIONS)),
+        generations=_load_answers(folder.path / GENERATIONS, record),
     )
     if ok:
         checks.check_scores(run, who)
@@ -193,6 +216,14 @@ def _load_benchmarks(runs: Path, finished: Sequence[RunRecord]) -> tuple[Benchma
             if scores is not None and scores["digest"] == run.record["digest"]:
                 found.append(scores)
     return tuple(found)
+
+
+def _load_answers(path: Path, record: Record) -> tuple[Mapping[str, Any], ...]:
+    """Read a run's answers, with the texts that a publication left out where they are known."""
+    rows = tuple(read_jsonl(path))
+    if has_texts(rows):
+        return rows
+    return restore(rows, known_texts(record["data"]["test"]["fingerprint"]))
 
 
 def _load_plans(runs: Path, recipes: Sequence[str]) -> dict[str, Plan]:

@@ -12,16 +12,8 @@ import pandas as pd
 
 from analysis.records.metrics import example_scores
 from study.arms import ARMS, BASELINE, UNTRAINED, arms_in_order
-from study.records.schema import (
-    BenchmarkScores,
-    Best,
-    ClaimsPlan,
-    Confirmation,
-    Plan,
-    Record,
-    RunConfig,
-    Trial,
-)
+from study.records.released import BenchmarkScores
+from study.records.schema import Best, ClaimsPlan, Confirmation, Plan, Record, RunConfig, Trial
 
 LOCAL: Final = Path("runs/local")
 """Where ``study`` writes records unless it is told otherwise."""
@@ -90,8 +82,12 @@ class StudyRecords:
     """Part -> what `study bench` measured; None where it lies not beside the records."""
     folder: Path = LOCAL
     """Where the records were read from."""
+    history: tuple[Mapping[str, str], ...] = ()
+    """``at`` and ``what`` of what an author did before these records, after a look at others."""
     claims: Mapping[str, ClaimsPlan] = field(default_factory=dict)
     """Recipe -> the claims registered with its records, where there are any."""
+    asked: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+    """(recipe, part) -> the recipe's own file and what was set over it, where known."""
     claim_runs: tuple[RunRecord, ...] = ()
     """Runs that decide claims; their ``arm`` is the name of their setting."""
     benchmarks: tuple[BenchmarkScores, ...] = ()

@@ -20,7 +20,7 @@ from analysis.statistics import Contrast, NotTestableError, holm
 from analysis.statistics.clusters import cluster_variance, clusters_of
 from analysis.statistics.macro import Task, compare_macro
 from study.arms import BASELINE, UNTRAINED, arms_in_order
-from study.records.schema import BenchmarkScores
+from study.records.released import BenchmarkScores
 
 Scores = Mapping[str, Mapping[str, Sequence[BenchmarkScores]]]
 """Task -> arm -> runs."""

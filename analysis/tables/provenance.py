@@ -2,13 +2,14 @@
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.records.study import LOCAL, RunRecord, StudyRecords
 from study.arms import UNTRAINED
 from study.config.canonical import digest, to_dict
-from study.config.recipe import load_recipe, recipe_names
+from study.config.files import recipe_names
+from study.config.recipe import load_recipe
 from study.config.seeds import study_seed
 
 
@@ -34,15 +35,15 @@ def commands(records: StudyRecords) -> tuple[str, ...]:
     """
     lines: dict[str, list[str]] = {}
     for recipe in records.recipes:
-        for command, options in _commands_of(records, recipe):
-            lines.setdefault(f"study {command}{{recipes}}{options}", []).append(recipe)
+        for command, named, options in _commands_of(records, recipe):
+            lines.setdefault(f"study {command}{{recipes}}{options}", []).append(named)
     ordered = sorted(lines.items(), key=lambda item: not item[0].startswith("study search"))
     runs = "" if records.folder == LOCAL else f" --runs {shlex.quote(str(records.folder))}"
     study = [
-        line.replace("{recipes}", "".join(f" --recipe {_shipped(recipe)}" for recipe in recipes))
-        for line, recipes in ordered
+        line.replace("{recipes}", "".join(f" --recipe {shlex.quote(name)}" for name in named), 1)
+        for line, named in ordered
     ]
-    return tuple(f"{line}{runs}" for line in (*study, "python -m paper.build"))
+    return tuple(f"{line}{runs}" for line in (*study, "study report"))
 
 
 def environment(records: StudyRecords) -> dict[str, str]:
@@ -103,16 +104,17 @@ ANALYSIS = ("primary_metrics", "secondary_metrics", "sesoi")
 """What a plan keeps of a recipe; an older one has no such metrics to repeat."""
 
 
-def _commands_of(records: StudyRecords, recipe: str) -> list[tuple[str, str]]:
+def _commands_of(records: StudyRecords, recipe: str) -> list[tuple[str, str, str]]:
+    """List (command, recipe as it is named, other options) of what made a recipe's records."""
     shared = records.of(recipe)[0].config["recipe"]
-    found = []
+    found: list[tuple[str, str, Mapping[str, Any]]] = []
     searches = [search for search in records.searches if search.recipe == recipe]
     if searches:
         trials = max(len(search.trials) for search in searches)
         seed, searched = searches[0].config["seed"], searches[0].config["recipe"]
         spaces = {search.arm: search.config["recipe"]["search"]["space"] for search in searches}
         searched = {**searched, "search": {**searched["search"], "space": spaces}}
-        found.append(("search", f" --trials {trials}{_seed(seed)}{_overrides(recipe, searched)}"))
+        found.append(("search", f" --trials {trials}{_seed(seed)}", searched))
     seeds = sorted({run.seed for run in records.of(recipe) if run.arm != UNTRAINED})
     if seeds:
         n, seed = len(seeds), study_seed(seeds[0])
@@ -126,28 +128,33 @@ def _commands_of(records: StudyRecords, recipe: str) -> list[tuple[str, str]]:
                 if run.arm != UNTRAINED and not run.record["tuned"]
             },
         }
-        found.append(("compare", f" --seeds {n}{_seed(seed)}{_overrides(recipe, used)}"))
+        found.append(("compare", f" --seeds {n}{_seed(seed)}", used))
     seeds = sorted({run.seed for run in records.claim_runs if run.recipe == recipe})
     if seeds:
         n, seed = len(seeds), study_seed(seeds[0])
-        found.append(("claims", f" --seeds {n}{_seed(seed)}{_overrides(recipe, shared)}"))
-    return found
+        found.append(("claims", f" --seeds {n}{_seed(seed)}", shared))
+    said = [(part, *_asked(records, recipe, part, used), options) for part, options, used in found]
+    return [(part, named, options + overrides) for part, named, overrides, options in said]
 
 
 def _seed(seed: int) -> str:
     return f" --seed {seed}" if seed else ""
 
 
-def _shipped(recipe: str) -> str:
-    return recipe if recipe in recipe_names() else f"{recipe}.toml"
+def _asked(
+    records: StudyRecords, recipe: str, part: str, used: Mapping[str, Any]
+) -> tuple[str, str]:
+    """Return a recipe's name or file, and ``--set`` for every field that was set over it."""
+    asked = records.asked.get((recipe, part))
+    if asked is not None:
+        return asked["file"], _set(asked["set"])
+    if recipe in recipe_names():
+        return recipe, _set(_changed(to_dict(load_recipe(recipe)), used))
+    return f"{recipe}.toml", ""  # records of a file, older than what they now keep
 
 
-def _overrides(recipe: str, used: Mapping[str, Any]) -> str:
-    """Return ``--set`` for every field that departs from the shipped recipe."""
-    if recipe not in recipe_names():
-        return ""
-    changed = _changed(to_dict(load_recipe(recipe)), used)
-    return "".join(f" --set {shlex.quote(assignment)}" for assignment in changed)
+def _set(assignments: Sequence[str]) -> str:
+    return "".join(f" --set {shlex.quote(assignment)}" for assignment in assignments)
 
 
 def _changed(shipped: Mapping[str, Any], used: Mapping[str, Any], path: str = "") -> list[str]:

@@ -5,9 +5,10 @@ from typing import Final
 
 from analysis.judge.comparisons import POOLED
 from analysis.judge.decisions import NOT_TESTED
-from analysis.judged_rows import CoPrimaryRow, DecisionRow
+from analysis.judged_rows import BestSetRow, CoPrimaryRow, DecisionRow
 from analysis.printing import (
     arm_name,
+    capital,
     in_unit,
     number,
     p_value,
@@ -18,6 +19,7 @@ from analysis.printing import (
 from analysis.records.metrics import METRICS
 from analysis.rows import ArmRow
 from analysis.statistics import Outcome
+from analysis.words import several
 from study.arms import BASELINE
 from study.config.judging import ANSWERS
 
@@ -30,18 +32,24 @@ def answer(
     treatments: Sequence[str],
     *,
     planned: Sequence[str] = (),
+    best_sets: Sequence[BestSetRow] = (),
 ) -> str:
     """Answer the study's question, SFT or another arm: what to do, how sure, at what cost.
+
+    With several treatments, single models are left to the tables.
 
     Args:
         decisions: per treatment over all models, where there are several, then on each.
         arms: settings and numbers of runs.
         treatments: arms that are judged against the baseline.
         planned: metrics that the plan rests the verdict on, where they are others.
+        best_sets: arms that none is shown to beat, where there are three or more.
     """
     if not treatments:
         return f"No arm can be compared with {arm_name(BASELINE)}: no other was planned."
-    sentences = [_answer(decisions, arms, treatment) for treatment in treatments]
+    brief = len(treatments) > 1
+    sentences = [_answer(decisions, arms, treatment, brief=brief) for treatment in treatments]
+    sentences += filter(None, [several.matched(best_sets, treatments)])
     metrics = decisions[0].metrics if decisions else ()
     if late := [METRICS[one.metric].label for one in metrics if one.late]:
         named = " and ".join(METRICS[name].label for name in planned)
@@ -55,18 +63,25 @@ def answer(
     return " ".join(sentences)
 
 
-def headline(decisions: Sequence[DecisionRow], treatments: Sequence[str]) -> str:
+def headline(
+    decisions: Sequence[DecisionRow],
+    treatments: Sequence[str],
+    best_sets: Sequence[BestSetRow] = (),
+) -> str:
     """Answer in at most 40 words: the verdict, its effects and what to do.
 
     Args:
         decisions: per treatment over all models, where there are several, then on each.
         treatments: arms that are judged against the baseline.
+        best_sets: arms that none is shown to beat, where there are three or more.
     """
     over_all = [row for row in decisions if row.recipe == POOLED] or list(decisions)
     if not over_all:
         return f"No arm can be compared with {arm_name(BASELINE)} yet: finished runs are missing."
     if len(treatments) == 1 and len(over_all) == 1:
         return _one_headline(over_all[0])
+    if best_sets:
+        return several.headline(over_all, best_sets)
     return _several_headlines(over_all)
 
 
@@ -145,7 +160,9 @@ def _several_headlines(rows: Sequence[DecisionRow]) -> str:
     return f"{who or 'Arms '}compared with {arm_name(BASELINE)}: {listed}; {todo}."
 
 
-def _answer(decisions: Sequence[DecisionRow], arms: Sequence[ArmRow], treatment: str) -> str:
+def _answer(
+    decisions: Sequence[DecisionRow], arms: Sequence[ArmRow], treatment: str, *, brief: bool
+) -> str:
     """Answer whether to take one treatment instead of the baseline."""
     mine = {row.recipe: row for row in decisions if row.treatment == treatment}
     main = mine.get(POOLED)
@@ -156,7 +173,7 @@ def _answer(decisions: Sequence[DecisionRow], arms: Sequence[ArmRow], treatment:
             names = f"{arm_name(treatment)} and {arm_name(BASELINE)}"
             said.append(f"On {recipe} {names} cannot be compared: finished runs are missing.")
         elif main:
-            said.append(_on_one(mine[recipe], arms))
+            said += [] if brief else [_on_one(mine[recipe], arms)]
         else:
             said += [_sentence(mine[recipe]), f"Settings: {_settings(mine[recipe], arms)}."]
     return " ".join(said)
@@ -165,19 +182,20 @@ def _answer(decisions: Sequence[DecisionRow], arms: Sequence[ArmRow], treatment:
 def _sentence(row: DecisionRow) -> str:
     """Say what a decision is, with effects, intervals, cost and n, and what follows."""
     treatment, baseline = arm_name(row.treatment), arm_name(row.baseline)
+    first = capital(treatment)
     where = f"on average of these {row.n_models} models" if row.n_models > 1 else f"on {row.recipe}"
     leads: dict[str, str] = {
-        Outcome.BETTER: f"{treatment} is better than {baseline} {where}: it ",
-        Outcome.WORSE: f"{treatment} is worse than {baseline} {where}: it ",
+        Outcome.BETTER: f"{first} is better than {baseline} {where}: it ",
+        Outcome.WORSE: f"{first} is worse than {baseline} {where}: it ",
         Outcome.TRADE_OFF: f"Mixed: {where} {treatment} ",
         Outcome.EQUIVALENT: (
-            f"{treatment} equals {baseline} {where}, within the smallest effects of interest: it "
+            f"{first} equals {baseline} {where}, within the smallest effects of interest: it "
         ),
         Outcome.INCONCLUSIVE: (
             f"No difference between {treatment} and {baseline} is shown {where}: {treatment} "
         ),
         Outcome.DEPENDS: f"It depends on the model: {where} {treatment} ",
-        NOT_TESTED: f"{treatment} and {baseline} are not tested {where}, because {row.reason}: it ",
+        NOT_TESTED: f"{first} and {baseline} are not tested {where}, because {row.reason}: it ",
     }
     lead = leads[row.outcome]
     converged = "When it converges, " if sum(row.n_diverged) else ""

@@ -17,20 +17,17 @@ from analysis.records.study import StudyRecords
 def history(records: StudyRecords, judged: Judged) -> tuple[str, ...]:
     """Tell what the plans keep of their own changes, and what the plan left open.
 
-    Changes before the first run had finished are no part of it.
+    Changes before the first run had finished are no part of it, but for those that an
+    author wrote down because other runs' scores had been seen.
     """
-    sentences = []
+    told: dict[str, list[str]] = {}  # what is the same of several recipes is told once
     for recipe, plan in records.plans.items():
-        stages = [*plan["amended"], plan]
-        for past, now in itertools.pairwise(stages):
-            n = past["finished_runs"]
-            if n and (changes := list(_changes(past, now))):
-                sentences.append(f"{recipe}: after {n} finished runs {'; '.join(changes)}.")
-        sentences += [
-            f"{recipe}: {event['what']} ({event['at'][:10]}, after {event['finished_runs']} "
-            "finished runs)."
-            for event in plan.get("history", ())
-        ]
+        for event in _events(plan):
+            told.setdefault(event, []).append(recipe)
+    sentences = [
+        f"Before these records: {row['what'].rstrip('.')} ({row['at']})." for row in records.history
+    ]
+    sentences += [f"{' and '.join(recipes)}: {event}." for event, recipes in told.items()]
     sentences += [
         f"The plan lacks {METRICS[name].label} or its margin, {plain(judged.sesoi[name])}: it "
         "became a co-primary metric after the results had been seen."
@@ -42,6 +39,17 @@ def history(records: StudyRecords, judged: Judged) -> tuple[str, ...]:
             "the verdict leaves it out or uses the next metric of answers."
         )
     return tuple(sentences)
+
+
+def _events(plan: Mapping[str, Any]) -> Iterator[str]:
+    """Tell what one plan keeps: what its commands changed, then what its author noted."""
+    for past, now in itertools.pairwise([*plan["amended"], plan]):
+        n = past["finished_runs"]
+        if n and (changes := list(_changes(past, now))):
+            yield f"after {n} finished runs {'; '.join(changes)}"
+    for event in plan.get("history", ()):
+        n, date = event["finished_runs"], event["at"][:10]
+        yield f"{event['what'].removesuffix('.')} ({date}, after {n} finished runs)"
 
 
 def _changes(past: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

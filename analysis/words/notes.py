@@ -51,6 +51,10 @@ FIXED: Final = {
         "each; n, Holm's correction and detectable effects are in the rows. A single model "
         "is tested only if the pooled test rejects."
     ),
+    "intervals": (
+        f"{UNTESTED} 95 % intervals over seeds and prompts, not corrected; n: pairs, added up "
+        "over models. Among many groups some intervals leave out zero by chance."
+    ),
     "cost": f"{UNTESTED} n: means over the seeds of each arm that did not diverge.",
     "bench": (
         f"{UNTESTED} n: medians over the batches and repetitions given with the "

@@ -40,7 +40,7 @@ def short(findings: Findings) -> Table:
         name="claims-short",
         columns=(
             Column(head="Claim", width=0.54),
-            Column(head="Verdict", width=0.14),
+            Column(head="Verdict", width=0.14, unbroken=True),
             Column(head="Made on", width=0.32),
         ),
         groups=one_group(

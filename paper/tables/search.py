@@ -11,12 +11,20 @@ from paper.cells import Cell, Column, Group, Row, Table, cell, one_group, row
 
 def search(findings: Findings) -> Table:
     """Print what every search chose and how much of its lead was luck."""
+    objectives = list(
+        dict.fromkeys(f"{row.direction} {row.objective}" for row in findings.searches)
+    )
+    several = len(objectives) > 1
     return Table(
         name="search",
         columns=(
             Column(head="Search", width=0.15, unbroken=True),
-            Column(head="Best settings, and the range searched", width=0.27, unbroken=True),
-            Column(head="Objective", width=0.13),
+            Column(
+                head="Best settings, and the range searched",
+                width=0.27 if several else 0.4,
+                unbroken=True,
+            ),
+            *([Column(head="Objective", width=0.13)] if several else []),
             Column(head="Trials\n(pruned,\ndiverged)", width=0.12, number=True),
             Column(head="Its\ntrial", width=0.09, number=True),
             Column(head="Repeated\n(n)", width=0.12, number=True),
@@ -32,7 +40,7 @@ def search(findings: Findings) -> Table:
                             for name, value in found.settings.items()
                         )
                     ),
-                    f"{found.direction} {found.objective}",
+                    *([f"{found.direction} {found.objective}"] if several else []),
                     f"{found.n_trials} ({found.n_pruned}, {found.n_diverged})",
                     number(found.trial_value, 3),
                     f"{number(found.value, 3)} ({found.n_repeated})",
@@ -41,7 +49,8 @@ def search(findings: Findings) -> Table:
                 for found in findings.searches
             ]
         ),
-        caption="What the search chose and how much of its lead was luck.",
+        caption="What the search chose and how much of its lead was luck"
+        + ("." if several else f"; the objective is to {' '.join(objectives)}."),
         note=findings.table_notes["search"],
         signature=findings.signature,
     )

@@ -1,7 +1,6 @@
 """The command line: parse, make one call, print what it returns."""
 
 import json
-import math
 import shlex
 import subprocess
 import sys
@@ -10,16 +9,18 @@ from pathlib import Path
 import click
 
 from study import __version__
-from study.bench.parts import PARTS as BENCH_PARTS
 from study.cli import release, tables
+from study.cli.bench.parts import PARTS as BENCH_PARTS
 from study.cli.options import (
     TINY,
     StudyGroup,
+    arms_option,
     begin_again,
     chosen_recipes,
     device_option,
     job_runner,
     json_option,
+    kept_asked,
     recipe_options,
     repeated,
     runs_option,
@@ -30,7 +31,8 @@ from study.cli.options import (
     training_options,
 )
 from study.config.environment import quieten
-from study.config.recipe import load_recipe, recipe_names
+from study.config.files import recipe_names
+from study.config.recipe import load_recipe
 from study.errors import RecordError
 from study.records.layout import BENCH
 
@@ -44,6 +46,7 @@ def main() -> None:
 
 @main.command("search")
 @training_options
+@arms_option
 @click.option(
     "--trials",
     type=click.IntRange(min=1),
@@ -62,6 +65,7 @@ def search_command(
     runs: Path,
     seed: int,
     workers: int | None,
+    arms: tuple[str, ...],
     trials: int | None,
     storage: str | None,
     fresh: bool,
@@ -82,24 +86,26 @@ def search_command(
     if fresh:
         if storage is not None:
             raise click.UsageError("--fresh cannot empty a storage; name another with --storage")
-        begin_again(recipes, runs, "search", say)
-    n_arms = sum(len(recipe.search.space) for recipe in recipes)
-    found = search.search(
-        recipes,
-        runs=runs,
-        trials=trials,
-        seed=seed,
-        storage=storage,
-        sharing=max(1, math.ceil((workers or 1) / max(1, n_arms))),
-        run_jobs=job_runner(recipes, device, workers, quiet),
-        say=say,
-    )
+        begin_again(recipes, runs, "search", say, arms)
+    with kept_asked(names, assignments, recipes, runs, "search"):
+        found = search.search(
+            recipes,
+            runs=runs,
+            trials=trials,
+            seed=seed,
+            storage=storage,
+            workers=workers or 1,
+            arms=arms,
+            run_jobs=job_runner(recipes, device, workers, quiet),
+            say=say,
+        )
     show(found, as_json, tables.search_table)
     say(f"next: study compare --seeds 3{repeated(names, assignments, runs)}")
 
 
 @main.command("compare")
 @training_options
+@arms_option
 @seeds_option
 def compare_command(
     *,
@@ -109,6 +115,7 @@ def compare_command(
     runs: Path,
     seed: int,
     workers: int | None,
+    arms: tuple[str, ...],
     seeds: int,
     fresh: bool,
     quiet: bool,
@@ -124,15 +131,19 @@ def compare_command(
     recipes = chosen_recipes(names, assignments, device, say)
     say_cost(recipes, device, say)
     if fresh:
+        if arms:
+            raise click.UsageError("--fresh sets all arms of a comparison aside; leave out --arm")
         begin_again(recipes, runs, "compare", say)
-    records = compare.compare(
-        recipes,
-        runs=runs,
-        seeds=seeds,
-        seed=seed,
-        run_jobs=job_runner(recipes, device, workers, quiet),
-        say=say,
-    )
+    with kept_asked(names, assignments, recipes, runs, "compare"):
+        records = compare.compare(
+            recipes,
+            runs=runs,
+            seeds=seeds,
+            seed=seed,
+            arms=arms,
+            run_jobs=job_runner(recipes, device, workers, quiet),
+            say=say,
+        )
     show(records, as_json, tables.compare_table)
     say(f"next: study report --runs {shlex.quote(str(runs))}")
 
@@ -165,14 +176,15 @@ def claims_command(
     say_cost(recipes, device, say)
     if fresh:
         begin_again(recipes, runs, "claims", say)
-    records = claim_runs.make_claim_runs(
-        recipes,
-        runs=runs,
-        seeds=seeds,
-        seed=seed,
-        run_jobs=job_runner(recipes, device, workers, quiet),
-        say=say,
-    )
+    with kept_asked(names, assignments, recipes, runs, "claims"):
+        records = claim_runs.make_claim_runs(
+            recipes,
+            runs=runs,
+            seeds=seeds,
+            seed=seed,
+            run_jobs=job_runner(recipes, device, workers, quiet),
+            say=say,
+        )
     show(records, as_json, tables.claims_table)
     say(f"next: study report --runs {shlex.quote(str(runs))}")
 
@@ -223,15 +235,26 @@ def status_command(names: tuple[str, ...], runs: Path, as_json: bool) -> None:
     show_default=True,
     help="Folder that the report is written to.",
 )
+@click.option(
+    "--data",
+    metavar="FILE",
+    help="Pairs whose texts were not published with the records; the report then shows them.",
+)
 @click.option("--open", "show_page", is_flag=True, help="Show the page in a browser.")
 @click.option("--watch", is_flag=True, help="Write it anew whenever records change, until Ctrl-C.")
-def report_command(*, runs: Path | None, folder: Path, show_page: bool, watch: bool) -> None:
+def report_command(
+    *, runs: Path | None, folder: Path, data: str | None, show_page: bool, watch: bool
+) -> None:
     """Write report.html and, with TeX, report.pdf from records; never trains.
 
     Without --runs it takes runs/local once a comparison is finished there, else
     runs/published. Runs may be going on: the report says so, and with --watch
     its page renews itself.
     """
+    from study.cli.texts import remember_texts
+
+    found = (Path("runs/local"), Path("runs/published")) if runs is None else (runs,)
+    remember_texts(found, data, say=speaker(quiet=False))
     arguments = [
         *(() if runs is None else ("--runs", str(runs))),
         *("--out", str(folder)),
@@ -246,15 +269,33 @@ def report_command(*, runs: Path | None, folder: Path, show_page: bool, watch: b
 @main.command("doctor")
 @recipe_options
 @device_option
+@click.option(
+    "--data",
+    metavar="FILE",
+    help="Pairs to time a step of the recipe on, to say how long search and compare take.",
+)
 @json_option
 def doctor_command(
-    *, names: tuple[str, ...], assignments: tuple[str, ...], device: str, as_json: bool
+    *,
+    names: tuple[str, ...],
+    assignments: tuple[str, ...],
+    device: str,
+    data: str | None,
+    as_json: bool,
 ) -> None:
-    """Say what this machine can do, and what a recipe costs on it."""
+    """Say what this machine can do, and what a recipe costs on it.
+
+    With --data it loads the recipe's model, fetching it where that is needed,
+    and times real steps; nothing is kept.
+    """
     from study.cli import doctor
 
+    if data is not None and not names:
+        raise click.UsageError("--data times a recipe: name it with --recipe")
+    if data is not None:
+        assignments = (*assignments, f"data.name={json.dumps(data)}")
     recipes = [load_recipe(name).override(assignments) for name in names]
-    reports = [doctor.describe(recipe, device) for recipe in recipes or (None,)]
+    reports = [doctor.describe(one, device, timed=data is not None) for one in recipes or (None,)]
     show(reports, as_json, lambda found: "\n\n".join(doctor.as_text(report) for report in found))
 
 
@@ -298,7 +339,7 @@ def bench_command(*, data: Path, out: Path, parts: tuple[str, ...], quick: bool)
 
     Nothing else should run meanwhile: some twenty minutes on two quiet cores.
     """
-    from study.bench import parts as bench
+    from study.cli.bench import parts as bench
 
     bench.bench(data=data, out=out, parts=parts or BENCH_PARTS, quick=quick, say=click.echo)
     click.echo(f"the report shows {out} where it lies beside its records")

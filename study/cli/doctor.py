@@ -12,9 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from study.arms import ARMS, arms_in_order
+from study.cli import duration
 from study.cli.memory import Memory, pass_tokens, savings, step_memory
 from study.config.environment import cache_folder, versions
 from study.config.recipe import Recipe
+from study.config.training import own_training
 from study.model.shapes import Shape, meta_model, shape_of
 
 TEX_ENGINES = ("latexmk", "tectonic", "pdflatex")
@@ -24,16 +27,19 @@ USABLE_SHARE = 0.9
 """Share of a device's memory that an estimate may fill: the rest is context and gaps."""
 
 
-def describe(recipe: Recipe | None, device: str) -> dict[str, Any]:
+def describe(recipe: Recipe | None, device: str, *, timed: bool = False) -> dict[str, Any]:
     """Describe this machine and, where one is given, what a recipe needs on it.
 
     Args:
         recipe: Recipe to examine, or None for the machine alone.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:<n>``.
+        timed: Load the recipe's model and pairs, time its parts, and say how long a
+            study takes.
 
     Raises:
         ModelError: there is no such device, the model's configuration cannot
             be read, or the adapter does not fit it.
+        DataError: the pairs to be timed cannot be read.
     """
     from study.model.base import pick_device
 
@@ -42,6 +48,7 @@ def describe(recipe: Recipe | None, device: str) -> dict[str, Any]:
         "machine": _machine(),
         "device": device,
         "recipe": None if recipe is None else _needs(recipe, device),
+        "timing": duration.measure(recipe, device) if timed and recipe is not None else None,
     }
 
 
@@ -58,10 +65,15 @@ def as_text(description: Mapping[str, Any]) -> str:
             (f"Recipe {needs['name']}", needs["model"]),
             ("parameters", f"{parameters['base']:,} in the base"),
             ("trained", f"{parameters['trainable']:,} in {needs['adapted_projections']} adapters"),
+            ("tokens of a run", "at most, every pass of training counted"),
+            *((f"  {arm}", _run_text(arm, cost)) for arm, cost in needs["runs"].items()),
             ("memory of a step", f"{_size(memory['total'])} at worst, of which"),
             *((f"  {_label(name)}", _size(memory[name])) for name in Memory._fields),
+            ("  basis", f"shapes alone, {needs['tokens_at_once']:,} tokens at once"),
             *(("warning", warning) for warning in needs["warnings"]),
         ]
+        if description["timing"] is not None:
+            lines += duration.lines(description["timing"], memory["total"])
     return "\n".join(f"{name:24}{value}".rstrip() for name, value in lines)
 
 
@@ -82,10 +94,33 @@ def _needs(recipe: Recipe, device: str) -> dict[str, Any]:
             "trainable": shape.trainable,
         },
         "adapted_projections": shape.n_adapted,
+        "runs": {arm: _run(recipe, arm) for arm in arms_in_order(recipe.arms)},
         "memory_bytes": {**memory._asdict(), "total": memory.total},
+        "tokens_at_once": pass_tokens(recipe, device, value_bytes),
         "device_memory_bytes": available,
         "warnings": _warnings(recipe, shape, device, value_bytes, available),
     }
+
+
+def _run(recipe: Recipe, arm: str) -> dict[str, Any]:
+    """Count what a run of an arm computes, its start and its reference among it."""
+    from study.run.budget import most_tokens
+
+    training, start = recipe.training, ARMS[arm].starts_from
+    return {
+        "starts_from": start,
+        "start_updates": training.start_steps if start else 0,
+        "own_updates": own_training(training, arm).max_steps,
+        "tokens": most_tokens(recipe, arm=arm),
+    }
+
+
+def _run_text(arm: str, cost: Mapping[str, Any]) -> str:
+    if ARMS[arm].budget == "tokens":
+        return f"{cost['tokens']:,}, by updates enough for them"
+    before = f"{cost['start_updates']} updates of {cost['starts_from']}, then "
+    own = f"{cost['own_updates']} updates"
+    return f"{cost['tokens']:,} in {before if cost['starts_from'] else ''}{own}"
 
 
 def _warnings(

@@ -3,15 +3,18 @@
 import functools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from study.config.environment import trackers
 from study.config.recipe import Recipe, load_recipe
 from study.errors import ConfigError, StudyError
 from study.records.processes import n_processes
+from study.workers.mendable import NOT_TEXT, is_text, mendable
 
 if TYPE_CHECKING:
     from study.model.jobs import Job
@@ -29,16 +32,23 @@ CPU_FLOP_PER_S = 2e10
 class StudyGroup(click.Group):
     """A group whose errors are one message and whose interruption is status 130."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse what no record could hold, before any command reads it."""
+        for text in (*args, str(Path.cwd())):
+            if not is_text(text):
+                raise click.UsageError(f"{text!a} is not UTF-8; {NOT_TEXT}")
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command and turn what a user can mend into a message."""
-        from study.workers.jobs import mendable, terminable
+        from study.workers.jobs import terminable
 
         try:
             with terminable():
                 return super().invoke(ctx)
         except StudyError as error:
             raise click.ClickException(str(error)) from error
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, UnicodeEncodeError) as error:
             message = mendable(error)
             if message is None:
                 raise
@@ -121,6 +131,15 @@ seeds_option = click.option(
 )
 
 
+arms_option = click.option(
+    "--arm",
+    "arms",
+    multiple=True,
+    metavar="NAME",
+    help="Only this arm of each recipe; repeatable. What it continues comes first.",
+)
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -149,23 +168,60 @@ def chosen_recipes(
 
 
 def begin_again(
-    recipes: Sequence[Recipe], runs: Path, part: str, say: Callable[[str], None]
+    recipes: Sequence[Recipe],
+    runs: Path,
+    part: str,
+    say: Callable[[str], None],
+    arms: Sequence[str] = (),
 ) -> None:
     """Begin a part of every recipe afresh and say where the old records are.
 
     A search that is begun again beside a comparison is noted in that one's plan; a
-    comparison's own plan finds what was set aside by itself.
+    comparison's own plan finds what was set aside by itself. With ``arms`` their
+    folders alone are set aside.
     """
     from study.records.folders import begin_afresh
     from study.records.plan import note
     from study.records.processes import agree, is_main
 
     for recipe in recipes if is_main() else ():
-        if kept := begin_afresh(runs / recipe.name / part):
+        for arm in arms or (None,):
+            folder = runs / recipe.name / part
+            kept = begin_afresh(folder if arm is None else folder / arm)
+            if kept is None:
+                continue
             say(f"the old records of {recipe.name} are kept in {kept}")
             if part == "search":
-                note(runs, recipe.name, "the search was set aside and begun again")
+                what = "search" if arm is None else f"search of {arm}"
+                note(runs, recipe.name, f"the {what} was set aside and begun again")
     agree(True)  # processes that train together wait for the first one
+
+
+@contextmanager
+def kept_asked(
+    names: Sequence[str],
+    assignments: Sequence[str],
+    recipes: Sequence[Recipe],
+    runs: Path,
+    part: str,
+) -> Iterator[None]:
+    """Keep with the records how their recipes were asked for.
+
+    New records keep it at once. Others do once the block has gone well: before,
+    the command may be refused, because its recipe differs from theirs.
+    """
+    from study.records.asked import keep_asked
+    from study.records.processes import is_main
+
+    asked = dict(zip((recipe.name for recipe in recipes), dict.fromkeys(names), strict=False))
+
+    def keep(known: Sequence[str]) -> None:
+        for recipe in known if is_main() else ():
+            keep_asked(runs, recipe, part, name=asked[recipe], assignments=assignments)
+
+    keep([recipe for recipe in asked if not (runs / recipe / part).exists()])
+    yield
+    keep(list(asked))
 
 
 def job_runner(
@@ -176,6 +232,7 @@ def job_runner(
     from study.workers.devices import plan_slots
     from study.workers.jobs import run_jobs
 
+    trackers()  # refused here where one is unknown, before a model is loaded
     if n_processes() > 1:
         return functools.partial(launch.run_here, device=device)
     slots = plan_slots(recipes, device=device, workers=workers)
@@ -193,9 +250,9 @@ def say_cost(recipes: Sequence[Recipe], device: str, say: Callable[[str], None])
 
     for recipe in hub:
         needs = doctor.describe(recipe, "cpu")["recipe"]
-        training, tokens = recipe.training, 2 * recipe.data.max_length_tokens
-        n_flop = 4 * needs["parameters"]["base"] * tokens * training.batch_pairs
-        hours = n_flop * training.max_steps / (CPU_FLOP_PER_S * (os.cpu_count() or 1) * 3600)
+        tokens = max(run["tokens"] for run in needs["runs"].values())
+        n_flop = 4 * needs["parameters"]["base"] * tokens
+        hours = n_flop / (CPU_FLOP_PER_S * (os.cpu_count() or 1) * 3600)
         say(
             f"{recipe.name} on the CPU: up to {needs['memory_bytes']['total'] / 2**30:.0f} GiB of "
             f"memory and, at worst, some {hours:,.0f} hours for each run"

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from study.arms import ARMS, UNTRAINED, arms_in_order
-from study.config.recipe import load_recipe, recipe_names
+from study.config.files import recipe_names
+from study.config.recipe import load_recipe
 from study.errors import RecordError, UnreadableError
 from study.records.files import checksum, read_jsonl
 from study.records.layout import (
@@ -19,6 +20,7 @@ from study.records.layout import (
     search_folder,
 )
 from study.records.locks import Lease, is_held, leases
+from study.records.released import BenchmarkScores, Release
 from study.records.runs import (
     RunFolder,
     claim_folders,
@@ -27,7 +29,7 @@ from study.records.runs import (
     run_folder,
     setting_folder,
 )
-from study.records.schema import BenchmarkScores, Best, ClaimsPlan, Plan, Release, read_as
+from study.records.schema import Best, ClaimsPlan, Plan, read_as
 from study.records.searches import search_faults, searched_arms
 from study.records.sharing import WORKER, planned
 

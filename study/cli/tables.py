@@ -6,7 +6,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from study.arms import UNTRAINED, arms_in_order
-from study.records.schema import AnswerRow, BenchmarkScores, Release
+from study.records.released import AnswerRow, BenchmarkScores, Release
 
 
 def search_table(found: Sequence[dict[str, Any]]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from study.config.canonical import default_of
-from study.errors import nearest, require
+from study.errors import ConfigError, nearest, require
 
 FREE_TABLES = ("model.template_kwargs", "data.columns")
 """Tables whose keys are the user's own."""
@@ -33,7 +33,11 @@ def assign(tree: dict[str, Any], assignment: str) -> None:
     """
     path, equals, text = assignment.partition("=")
     require(bool(equals), f"--set {assignment!r} has no '='; write section.field=value")
-    *sections, field = path.strip().split(".")
+    path = path.strip()
+    *sections, field = path.split(".")
+    for table in FREE_TABLES:
+        if path.startswith(f"{table}."):  # its keys may have dots and spaces
+            sections, field = table.split("."), path.removeprefix(f"{table}.")
     for section in sections:
         require(
             isinstance(tree.get(section), dict),
@@ -45,9 +49,14 @@ def assign(tree: dict[str, Any], assignment: str) -> None:
         f"--set {path}: there is no field {field!r}{nearest(field, tree)}",
     )
     try:
-        tree[field] = tomllib.loads(f"value = {text}")["value"]
+        found = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
-        tree[field] = text
+        found = {"value": text}
+    except RecursionError as error:
+        raise ConfigError(
+            f"--set {path}: its value is nested too deeply; no field needs it"
+        ) from error
+    tree[field] = found["value"] if len(found) == 1 else text  # text of several lines
 
 
 def _build(kind: Any, value: Any, path: str) -> Any:

@@ -6,11 +6,11 @@ first run; ``study.run.claims`` trains the settings that no comparison has.
 """
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Final, Literal
 
-from study.arms import ARMS, Settings
+from study.arms import ARMS, UNTRAINED, Settings, arms_in_order
 from study.config.build import build
 from study.config.recipe import Recipe
 from study.errors import ConfigError, require
@@ -34,6 +34,7 @@ class Part:
         "chosen_logps",
         "rejected_logps",
         "rougeL",
+        "exact_match",
         "response_tokens",
         "train_s",
         "train_tokens",
@@ -111,6 +112,12 @@ class Registry:
         for claim in self.claims:
             _check_claim(claim, {*ARMS, *first})
 
+    def within(self, recipe: Recipe) -> "Registry":
+        """Return the registry for a recipe: a claim on arms that it does not train waits."""
+        _, scale = self.scale_of(recipe)
+        here = {UNTRAINED, *recipe.arms, *scale.settings}
+        return replace(self, claims=tuple(_within(claim, here) for claim in self.claims))
+
     def scale_of(self, recipe: Recipe) -> tuple[str, Scale]:
         """Return the scale of a recipe's model: the first that its name fits.
 
@@ -142,6 +149,15 @@ def parse_claims(text: str) -> Registry:
     except (tomllib.TOMLDecodeError, ConfigError) as error:
         raise ConfigError(f"claims.toml: {error}") from error
     return registry
+
+
+def _within(claim: Claim, here: set[str]) -> Claim:
+    named = {name for part in claim.parts for name in (part.baseline, part.treatment) if name}
+    missing = arms_in_order(named - here)
+    if not missing:
+        return claim
+    labels = " or ".join(ARMS[arm].label for arm in missing)
+    return replace(claim, parts=(), not_testable=f"this study does not train {labels}")
 
 
 def _check_claim(claim: Claim, names: set[str]) -> None:

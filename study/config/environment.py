@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import study
+from study.errors import nearest, require
 
 PACKAGES = (
     "torch transformers trl peft bitsandbytes accelerate datasets tokenizers optuna rouge-score "
@@ -105,6 +106,29 @@ def cache_folder() -> Path:
 
 
 def trackers() -> list[str]:
-    """Return the trackers that ``ORPO_STUDY_TRACKERS`` names, e.g. ``tensorboard``."""
-    names = os.environ.get("ORPO_STUDY_TRACKERS", "")
-    return [name.strip() for name in names.split(",") if name.strip()] or ["none"]
+    """Return the trackers that ``ORPO_STUDY_TRACKERS`` names, e.g. ``tensorboard``.
+
+    Raises:
+        ConfigError: transformers does not know one, or it is not installed.
+    """
+    value = os.environ.get("ORPO_STUDY_TRACKERS", "")
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    if names in ([], ["none"], ["all"]):
+        return names or ["none"]
+
+    from transformers.integrations.integration_utils import (
+        INTEGRATION_TO_CALLBACK,
+        get_available_reporting_integrations,
+    )
+
+    for name in names:
+        require(
+            name in INTEGRATION_TO_CALLBACK,
+            f"ORPO_STUDY_TRACKERS names {name!r}{nearest(name, INTEGRATION_TO_CALLBACK)}; it takes "
+            f"{', '.join(sorted(INTEGRATION_TO_CALLBACK))}, or all or none by itself",
+        )
+        require(
+            name in (*get_available_reporting_integrations(), "flyte"),
+            f"ORPO_STUDY_TRACKERS names {name}, which is not installed; install or drop it",
+        )
+    return names

@@ -1,7 +1,7 @@
-"""Recipes: frozen descriptions of a study, read from complete TOML files.
+"""Recipes: frozen descriptions of a study, read from TOML files.
 
-A recipe inherits nothing but the settings that its sources published: every
-other field stands in its file. Only overrides
+Every field stands in the file of a recipe or of the one that it extends; only
+the settings that its sources published are filled in. Only overrides
 (``--set section.field=value``) change it, and they become part of the digest
 that names its runs. A field that was added after the first records were made
 has a neutral default in its dataclass: a recipe may leave it out, and while it
@@ -12,26 +12,21 @@ they were.
 import dataclasses
 import datetime as dt
 import itertools
-import tomllib
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from study.arms import ARMS, Settings, check_settings
 from study.config.build import assign, build
 from study.config.canonical import plain
+from study.config.files import read_tree
 from study.config.judging import AnalysisConfig
-from study.errors import ConfigError, nearest, require
+from study.config.training import TrainingConfig
+from study.errors import ConfigError, require
 
 TEMPLATE_DATE = "2024-07-26"
 """What Llama 3's templates print where they are given no clock."""
-
-
-MAX_THREADS = 1024
-"""Above, threads cannot be made, and PyTorch ends the process."""
 
 
 TEMPLATE_INPUTS = ("messages", "tools", "documents", "add_generation_prompt", "strftime_now")
@@ -43,7 +38,7 @@ class ModelConfig:
     """The base model and how it is loaded."""
 
     name: str
-    """Hub id, local folder in the Hub's layout, or ``toy:smollm2`` / ``toy:llama``."""
+    """Hub id, folder in the Hub's layout, ``.gguf`` file, ``pypi:<name>`` or ``toy:<name>``."""
     revision: str
     """Git revision on the Hub; ignored for local folders."""
     dtype: Literal["auto", "float32", "bfloat16"]
@@ -135,6 +130,8 @@ class DataConfig:
     """The source's column -> the name to read it by; an empty one leaves it out."""
     max_bytes: int = 2**31
     """Most that is read, uncompressed; a row counts as 1 KiB at least."""
+    publish_texts: bool = True
+    """Publish prompts and reference answers with the records, or else hashes of them."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that leave nothing to train or score."""
@@ -151,66 +148,6 @@ class DataConfig:
         named = sorted(name for name in self.columns.values() if name)
         for one, other in itertools.pairwise(named):
             require(one != other, f"data.columns maps two columns to {one!r}; choose one")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """The one training loop that all arms share."""
-
-    max_steps: int
-    """Updates of the weights."""
-    batch_pairs: int
-    """Pairs per update, over all devices and micro-batches."""
-    microbatch_tokens: int
-    """Distinct tokens in one forward pass at most; 0 takes 2,048 on a CPU (4,096 with
-    a dtype of bfloat16) and a whole update at once elsewhere. Changes memory and speed, never
-    the gradient (with dropout, the masks that are drawn)."""
-    warmup_steps: int
-    schedule: Literal["linear", "cosine", "constant_with_warmup", "inverse_sqrt"]
-    optimizer: Literal["adamw_torch", "adamw_torch_fused", "paged_adamw_8bit"]
-    weight_decay: float
-    max_grad_norm: float
-    """Gradients are clipped to this Euclidean norm."""
-    nll_over: Literal["prompt_and_response", "response"]
-    """Tokens that the NLL term covers, in every arm alike."""
-    gradient_checkpointing: bool
-    log_every_steps: int
-    validate_every_steps: int
-    """Steps between scorings of validation pairs (curves and pruning)."""
-    checkpoint_every_steps: int
-    """Steps between checkpoints to resume from; 0 writes none."""
-    threads: int
-    """CPU threads of one run; 0 leaves PyTorch's own choice."""
-
-    def __post_init__(self) -> None:
-        """Refuse step counts that cannot be carried out."""
-        for field in (
-            "max_steps",
-            "batch_pairs",
-            "log_every_steps",
-            "validate_every_steps",
-        ):
-            value = getattr(self, field)
-            require(value > 0, f"training.{field} is {value}; it must be at least 1")
-        for field in (
-            "microbatch_tokens",
-            "warmup_steps",
-            "weight_decay",
-            "checkpoint_every_steps",
-            "threads",
-        ):
-            value = getattr(self, field)
-            require(value >= 0, f"training.{field} is {value}; it must be 0 or more")
-        require(
-            self.threads <= MAX_THREADS,
-            f"training.threads is {self.threads}; it must be {MAX_THREADS} at most",
-        )
-        require(self.max_grad_norm > 0, "training.max_grad_norm must be positive")
-        require(
-            self.warmup_steps <= self.max_steps,
-            f"training.warmup_steps ({self.warmup_steps}) is beyond training.max_steps "
-            f"({self.max_steps}); set both",
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,9 +250,36 @@ class Recipe:
         for arm, settings in self.arms.items():
             check_settings(f"arms.{arm}", arm, settings)
         require(bool(self.search.space), f"search.space names no arm; arms are {', '.join(ARMS)}")
+        for section, arms in (("arms", self.arms), ("search.space", self.search.space)):
+            for arm in arms:
+                self._check_stages(section, arm, arms)
         require(
             self.search.objective != "rougeL" or self.evaluation.generated_answers > 0,
             "search.objective is 'rougeL', which needs evaluation.generated_answers above 0",
+        )
+
+    def _check_stages(self, section: str, name: str, beside: Iterable[str]) -> None:
+        """Refuse an arm that continues another where the two stages cannot be carried out."""
+        arm, training, dropout = ARMS[name], self.training, self.adapter.dropout
+        require(
+            arm.starts_from is None or arm.starts_from in beside,
+            f"{section}.{name}: {name} continues {arm.starts_from}; give {section}."
+            f"{arm.starts_from} too",
+        )
+        require(
+            arm.starts_from is None or 0 < training.start_steps < training.max_steps,
+            f"training.start_share {training.start_share} of {training.max_steps} updates leaves "
+            f"{name} a stage without any; set training.start_share or training.max_steps",
+        )
+        require(
+            not arm.reference or dropout == 0,
+            f"adapter.dropout is {dropout}, and {section} names {name}, which compares itself with "
+            "its start; dropout would disturb that, and all arms have the same: set it to 0",
+        )
+        require(
+            not arm.mismatched or training.batch_pairs > 1,
+            f"training.batch_pairs is 1, and {section} names {name}, which pairs prompts with "
+            "answers to others of the same update; set it to 2 or more",
         )
 
     def override(self, assignments: Iterable[str]) -> Self:
@@ -339,33 +303,11 @@ def load_recipe(name_or_path: str) -> Recipe:
         ConfigError: no such recipe, broken TOML, or unknown, missing or
             mistyped fields; the message names the field and what it takes.
     """
-    if name_or_path.endswith(".toml"):
-        path = Path(name_or_path)
-        if not path.is_file():
-            raise ConfigError(f"there is no recipe file {path}")
-        try:
-            return _parse(path.read_text(encoding="utf-8"), str(path))
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"recipe {path} is not UTF-8 ({error}); save it as UTF-8") from error
-        except RecursionError as error:
-            raise ConfigError(f"recipe {path} is nested too deeply; no field needs it") from error
-    known = recipe_names()
-    if name_or_path not in known:
-        raise ConfigError(
-            f"there is no recipe {name_or_path!r}{nearest(name_or_path, known)}; "
-            f"shipped recipes are {', '.join(known)}; a file of yours must end in .toml"
-        )
-    text = _recipe_folder().joinpath(f"{name_or_path}.toml").read_text(encoding="utf-8")
-    return _parse(text, name_or_path)
-
-
-def recipe_names() -> list[str]:
-    """List the shipped recipes in alphabetical order."""
-    return sorted(
-        entry.name.removesuffix(".toml")
-        for entry in _recipe_folder().iterdir()
-        if entry.name.endswith(".toml")
-    )
+    tree = read_tree(name_or_path)
+    try:
+        return from_dict(tree)
+    except ConfigError as error:
+        raise ConfigError(f"recipe {name_or_path}: {error}") from error
 
 
 def from_dict(tree: Mapping[str, Any]) -> Recipe:
@@ -375,24 +317,3 @@ def from_dict(tree: Mapping[str, Any]) -> Recipe:
         ConfigError: unknown, missing or mistyped fields.
     """
     return typing.cast(Recipe, build(Recipe, tree))
-
-
-def _recipe_folder() -> Any:
-    return resources.files("study").joinpath("recipes")
-
-
-def _published(arms: Iterable[str]) -> list[dict[str, Any]]:
-    """Return the settings that the sources used for some arms."""
-    text = resources.files("study").joinpath("sources/published.toml").read_text("utf-8")
-    return [known for known in tomllib.loads(text)["published"] if known["arm"] in arms]
-
-
-def _parse(text: str, origin: str) -> Recipe:
-    try:
-        tree = tomllib.loads(text)
-        search = tree.get("search")
-        if isinstance(search, dict) and "published" not in search:
-            search["published"] = _published(search.get("space", {}))
-        return from_dict(tree)
-    except (tomllib.TOMLDecodeError, ConfigError) as error:
-        raise ConfigError(f"recipe {origin}: {error}") from error

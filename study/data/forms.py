@@ -34,6 +34,7 @@ from study.data.pairs import Message, Pair, make_pair
 from study.data.turns import (
     OPENING,
     PICTURES,
+    PLACED,
     SYSTEMS,
     Row,
     Unusable,
@@ -91,7 +92,7 @@ def read_row(row: Any, form: Form, source: str) -> Iterator[Pair | Unusable]:
         if not isinstance(row, dict):
             raise Unusable("not a record with one value per column")  # noqa: TRY301
         for column in PICTURES:
-            if row.get(column):
+            if _holds_any(row.get(column)):
                 raise Unusable(f"{column} that a text model cannot use")  # noqa: TRY301
         tools = tools_of(row)
         named = row.get("source")
@@ -109,6 +110,11 @@ def read_row(row: Any, form: Form, source: str) -> Iterator[Pair | Unusable]:
             yield reason
 
 
+def _holds_any(value: Any) -> bool:
+    """Tell whether a value is more than null, nothing or a list of such."""
+    return any(map(_holds_any, value)) if isinstance(value, list) else bool(value)
+
+
 def _pair(
     better: list[Message], worse: list[Message], tools: tuple[Message, ...], source: str
 ) -> Pair:
@@ -118,6 +124,8 @@ def _pair(
         raise Unusable("last turn is not the assistant's")
     if not same(prompt, rejected_prompt):
         raise Unusable("prompts differ between the sides")
+    if any(turn.role == "user" and PLACED.match(turn.content) for turn in prompt):
+        raise Unusable("the place of a picture in prompt, which a text model cannot see")
     if not prompt or is_empty(prompt):
         raise Unusable("empty prompt, or an empty turn in it")
     if any(turn.role == "system" for turn in prompt[1:]):

@@ -119,7 +119,10 @@ def _rows_of(label: str, found: dict[str, Any]) -> list[Any]:
     if is_row or not lists:
         return [found]
     if not set(ROW_COLUMNS) & found.keys():
+        rows = lists.get("rows", [None])
         records = [name for name, value in lists.items() if isinstance(value[0], dict)]
+        if all(isinstance(one, dict) and {"row_idx", "row"} <= one.keys() for one in rows):
+            return _served(label, rows)
         if len(records) > 1:
             raise DataError(
                 f"{label} holds several lists of records ({', '.join(records[:8])}); write the "
@@ -130,6 +133,16 @@ def _rows_of(label: str, found: dict[str, Any]) -> list[Any]:
     if len(lists) < len(found) or len({len(value) for value in lists.values()}) > 1:
         return [found]
     return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
+
+
+def _served(label: str, rows: Sequence[Any]) -> list[Any]:
+    """Return the rows that the Hub's dataset viewer sends, each with its number."""
+    if any(row.get("truncated_cells") for row in rows):
+        raise DataError(
+            f"{label} was saved from the Hub's viewer, which cut long cells; give the name of the "
+            "dataset itself"
+        )
+    return [row["row"] for row in rows]
 
 
 ROW_COLUMNS = ("chosen", "rejected", "prompt", "question", "instruction", "rejected_response")
@@ -165,9 +178,12 @@ def _read_csv(label: str, stream: BinaryIO, budget: Budget) -> Iterator[Any]:
     """Read records under a header; a row of another width is kept as a list."""
     text = _csv_lines(label, stream, budget)
     head = next(text, "")
-    delimiter = max(",;\t|", key=lambda mark: len(next(csv.reader([head], delimiter=mark), [])))
-    rows = _csv_rows(label, chain([head], text), delimiter)
-    header = next(rows, [])
+    if said := SEPARATOR.match(head):  # as Excel writes it
+        head = next(text, "")
+    marks = said[1] if said else ",;\t|"
+    delimiter = max(marks, key=lambda mark: len(next(csv.reader([head], delimiter=mark), [])))
+    rows = _csv_rows(label, chain([head], text), delimiter, after_space=f"{delimiter} " in head)
+    header = [name.strip() for name in next(rows, [])]
     _require_distinct(label, header)
     for row in rows:
         budget.take(ROW_BYTES)
@@ -180,11 +196,18 @@ def _csv_lines(label: str, stream: BinaryIO, budget: Budget) -> Iterator[str]:
         yield from re.split(r"(?<=\r)(?!\n)", line) if "\r" in line[:-2] else (line,)
 
 
-def _csv_rows(label: str, text: Iterable[str], delimiter: str) -> Iterator[list[str]]:
+SEPARATOR = re.compile(r'"?sep=([^\w\s"]|\t)"?\s*$')
+"""A first line that names what stands between the fields."""
+
+
+def _csv_rows(
+    label: str, text: Iterable[str], delimiter: str, *, after_space: bool
+) -> Iterator[list[str]]:
+    """Yield rows; ``after_space`` takes a space behind each delimiter for layout."""
     limit = csv.field_size_limit(sys.maxsize)
     if delimiter == "\t":
         text = list(text)
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    reader = csv.reader(text, delimiter=delimiter, strict=True, skipinitialspace=after_space)
     try:
         if isinstance(text, list) and (plain := _unquoted(text)):
             yield from plain

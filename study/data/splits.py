@@ -60,9 +60,10 @@ def split_pairs(pairs: Iterable[Pair], config: DataConfig) -> Splits:
         raise DataError(
             f"{config.name} has {len(pairs)} usable pairs in {len(clusters)} prompt clusters, "
             f"too few for {config.test_pairs} test, {config.validation_pairs} validation and "
-            f"{config.train_pairs or 'at least 1'} train pairs (clusters stay whole); ask for "
-            "fewer with --set data.train_pairs=N (0 is all the rest), "
-            "--set data.validation_pairs=N or --set data.test_pairs=N"
+            f"{config.train_pairs or 'at least 1'} train pairs (prompts that open with the "
+            "same question are one cluster and stay together); ask for fewer with "
+            "--set data.train_pairs=N (0 is all the rest), --set data.validation_pairs=N or "
+            "--set data.test_pairs=N"
         )
     return Splits(train, validation, test)
 

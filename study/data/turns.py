@@ -14,7 +14,10 @@ Row = Mapping[str, Any]
 ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("user", "human", "prompter"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bing", "bard", "model"), "assistant"),
+    **dict.fromkeys(
+        ("assistant", "gpt", "chatgpt", "bing", "bard", "model", "bot", "chatbot", "ai"),
+        "assistant",
+    ),
 }
 
 
@@ -25,12 +28,30 @@ CALLS = ("tool_calls", "function_call")
 """Keys of a turn that calls a tool."""
 
 
-SYSTEMS = ("system", "system_prompt", "system_message")
+SYSTEMS = ("system", "system_prompt", "system_message", "system_instruction", "sys_prompt")
 """Columns that hold a system turn."""
 
 
-PICTURES = ("images", "image", "videos", "video", "audios", "audio")
+PLACES = ("path", "paths", "url", "urls", "file")
+
+
+PICTURES = (
+    *("images", "image", "videos", "video", "audios", "audio"),
+    *(f"{kind}_{what}" for kind in ("image", "video", "audio") for what in PLACES),
+    *("pictures", "picture", "img", "pixel_values"),
+)
 """Columns of what only a model with other senses can take in."""
+
+
+PLACED = re.compile(r"\s*<(image|video|audio)>|.*\n\s*<(image|video|audio)>\s*$", re.DOTALL)
+"""A text that begins or ends with the place of a picture, as LLaVA and ms-swift mark it."""
+
+
+TEXT_PARTS = {"text", "input_text", "output_text"}
+"""Types of the parts of a content that are text, the last two OpenAI's."""
+
+
+CALL_PARTS = {"tool_use", "tool_result", "tool_call", "function_call"}
 
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
@@ -70,15 +91,16 @@ def read_turns(value: Any, column: str, role: str) -> list[Message]:
 def _message(turn: Any, column: str) -> Message:
     if not isinstance(turn, dict):
         raise Unusable(f"a turn in {column} is not a role with a content")
-    named = text_of(turn.get("role", turn.get("from")), f"role in {column}").lower()
-    if named in CALL_ROLES or (len(turn) > 2 and any(map(turn.get, CALLS))):
+    named = text_of(turn.get("role", turn.get("from")), f"role in {column}").strip().lower()
+    if named in CALL_ROLES or any(map(turn.get, CALLS)):
         raise Unusable(f"a call of a tool in {column}, which cannot be used")
     role = ROLES.get(named)
     if role is None:
         raise Unusable(f"unknown role in {column} (known: {', '.join(ROLES)})")
     content = turn.get("content", turn.get("value"))
-    if isinstance(content, list):
-        return Message(role, "".join(_part(part, column) for part in content))
+    if isinstance(content, (list, dict)):
+        parts = content if isinstance(content, list) else [content]
+        return Message(role, "".join(_part(part, column) for part in parts))
     return Message(role, text_of(content, column))
 
 
@@ -86,7 +108,10 @@ def _part(part: Any, column: str) -> str:
     """Return the text of one part of a content, e.g. ``{"type": "text", "text": …}``."""
     if not isinstance(part, dict):
         return text_of(part, column)
-    if part.get("type", "text") != "text":
+    kind = part.get("type", "text")
+    if kind in CALL_PARTS:
+        raise Unusable(f"a call of a tool in {column}, which cannot be used")
+    if kind not in TEXT_PARTS:
         raise Unusable(f"images or other parts that are no text in {column}")
     return text_of(part.get("text"), column)
 

@@ -2,44 +2,87 @@
 
 from typing import Any
 
-from study.arms import ARMS, Settings, check_settings, dearest_arm
+from study.arms import ARMS, Settings, check_settings, costly_arms
 from study.config.canonical import to_dict
 from study.config.recipe import Recipe
 from study.records.schema import SCHEMA
 
+PARTS = ("name", "model", "adapter", "data", "training", "evaluation")
+"""Sections of a recipe that decide what a run computes."""
 
-def run_config(recipe: Recipe, *, arm: str, settings: Settings, seed: int) -> dict[str, Any]:
+FIRST = ("sft", "orpo")
+"""The arms of the first records, whose searches are described with the published
+settings of both: those of another arm change nothing."""
+
+
+def run_config(
+    recipe: Recipe,
+    *,
+    arm: str,
+    settings: Settings,
+    seed: int,
+    start: Settings | None = None,
+) -> dict[str, Any]:
     """Describe one run completely; its digest names the run.
 
     Search space, description and the other arms' settings are left out: they
-    do not change what this run computes.
+    do not change what this run computes. Of an arm that continues another,
+    ``start`` is what that one is trained with.
 
     Raises:
         ConfigError: ``settings`` are not exactly those that the arm takes.
     """
     check_settings(f"settings of {arm}", arm, settings)
-    tree = to_dict(recipe)
-    parts = ("name", "model", "adapter", "data", "training", "evaluation")
-    matched = ARMS[arm].budget == "tokens"
     return {
         "schema": SCHEMA,
         "arm": arm,
-        **({"budget": {"tokens_of": dearest_arm(recipe.arms)}} if matched else {}),
+        **_budget(recipe, arm),
+        **_start(recipe, arm, start),
         "settings": dict(settings),
         "seed": seed,
-        "recipe": {part: tree[part] for part in parts},
+        "recipe": _parts(recipe),
     }
 
 
-def search_config(recipe: Recipe, *, arm: str, seed: int) -> dict[str, Any]:
+def search_config(
+    recipe: Recipe, *, arm: str, seed: int, start: Settings | None = None
+) -> dict[str, Any]:
     """Describe one arm's search completely, except for its number of trials."""
-    tree = to_dict(recipe)
-    search = {key: value for key, value in tree["search"].items() if key != "trials"}
-    search["space"] = tree["search"]["space"][arm]
-    parts = ("name", "model", "adapter", "data", "training", "evaluation")
+    tree = to_dict(recipe)["search"]
+    search = {key: value for key, value in tree.items() if key != "trials"}
+    search["space"] = tree["space"][arm]
+    theirs = FIRST if arm in FIRST else (arm,)
+    search["published"] = [one for one in tree["published"] if one["arm"] in theirs]
     return {
         "schema": SCHEMA,
         "arm": arm,
+        **_start(recipe, arm, start),
         "seed": seed,
-        "recipe": {part: tree[part] for part in parts} | {"search": search},
+        "recipe": _parts(recipe) | {"search": search},
     }
+
+
+def _budget(recipe: Recipe, arm: str) -> dict[str, Any]:
+    """Name the arms of which an arm matched in tokens takes the dearest."""
+    if ARMS[arm].budget == "updates":
+        return {}
+    dear = costly_arms(recipe.arms)
+    if all(ARMS[name].starts_from is None for name in dear):
+        return {"budget": {"tokens_of": dear[0]}}
+    return {"budget": {"tokens_of": dear, "start_share": recipe.training.start_share}}
+
+
+def _start(recipe: Recipe, arm: str, settings: Settings | None) -> dict[str, Any]:
+    """Describe what an arm continues, and for which share of its updates that was trained."""
+    name, share = ARMS[arm].starts_from, recipe.training.start_share
+    assert (name is None) == (settings is None), f"{arm} continues {name}"
+    if settings is None:
+        return {}
+    return {"start": {"arm": name, "settings": dict(settings), "share": share}}
+
+
+def _parts(recipe: Recipe) -> dict[str, Any]:
+    """Return what all arms of a comparison share; the share of starts concerns some alone."""
+    tree = to_dict(recipe)
+    tree["training"].pop("start_share", None)
+    return {part: tree[part] for part in PARTS}

@@ -9,7 +9,7 @@ from typing import Any
 from study.config.canonical import differences, digest
 from study.errors import RecordError
 from study.records.files import RESOLVED, read_json, write_json, write_sealed
-from study.records.layout import CONFIG
+from study.records.layout import CONFIG, SEARCH
 from study.records.schema import upgraded
 
 
@@ -44,7 +44,7 @@ def set_aside(path: Path, why: str) -> Path:
 
 
 def begin_afresh(folder: Path) -> Path | None:
-    """Set a folder of searches or runs aside; None where there is none.
+    """Set a folder of searches or runs, or one arm's search, aside; None where there is none.
 
     Raises:
         RecordError: a living process works in it, or it cannot be moved.
@@ -56,8 +56,9 @@ def begin_afresh(folder: Path) -> Path | None:
         return None
     with hold(folder.with_name(f".{folder.name}.lock")):  # refused where nobody can be seen
         pass
-    begun = [one for one in leases(folder.parent, COMMAND) if one.held]
-    if any(one.content["command"] == folder.name for one in begun) or any(
+    part = folder.parent if folder.parent.name == SEARCH else folder
+    begun = [one for one in leases(part.parent, COMMAND) if one.held]
+    if any(one.content["command"] == part.name for one in begun) or any(
         is_held(path) for path in folder.rglob(".*") if path.is_file()
     ):
         raise RecordError(f"another process works in {folder}; stop it before --fresh")

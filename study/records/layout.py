@@ -9,20 +9,27 @@
                                config.json  steps.jsonl  examples.parquet
                                generations.jsonl  adapter/  record.json
                                benchmarks/<form>/<task>.json, made afterwards
+    <recipe>/starts/<digest>/  config.json  steps.jsonl  adapter/  record.json
     <recipe>/claims/config.json
     <recipe>/claims/<setting>/seed-<n>/
                                as in a comparison
     <recipe>/{compare,claims,search/<arm>}/resolved.json
     <recipe>/release/<arm>/seed-<n>/
                                adapter.json  adapter/  merged.json  merged/
+    <recipe>/{search,compare,claims}/recipe.json
+                               a recipe file of the user's own: how it was named
     bench.json                 what `study bench` measured
     objectives.jsonl           trials behind the choice of a search's objective
+    history.jsonl              what an author did before these records, after a look at others
 
 A comparison's own ``config.json`` is its plan, that of the claims what they
 predict.
 """
 
 from pathlib import Path
+
+SEARCH = "search"
+"""Folder of a recipe's searches, one folder per arm."""
 
 CONFIG, RECORD, STEPS = "config.json", "record.json", "steps.jsonl"
 
@@ -38,12 +45,20 @@ TRIALS, CONFIRMATIONS, BEST, JOURNAL = (
 )
 
 
+ASKED = "recipe.json"
+"""How the command line named a recipe that is a file, and what it set over it."""
+
+
 BENCH = "bench.json"
 """What `study bench` measured, beside the recipes' folders."""
 
 
 BENCHMARKS = "benchmarks"
 """In a run's folder: item scores of benchmarks, by form and task."""
+
+
+HISTORY = "history.jsonl"
+"""Rows of ``at`` (a date) and ``what`` (one sentence): what came before these records."""
 
 
 def claims_path(runs: Path, recipe: str) -> Path:
@@ -58,7 +73,7 @@ def plan_path(runs: Path, recipe: str) -> Path:
 
 def search_folder(runs: Path, recipe: str, arm: str) -> Path:
     """Return the folder of one arm's search."""
-    return runs / recipe / "search" / arm
+    return runs / recipe / SEARCH / arm
 
 
 def release_path(runs: Path, recipe: str, arm: str, seed: int, form: str) -> Path:

@@ -168,7 +168,7 @@ def register(runs: Path, recipe: Recipe, *, seeds: Sequence[int] = ()) -> dict[s
     """
     registry = load_claims()
     name, scale = registry.scale_of(recipe)
-    tree = to_dict(registry)
+    tree = to_dict(registry.within(recipe))
     plan = {
         "scale": name,
         "chosen": scale.chosen,

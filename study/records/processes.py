@@ -35,6 +35,16 @@ def agree(value: T) -> T:
     return agreed
 
 
+def gather(value: T) -> list[T]:
+    """Return the values of all processes, in their order, in each of them."""
+    if n_processes() == 1:
+        return [value]
+    from accelerate.utils import gather_object
+
+    join()
+    return list(gather_object([value]))
+
+
 def join() -> Any:
     """Join the processes; the others wait while the first one scores and writes."""
     from accelerate import PartialState

@@ -4,16 +4,19 @@ import shutil
 from pathlib import Path
 
 from study.errors import RecordError
+from study.records.files import checksum, read_json, read_jsonl, write_jsonl, write_sealed
 from study.records.layout import (
     BENCH,
     BENCHMARKS,
     BEST,
+    GENERATIONS,
+    HISTORY,
     JOURNAL,
-    claims_path,
-    plan_path,
+    RECORD,
     recipes_in,
 )
-from study.records.runs import claim_folders, compare_folders
+from study.records.runs import RunFolder, claim_folders, compare_folders, start_folders
+from study.records.texts import withhold
 
 
 def _is_aside(path: Path) -> bool:
@@ -24,8 +27,12 @@ def _is_aside(path: Path) -> bool:
 def publish(source: Path, target: Path) -> list[Path]:
     """Copy finished records, without adapters, checkpoints and journals.
 
-    Each recipe's records in ``target`` are replaced as a whole, and so is the
-    benchmark's file. Returns the copied files. What is unfinished is left behind.
+    Each recipe's records in ``target`` are replaced as a whole, and so are the files
+    of the benchmark and of the study's history where ``source`` has them. Returns the
+    copied files. What is unfinished is left behind.
+
+    Where ``data.publish_texts`` is false, prompts and reference answers are copied as
+    hashes of their text, and the record is sealed anew over that file.
 
     Raises:
         RecordError: source and target are one folder.
@@ -33,15 +40,17 @@ def publish(source: Path, target: Path) -> list[Path]:
     if source.resolve() == target.resolve():
         raise RecordError(f"{source} cannot be published to itself; name another target")
     copied = []
-    if (source / BENCH).is_file():
-        target.mkdir(parents=True, exist_ok=True)
-        copied.append(Path(shutil.copyfile(source / BENCH, target / BENCH)))
+    for name in (BENCH, HISTORY):
+        if (source / name).is_file():
+            target.mkdir(parents=True, exist_ok=True)
+            copied.append(Path(shutil.copyfile(source / name, target / name)))
     for recipe in recipes_in(source):
         shutil.rmtree(target / recipe, ignore_errors=True)
         runs = [*compare_folders(source, recipe), *claim_folders(source, recipe)]
-        folders = [folder.path for _, _, folder in runs if folder.is_finished()]
+        runs_and_starts = [*(run for _, _, run in runs), *start_folders(source, recipe)]
+        folders = [folder.path for folder in runs_and_starts if folder.is_finished()]
         folders += [path.parent for path in (source / recipe / "search").glob(f"*/{BEST}")]
-        folders += [plan_path(source, recipe).parent, claims_path(source, recipe).parent]
+        folders += [source / recipe / part for part in ("search", "compare", "claims")]
         for folder in sorted(filter(Path.is_dir, folders)):
             for path in sorted((*folder.iterdir(), *folder.glob(f"{BENCHMARKS}/*/*.json"))):
                 if path.is_file() and path.name != JOURNAL and not _is_aside(path):
@@ -49,4 +58,21 @@ def publish(source: Path, target: Path) -> list[Path]:
                     copy.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(path, copy)
                     copied.append(copy)
+            if (folder / GENERATIONS).is_file() and not _may_publish_texts(folder):
+                _withhold_texts(target / folder.relative_to(source))
     return copied
+
+
+def _may_publish_texts(folder: Path) -> bool:
+    """Read from a run's configuration whether texts of its data may be passed on."""
+    config = RunFolder(folder).config()
+    return config is None or bool(config["recipe"]["data"].get("publish_texts", True))
+
+
+def _withhold_texts(folder: Path) -> None:
+    """Leave texts out of a published run, and put the file's new checksum into its record."""
+    path, record = folder / GENERATIONS, read_json(folder / RECORD)
+    assert record is not None
+    write_jsonl(path, [withhold(row) for row in read_jsonl(path)])
+    files = {**record["files"], GENERATIONS: checksum(path)}
+    write_sealed(folder / RECORD, {**record, "files": files})

@@ -131,6 +131,17 @@ def claim_folders(runs: Path, recipe: str) -> list[tuple[str, int, RunFolder]]:
     return _seed_folders(runs / recipe / "claims")
 
 
+def start_folder(runs: Path, recipe: str, digest: str) -> RunFolder:
+    """Return the folder of a start, which its configuration's digest names."""
+    return RunFolder(runs / recipe / "starts" / digest[:16])
+
+
+def start_folders(runs: Path, recipe: str) -> list[RunFolder]:
+    """List the folders of all starts, begun or finished; not those set aside."""
+    paths = sorted((runs / recipe / "starts").glob(f"*/{CONFIG}"))
+    return [RunFolder(path.parent) for path in paths if path.parent.suffix == ""]
+
+
 def _seed_folders(parent: Path) -> list[tuple[str, int, RunFolder]]:
     found = []
     for path in parent.glob("*/seed-*"):
@@ -143,6 +154,8 @@ def _seed_folders(parent: Path) -> list[tuple[str, int, RunFolder]]:
 def _strayed(folder: Path, record: Record, config: RunConfig) -> list[str]:
     """Say where a record names another run than its folder does: it was copied there."""
     path = folder.absolute()
+    if path.parent.name == "starts" and path.name != config["digest"][:16]:
+        return [f"{CONFIG} is of the start {config['digest'][:16]}, not of {path.name}"]
     if len(path.parents) < 3 or path.parents[1].name not in ("compare", "claims"):
         return []
     place = {"recipe": path.parents[2].name, "seed": path.name.removeprefix("seed-")}

@@ -44,13 +44,28 @@ class Divergence(TypedDict):
 
 
 class Cost(TypedDict, total=False):
-    """What a run took; nothing where nothing was measured."""
+    """What a run took, with its start and its reference; nothing where nothing was measured."""
 
     train_s: float
     evaluate_s: float
     steps: int
     train_tokens: int
+    """Distinct tokens of every pass but those of evaluation."""
+    reference_s: float
+    reference_tokens: int
+    """Of the log-probabilities under the start, for an arm that reads them."""
     peak_memory_bytes: int
+
+
+class StartFacts(TypedDict):
+    """What a run continues: a finished run of another arm with its seed."""
+
+    arm: str
+    digest: str
+    """Names its folder."""
+    settings: Settings
+    cost: Cost
+    """It is part of the cost of every run that continues it."""
 
 
 class Record(TypedDict):
@@ -67,7 +82,8 @@ class Record(TypedDict):
     tuned: bool
     """The settings come from a search, not from the recipe."""
     scores: dict[str, float | None]
-    """Means over the held-out pairs; none where the run diverged."""
+    """Means over the held-out pairs, of a start over the validation pairs; none where the run
+    diverged."""
     divergence: Divergence | None
     data: dict[str, Any]
     """Source, rows left out, and the size and fingerprint of each split."""
@@ -81,6 +97,8 @@ class Record(TypedDict):
     """Which forward pass and which way of answering the model was right in."""
     budget: NotRequired[dict[str, Any]]
     """Updates of an arm whose budget is another arm's."""
+    start: NotRequired[StartFacts]
+    """Of an arm that continues another."""
     out_of_memory: list[dict[str, int]]
     versions: dict[str, str]
     device: str
@@ -97,6 +115,12 @@ class RunConfig(TypedDict):
     arm: str
     settings: NotRequired[Settings]
     """Of a run; a search has a space instead."""
+    start: NotRequired[dict[str, Any]]
+    """Arm, settings and share of updates of what is continued."""
+    budget: NotRequired[dict[str, Any]]
+    """Arms of which the dearest decides the number of updates."""
+    made_with: NotRequired[dict[str, Any]]
+    """Of a start: weights, pairs and kind of device."""
     seed: int
     recipe: dict[str, Any]
     digest: str
@@ -195,97 +219,12 @@ class Best(TypedDict):
     n_candidates: int
     search_seed: int
     confirmation_seeds: list[int]
+    starts: NotRequired[list[dict[str, Any]]]
+    """Seed, digest and cost of each start that the trainings continued."""
     rows: NotRequired[dict[str, list[Any]]]
     """File -> number of rows and their digest when this was chosen from them."""
     journal: NotRequired[list[Any]]
     """Size of the storage's file and its SHA-256 then; it is only ever appended to."""
-
-
-class Difference(TypedDict):
-    """One score of a model before and after it was released."""
-
-    trained: float
-    released: float
-    difference: float
-    margin: float | None
-    """Smallest effect of interest, where the study has one."""
-
-
-class Check(TypedDict):
-    """One property of a released folder."""
-
-    name: str
-    passed: bool
-    detail: str
-
-
-class Release(TypedDict):
-    """What `study export` wrote: ``release/<arm>/seed-<n>/<form>.json``."""
-
-    schema: int
-    recipe: str
-    arm: str
-    seed: int
-    digest: str
-    """Of the run."""
-    form: Literal["adapter", "merged"]
-    folder: str
-    dtype: str
-    base: str
-    """What the update was added to: the base's weights, or what NF4 made of them."""
-    n_pairs: int
-    n_answers: int
-    scores: dict[str, Difference]
-    checks: list[Check]
-    forced: list[str]
-    """What --force let through."""
-    pushed: str | None
-    gguf: str | None
-    seconds: float
-    peak_memory_bytes: int
-    written_at: str
-    files: dict[str, str]
-
-
-class BenchmarkScores(TypedDict):
-    """One task of a benchmark, item by item: a run's ``benchmarks/<form>/<task>.json``."""
-
-    schema: int
-    recipe: str
-    arm: str
-    seed: int
-    digest: str
-    """Of the run."""
-    form: Literal["adapter", "merged"]
-    groups: list[str]
-    """That the task was asked for in."""
-    task: str
-    metric: str
-    asked: str
-    """Digest of the task, how it was put, and the weights that answered."""
-    chance: float
-    """What guessing scores."""
-    items: list[str]
-    """Hash of every item, in the task's order."""
-    scores: list[float]
-    passages: list[str] | None
-    """Items with the same one belong together."""
-    chat: bool
-    shots: int | None
-    limit: int | None
-    harness: str
-    seconds: float
-    written_at: str
-
-
-class AnswerRow(TypedDict):
-    """One prompt answered by several arms: a line of what `study generate` writes."""
-
-    prompt: list[dict[str, str]]
-    answers: dict[str, str]
-    seeds: dict[str, int]
-    digests: dict[str, str]
-    """Arm -> digest of its run."""
 
 
 Bench = dict[str, dict[str, Any]]

@@ -1,13 +1,15 @@
-"""What a search leaves behind: whether it is sound, and how it is mended."""
+"""What a search leaves behind: whether it is sound, how it is mended, and what it froze."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from study.arms import ARMS
-from study.config.canonical import digest
+from study.arms import ARMS, UNTRAINED, Settings
+from study.config.canonical import differences, digest
+from study.config.recipe import Recipe
 from study.errors import RecordError, UnreadableError
+from study.records.digests import search_config
 from study.records.files import unreadable
 from study.records.folders import RESTORE, read_config, set_aside
 from study.records.layout import BEST, CONFIG, CONFIRMATIONS, JOURNAL, TRIALS, search_folder
@@ -114,6 +116,55 @@ def check_journal(
         raise RecordError(
             f"{folder / JOURNAL} or {TRIALS} beside it is damaged: they differ in trial "
             f"{', '.join(lost)}; restore them, or set the old search aside with --fresh"
+        )
+
+
+def arm_settings(recipe: Recipe, arm: str, *, runs: Path) -> tuple[Settings, bool]:
+    """Return an arm's frozen settings and True, or else the recipe's and False.
+
+    Raises:
+        RecordError: the search was made with another model, data or budget.
+    """
+    searched = ARMS[arm].tuned_as or arm
+    folder = search_folder(runs, recipe.name, searched)
+    if arm != UNTRAINED and (faults := search_faults(folder)):
+        raise RecordError(
+            f"{faults[0]}; `study search` with the same options mends it, or says what to do"
+        )
+    best = read_as(folder / BEST, Best)
+    if arm == UNTRAINED or best is None:
+        return recipe.arms.get(arm, {}), False
+    _check_same_study(recipe, searched, folder, start_settings(recipe, searched, runs=runs))
+    return best["settings"], True
+
+
+def start_settings(recipe: Recipe, arm: str, *, runs: Path) -> Settings | None:
+    """Return what the start of an arm is trained with; None where it continues nothing."""
+    start = ARMS[arm].starts_from
+    return None if start is None else arm_settings(recipe, start, runs=runs)[0]
+
+
+def _check_same_study(recipe: Recipe, arm: str, folder: Path, start: Settings | None) -> None:
+    """Refuse settings that were tuned under another model, data or budget."""
+    found = read_config(folder)
+    if found is None:
+        raise RecordError(f"{folder} has a {BEST} but no {CONFIG}; move it away and search again")
+    wanted = search_config(recipe, arm=arm, seed=found["seed"], start=start)
+    lines = [
+        line
+        for part, value in wanted["recipe"].items()
+        if part != "search"
+        for line in differences(found["recipe"][part], value, part)
+    ]
+    advice = "give compare the same --set as search, or another --runs"
+    if not lines:
+        lines = differences(found.get("start", {}), wanted.get("start", {}), "start")
+        advice = f"search it again from the new start: `study search --arm {arm} --fresh`"
+    if lines:
+        listed = "\n  ".join(lines)
+        raise RecordError(
+            f"{folder} was searched under another configuration:\n  {listed}\n{advice}; "
+            "nothing was changed"
         )
 
 

@@ -10,7 +10,7 @@ from study.data.pairs import Message
 from study.data.tokens import answer_text, encode_prompt, end_of_turn
 from study.engine.greedy import answer_greedily
 from study.errors import DataError, RowError
-from study.records.schema import AnswerRow
+from study.records.released import AnswerRow
 from study.release.chosen import ChosenRun
 from study.release.loaded import attach, load_run
 from study.run.scores import chunks

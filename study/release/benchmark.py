@@ -20,7 +20,8 @@ from study.config.canonical import digest
 from study.errors import ConfigError, RecordError, first_line
 from study.records.files import checksum, write_sealed
 from study.records.layout import benchmark_path, release_path
-from study.records.schema import SCHEMA, BenchmarkScores, Release, read_as
+from study.records.released import BenchmarkScores, Release
+from study.records.schema import SCHEMA, read_as
 from study.release.chosen import ChosenRun
 from study.release.loaded import attach, load_run
 from study.release.tasks import Group, chance_of, harness_task, metric_of

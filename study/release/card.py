@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from study.arms import ARMS
-from study.records.schema import Release
+from study.records.released import Release
 from study.release.chosen import ChosenRun
 
 CARD = "README.md"
@@ -192,7 +192,12 @@ def _bullets(lines: Sequence[str]) -> str:
 
 
 def _is_hub_id(name: str) -> bool:
-    return name.count("/") == 1 and name[0] not in "./~" and not Path(name).exists()
+    return (
+        name.count("/") == 1
+        and ":" not in name
+        and name[0] not in "./~"
+        and not Path(name).exists()
+    )
 
 
 def _public(name: str) -> str:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from study.errors import ModelError, RecordError
-from study.model.base import locate
+from study.model.locate import locate
 from study.records.files import checksum, read_json, write_sealed
 from study.records.folders import set_aside
 from study.records.layout import release_path
-from study.records.schema import SCHEMA, Check, Difference, Release
+from study.records.released import Check, Difference, Release
+from study.records.schema import SCHEMA
 from study.release.card import facts_of, write_card
 from study.release.chosen import ChosenRun, margins_of_interest
 from study.release.folder import (
@@ -233,7 +234,7 @@ def _job(run: ChosenRun, wanted: Wanted, source: Path, parts: Parts) -> dict[str
         return job
     config = read_config(source)
     return job | {
-        "base": locate(run.recipe.model.name),
+        "base": locate(run.recipe.model.name).path,
         "revision": run.recipe.model.revision or "main",
         "quantization": run.recipe.model.quantization,
         "n_known": (config.get("text_config") or config)["vocab_size"],

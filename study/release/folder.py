@@ -10,7 +10,7 @@ import torch
 from study.config.recipe import ModelConfig
 from study.data.tokens import end_of_turn
 from study.errors import ModelError
-from study.model.base import TOY, locate
+from study.model.locate import locate
 from study.model.workbench import Workbench
 
 DTYPES = {"bfloat16": torch.bfloat16, "base": None}
@@ -23,8 +23,8 @@ def base_files(config: ModelConfig, commit: str) -> Path:
     Raises:
         ModelError: they cannot be had.
     """
-    name = locate(config.name)
-    if config.name.startswith((TOY, ".", "/", "~")):
+    name = locate(config.name).path
+    if Path(name).is_dir():
         return Path(name)
     from huggingface_hub import snapshot_download
 

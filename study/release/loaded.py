@@ -78,7 +78,11 @@ def open_folder(folder: Path, recipe: Recipe, like: Workbench, *, device: str) -
     if base.checked is not None:
         use_layout(base.causal, base.checked.layout)
     return dataclasses.replace(
-        like, recipe=dataclasses.replace(recipe, model=model), base=base, start={}
+        like,
+        recipe=dataclasses.replace(recipe, model=model),
+        base=base,
+        untrained={},
+        references={},
     )
 
 

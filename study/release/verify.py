@@ -1,6 +1,8 @@
 """Is what was written the model that was trained: scores, files, and a fresh process."""
 
+import dataclasses
 import json
+import math
 import os
 import subprocess
 import sys
@@ -8,6 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 import torch
@@ -16,9 +19,10 @@ from study.data.tokens import end_of_turn
 from study.engine.encoded import Encoded
 from study.errors import ModelError
 from study.model.workbench import Workbench
-from study.records.schema import Check, Difference
+from study.records.released import Check, Difference
 from study.release.merge import Parts, layer_in_model, read_adapter, tensors_of
 from study.run.answers import generate, generation_scores
+from study.run.prompts import GENERATED
 from study.run.scores import preference_scores, score_pairs
 
 LOGITS_OFF = {torch.float32: 2e-3, torch.bfloat16: 0.25}
@@ -36,6 +40,8 @@ class Scored:
     scores: dict[str, float]
     texts: tuple[str, ...]
     """Greedy answers."""
+    by_answer: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+    """Score -> its value for every answer, where all have it."""
 
 
 def score(workbench: Workbench, pairs: Sequence[Encoded], *, n_answers: int) -> Scored:
@@ -45,6 +51,11 @@ def score(workbench: Workbench, pairs: Sequence[Encoded], *, n_answers: int) -> 
     return Scored(
         scores={**found, **generation_scores(answers)},
         texts=tuple(answer["text"] for answer in answers),
+        by_answer={
+            name: tuple(float(answer[name]) for answer in answers)
+            for name in GENERATED
+            if answers and all(answer[name] is not None for answer in answers)
+        },
     )
 
 
@@ -65,6 +76,7 @@ def differences(
             "released": released.scores[name],
             "difference": released.scores[name] - trained.scores[name],
             "margin": margins.get(name),
+            "error": _error(trained.by_answer.get(name), released.by_answer.get(name)),
         }
         for name in both
     }
@@ -76,18 +88,33 @@ def differences(
             "released": share,
             "difference": share - 1.0,
             "margin": None,
+            "error": None,
         }
     return found
 
 
 def beyond(found: Mapping[str, Difference]) -> list[str]:
-    """Say which differences reach the smallest effect of interest."""
+    """Say which differences reach the smallest effect of interest.
+
+    One word of rounding turns a few greedy answers either way, which is no effect: a
+    score of answers must also differ by twice its standard error over prompts.
+    """
     return [
         f"{name} {row['trained']:.4f} before, {row['released']:.4f} after "
         f"({row['difference']:+.4f}; {row['margin']:g} matters)"
         for name, row in found.items()
-        if row["margin"] is not None and not abs(row["difference"]) < row["margin"]
+        if row["margin"] is not None
+        and not abs(row["difference"]) < row["margin"]
+        and not (row["error"] is not None and abs(row["difference"]) <= 2 * row["error"])
     ]
+
+
+def _error(before: Sequence[float] | None, after: Sequence[float] | None) -> float | None:
+    """Return the standard error of a mean paired difference; None for fewer than two."""
+    if before is None or after is None or len(before) < 2:
+        return None
+    rest = [b - a for a, b in zip(before, after, strict=True)]
+    return stdev(rest) / math.sqrt(len(rest))
 
 
 def own_logits(workbench: Workbench, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:

@@ -1,5 +1,10 @@
-"""Batches planned before training: the same pairs in the same order for every arm."""
+"""Batches planned before training: the same pairs in the same order for every arm.
 
+An arm that continues another goes on where that one's updates end: the pairs of
+both stages are those of an arm with one.
+"""
+
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,9 +12,9 @@ import torch
 from torch.utils.data import Dataset
 
 from study.arms import ARMS
-from study.config.recipe import TrainingConfig
+from study.config.training import TrainingConfig, own_training
 from study.engine.encoded import Encoded
-from study.engine.packing import pack, split, tokens_per_pass
+from study.engine.packing import pack, pin, split, tokens_per_pass
 
 WINDOW_UPDATES = 16
 """Pairs of so many updates are grouped by length together."""
@@ -33,16 +38,28 @@ class PlannedBatches(Dataset[dict[str, int]]):
         value_bytes: int,
         world: int = 1,
     ) -> None:
-        """Plan ``max_steps`` updates, each divided among ``world`` processes."""
+        """Plan an arm's own updates, each divided among ``world`` processes."""
         self.pairs = pairs
         self.rejected = ARMS[arm].reads == "pair"
-        self.prompt_nll = config.nll_over == "prompt_and_response"
+        self.prompt_nll = ARMS[arm].prompt_nll and config.nll_over == "prompt_and_response"
+        self.reference = ARMS[arm].reference
+        self.mismatched = ARMS[arm].mismatched
         self.world = world
+        self.device = device
         self.microbatch_tokens = tokens_per_pass(
             config.microbatch_tokens, device=device, value_bytes=value_bytes
         )
-        sizes = [pair.n_tokens for pair in pairs]
-        self.updates = plan_updates(sizes, config.max_steps, config.batch_pairs, seed=seed)
+        self.updates = plan_updates(
+            [pair.n_tokens for pair in pairs],
+            config.max_steps,
+            config.batch_pairs,
+            seed=seed,
+            skip=config.max_steps - own_training(config, arm).max_steps,
+        )
+        self.longest_row = max(
+            len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids))
+            for pair in pairs
+        )
 
     def __len__(self) -> int:
         """Return the number of shares of updates."""
@@ -59,7 +76,35 @@ class PlannedBatches(Dataset[dict[str, int]]):
 
     def microbatches(self, update: int, share: int = 0) -> list[list[Encoded]]:
         """Cut a share of an update so that no part exceeds the token budget."""
-        return split(self.update(update)[share :: self.world], self.microbatch_tokens)
+        return self.parts(self.update(update), share)
+
+    def mismatches(self, update: int) -> list[Encoded]:
+        """Give each prompt of an update the answers to the prompt before it.
+
+        Nothing where the arm does not read them. An answer is cut so that its row is
+        no longer than that of any pair.
+        """
+        if not self.mismatched:
+            return []
+        pairs = self.update(update)
+        return [
+            mismatch(pair, other, self.longest_row)
+            for pair, other in zip(pairs, [pairs[-1], *pairs[:-1]], strict=True)
+        ]
+
+    def distinct(self) -> list[list[Encoded]]:
+        """Cut all that the updates read into parts, each pair and mismatched pair once."""
+        seen, parts = set[str](), []
+        for number in range(len(self.updates)):
+            for pairs in (self.update(number), self.mismatches(number)):
+                new = {pair.example_id: pair for pair in pairs if pair.example_id not in seen}
+                parts += split(list(new.values()), self.microbatch_tokens)
+                seen |= new.keys()
+        return parts
+
+    def parts(self, pairs: Sequence[Encoded], share: int = 0) -> list[list[Encoded]]:
+        """Cut one process's share of pairs into parts within the token budget."""
+        return split(pairs[share :: self.world], self.microbatch_tokens)
 
     def counts(self, update: int) -> dict[str, int]:
         """Return what a loss of this update is divided by: its labels and pairs."""
@@ -68,8 +113,9 @@ class PlannedBatches(Dataset[dict[str, int]]):
         return {"n_tokens": n_tokens, "n_pairs": len(pairs)}
 
     def pack(self, pairs: Sequence[Encoded]) -> dict[str, Any]:
-        """Lay out one micro-batch as the arm's loss needs it."""
-        return pack(pairs, rejected=self.rejected, prompt_nll=self.prompt_nll)
+        """Lay out one micro-batch as the arm's loss needs it, ready for the device."""
+        batch = pack(pairs, rejected=self.rejected, prompt_nll=self.prompt_nll)
+        return pin(batch, device=self.device)
 
     def halve(self, update: int, share: int = 0) -> bool:
         """Halve the token budget; False where each pair stands alone already."""
@@ -80,8 +126,19 @@ class PlannedBatches(Dataset[dict[str, int]]):
         return True
 
 
+def mismatch(pair: Encoded, other: Encoded, longest_row: int) -> Encoded:
+    """Return a prompt with the answers to another one, cut to so many tokens with it."""
+    room = longest_row - len(pair.prompt_ids)
+    return dataclasses.replace(
+        pair,
+        example_id=f"{pair.example_id}, answers of {other.example_id}",
+        chosen_ids=other.chosen_ids[:room],
+        rejected_ids=other.rejected_ids[:room],
+    )
+
+
 def plan_updates(
-    sizes: Sequence[int], n_updates: int, batch_pairs: int, *, seed: int
+    sizes: Sequence[int], n_updates: int, batch_pairs: int, *, seed: int, skip: int = 0
 ) -> list[list[int]]:
     """Choose the pairs of each update, of similar length, in an order of chance.
 
@@ -95,6 +152,7 @@ def plan_updates(
         n_updates: Updates to plan.
         batch_pairs: Pairs per update.
         seed: Decides the plan, whatever the arm.
+        skip: Leave out so many of the first updates, those of a start.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -115,7 +173,7 @@ def plan_updates(
             grouped = [block[i : i + batch_pairs] for i in range(0, len(block), batch_pairs)]
             updates += [grouped[i] for i in shuffled(len(grouped))]
         left = left[n_whole:]
-    del updates[n_updates:]
-    largest = max(range(n_updates), key=lambda n: sum(sizes[i] for i in updates[n]))
+    updates = updates[skip:n_updates]
+    largest = max(range(len(updates)), key=lambda n: sum(sizes[i] for i in updates[n]))
     updates[0], updates[largest] = updates[largest], updates[0]
     return updates

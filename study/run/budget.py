@@ -5,11 +5,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from study.arms import ARMS, dearest_arm
-from study.config.recipe import TrainingConfig
+from study.arms import ARMS, costly_arms
+from study.config.recipe import Recipe
+from study.config.training import TrainingConfig
 from study.engine.encoded import Encoded
 from study.model.workbench import Workbench
-from study.run.batches import plan_updates
+from study.run.batches import PlannedBatches
 
 
 def budget_of(
@@ -27,15 +28,19 @@ def budget_of(
         seed: decides the order of pairs.
 
     Returns:
-        The training configuration; for an arm matched in tokens also
-        ``tokens_of``, the arm it is matched to, its ``tokens`` and the ``steps``.
+        The training configuration, of both stages where there are two; for an arm
+        matched in tokens also ``tokens_of``, the arm it is matched to, its ``tokens``
+        and the ``steps``.
     """
     recipe, training = workbench.recipe, workbench.recipe.training
     if ARMS[arm].budget == "updates":
         return training, None
     pairs = workbench.train
-    dearest = dearest_arm(recipe.arms)
-    wanted = planned_tokens(pairs, training, arm=dearest, seed=seed)
+    planned = {
+        name: planned_tokens(pairs, training, arm=name, seed=seed)
+        for name in costly_arms(recipe.arms)
+    }
+    dearest, wanted = max(planned.items(), key=lambda item: item[1])
     most = training.batch_pairs * max(_distinct(pair, arm) for pair in pairs)
     while (found := planned_tokens(pairs, training, arm=arm, seed=seed)) < wanted:
         more = math.ceil((wanted - found) / most)  # never too many
@@ -43,13 +48,41 @@ def budget_of(
     return training, {"tokens_of": dearest, "tokens": wanted, "steps": training.max_steps}
 
 
+def most_tokens(recipe: Recipe, *, arm: str) -> int:
+    """Bound the distinct tokens of a run by the recipe alone, before its pairs are read.
+
+    The bound is for pairs whose answers have full length behind a prompt of one token.
+    """
+    training, answer = recipe.training, (0,) * (recipe.data.max_length_tokens - 1)
+    n_pairs = recipe.data.train_pairs or training.max_steps * training.batch_pairs
+    pairs = [Encoded(str(n), "", "", (0,), answer, answer) for n in range(n_pairs)]
+    matched = ARMS[arm].budget == "tokens"
+    return max(
+        planned_tokens(pairs, training, arm=name, seed=0)
+        for name in (costly_arms(recipe.arms) if matched else [arm])
+    )
+
+
 def planned_tokens(
     pairs: Sequence[Encoded], training: TrainingConfig, *, arm: str, seed: int
 ) -> int:
-    """Count the distinct tokens that an arm computes in all its updates."""
-    sizes = [pair.n_tokens for pair in pairs]
-    updates = plan_updates(sizes, training.max_steps, training.batch_pairs, seed=seed)
-    return sum(_distinct(pairs[index], arm) for update in updates for index in update)
+    """Count the distinct tokens that an arm computes: those of its start among them.
+
+    Beside its updates these are a pass over their pairs for the reference, each
+    pair once, and passes over mismatched pairs by the model and by the reference.
+    """
+    kind = ARMS[arm]
+    n_tokens = 0
+    if kind.starts_from is not None:
+        first = training.first_stage()
+        n_tokens += planned_tokens(pairs, first, arm=kind.starts_from, seed=seed)
+    plan = PlannedBatches(pairs, training, arm=arm, seed=seed, device="cpu", value_bytes=4)
+    for number in range(len(plan.updates)):
+        read = [*plan.update(number), *plan.mismatches(number)]
+        n_tokens += sum(_distinct(pair, arm) for pair in read)
+    if kind.reference:
+        n_tokens += sum(pair.n_tokens for part in plan.distinct() for pair in part)
+    return n_tokens
 
 
 def _distinct(pair: Encoded, arm: str) -> int:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,11 @@ def save_adapter(model: Any, folder: Path) -> None:
     follow_umask(folder)
 
 
-def seal_checkpoint(folder: Path, checkpoint: Path) -> None:
+def seal_checkpoint(folder: Path, checkpoint: Path, window: Mapping[str, Any]) -> None:
     """Write sizes and checksums of a checkpoint's files, last: now it counts.
 
-    The steps logged up to here belong to it.
+    The steps logged up to here belong to it, and the window: what was gathered
+    since the last of them and is not logged yet.
     """
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != SEAL)
     for path in files:
@@ -57,6 +59,7 @@ def seal_checkpoint(folder: Path, checkpoint: Path) -> None:
             for path in files
         },
         "steps": [len(steps), hashlib.sha256(steps).hexdigest()],
+        "window": dict(window),
     }
     write_sealed(checkpoint / SEAL, content)
 

@@ -15,7 +15,8 @@ from study.config.recipe import Recipe
 from study.model.jobs import Job
 from study.records.plan import register, seeds_of
 from study.records.runs import setting_folder
-from study.run.make import PlannedRun, check_plan, make_missing
+from study.run.make import check_plan, make_missing
+from study.run.planned import PlannedRun
 
 
 def make_claim_runs(

@@ -4,57 +4,26 @@ import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.arms import ARMS, UNTRAINED, Settings
-from study.config.canonical import digest
-from study.config.environment import environment
-from study.config.recipe import Recipe
+from study.arms import ARMS, UNTRAINED
+from study.config.training import own_training
 from study.model.jobs import Job, Report
 from study.model.workbench import resolved_facts
-from study.records.digests import run_config
 from study.records.files import write_jsonl
 from study.records.folders import check_folder, claim_resolved, facts_of, set_aside
 from study.records.layout import STEPS
 from study.records.locks import hold, is_held
 from study.records.processes import agree, is_main
-from study.records.runs import RunFolder, compare_folders, lock_path
-from study.records.schema import SCHEMA
+from study.records.runs import compare_folders, lock_path
 from study.records.sharing import present
+from study.run.planned import PlannedRun, record_of
+from study.run.start import find_start
 
 if TYPE_CHECKING:
     from study.model.workbench import Workbench
     from study.run.watch import Outcome
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedRun:
-    """One training of one arm with one seed, and where its record goes."""
-
-    recipe: Recipe
-    arm: str
-    settings: Settings
-    seed: int
-    tuned: bool
-    """The settings come from a search, not from the recipe."""
-    folder: RunFolder
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The run's complete description; its digest names the run."""
-        return run_config(self.recipe, arm=self.arm, settings=self.settings, seed=self.seed)
-
-    @property
-    def part(self) -> str:
-        """The arm, or the name of its setting where a claim rests on the run."""
-        return self.folder.path.parent.name
-
-    @property
-    def name(self) -> str:
-        """Recipe, part and seed, for messages."""
-        return f"{self.recipe.name}/{self.part}/seed-{self.seed}"
 
 
 def check_plan(plan: Sequence[PlannedRun], say: Callable[[str], None]) -> None:
@@ -119,7 +88,7 @@ def make_run(workbench: "Workbench", report: Report, *, run: PlannedRun) -> None
         scores = _scores(workbench, run, outcome)
         cost = {**outcome.cost, "evaluate_s": round(time.perf_counter() - began, 3)}
         _discard_checkpoints(run)
-        run.folder.finish(_record(workbench, run, outcome, scores, cost))
+        run.folder.finish(record_of(workbench, run, outcome, scores, cost))
         forget_trained(run.folder.path)
 
 
@@ -166,8 +135,9 @@ def _train(workbench: "Workbench", report: Report, run: PlannedRun) -> "Outcome"
     if run.arm == UNTRAINED:
         return _untrained(workbench, run)
 
+    start = find_start(workbench, report, start=run.start, seed=run.seed)
     training, _ = budget_of(workbench, arm=run.arm, seed=run.seed)
-    max_steps = training.max_steps
+    max_steps = own_training(training, run.arm).max_steps
 
     def follow(step: int, scores: Mapping[str, float]) -> bool:
         report(step, max_steps, f"step {step}/{max_steps}, validation NLL {scores['nll']:.3f}")
@@ -180,6 +150,7 @@ def _train(workbench: "Workbench", report: Report, run: PlannedRun) -> "Outcome"
         seed=run.seed,
         folder=run.folder.path,
         on_validation=follow,
+        start=start,
     )
 
 
@@ -225,36 +196,3 @@ def _scores(workbench: "Workbench", run: PlannedRun, outcome: "Outcome") -> Mapp
         if run.arm != UNTRAINED:
             error.add_note(f"the training of {run.name} is kept: the same command only scores it")
         raise
-
-
-def _record(
-    workbench: "Workbench",
-    run: PlannedRun,
-    outcome: "Outcome",
-    scores: Mapping[str, float],
-    cost: Mapping[str, Any],
-) -> dict[str, Any]:
-    from study.run.prompts import SCORING
-
-    config = run.config
-    return {
-        "schema": SCHEMA,
-        "status": outcome.status,
-        "digest": digest(config),
-        "recipe": run.recipe.name,
-        "arm": run.arm,
-        "settings": config["settings"],
-        "seed": run.seed,
-        "tuned": run.tuned,
-        "scores": dict(scores),
-        "divergence": outcome.divergence,
-        "data": workbench.data_summary,
-        **({} if outcome.budget is None else {"budget": outcome.budget}),
-        "cost": dict(cost),
-        "parameters": outcome.parameters,
-        "model": workbench.base.resolved,
-        "scoring": dict(SCORING),
-        "self_check": None if workbench.base.checked is None else asdict(workbench.base.checked),
-        "out_of_memory": outcome.out_of_memory,
-        **environment(str(workbench.device)),
-    }

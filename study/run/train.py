@@ -1,29 +1,36 @@
 """One training loop for every arm.
 
 The loop is `transformers.Trainer`'s; what differs between two arms is the one
-line that looks up the loss. Batches are planned before training: the same
-pairs in the same order for every arm with the same seed.
+line that looks up the loss, and what that loss reads: nothing, or the start that
+the run continues. Batches are planned before training: the same pairs in the
+same order for every arm with the same seed.
 """
 
 import functools
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from transformers import TrainingArguments
 
 from study.arms import ARMS, Settings
 from study.config.environment import trackers
-from study.config.recipe import TrainingConfig
+from study.config.training import TrainingConfig, own_training
 from study.model.adapter import fresh_adapter
 from study.model.workbench import Workbench
 from study.records.layout import ADAPTER
+from study.records.schema import Cost
 from study.run.batches import PlannedBatches
 from study.run.budget import budget_of
-from study.run.checkpoints import TRAINER, resume_from, save_adapter
+from study.run.checkpoints import TRAINER, read_seal, resume_from, save_adapter
 from study.run.memory import peak_memory_bytes, reset_peak_memory
+from study.run.planned import Start
+from study.run.reference import find_reference, recall_reference
 from study.run.scores import initial_validation
+from study.run.trained import load_adapter
 from study.run.trainer import ArmTrainer
 from study.run.watch import OnValidation, Outcome, Watch
 
@@ -36,8 +43,9 @@ def train_run(
     seed: int,
     folder: Path | None,
     on_validation: OnValidation | None = None,
+    start: Start | None = None,
 ) -> Outcome:
-    """Train a fresh adapter with one arm's loss; leave it on the base model.
+    """Train an adapter with one arm's loss; leave it on the base model.
 
     Args:
         workbench: Base model and encoded splits.
@@ -48,18 +56,23 @@ def train_run(
             found there is resumed from. None keeps nothing; a hidden folder is
             for resuming alone, no tracker hears of it.
         on_validation: Told of every scoring of held-out pairs.
+        start: Whose adapter the arm continues; None begins with a fresh one.
     """
     loss = ARMS[arm].loss
     assert loss is not None, f"{arm} trains nothing"
-    recipe = workbench.recipe
+    assert (start is None) == (ARMS[arm].starts_from is None), f"{arm} lacks its start"
     training, budget = budget_of(workbench, arm=arm, seed=seed)
-    model = fresh_adapter(workbench.base, recipe.adapter, seed=seed)
+    model = fresh_adapter(workbench.base, workbench.recipe.adapter, seed=seed)
     initial_validation(workbench)  # while the adapter still changes nothing
+    if start is not None and start.record["status"] == "diverged":
+        return _not_begun(workbench, start)
+    if start is not None:
+        model = load_adapter(workbench, start.folder.path, seed=seed)
     hyperparameters = {name: v for name, v in settings.items() if name != "learning_rate"}
     with tempfile.TemporaryDirectory() as nowhere:
         args = _arguments(
             workbench,
-            training,
+            own_training(training, arm),
             learning_rate=settings["learning_rate"],
             seed=seed,
             folder=folder,
@@ -78,31 +91,74 @@ def train_run(
             device=workbench.device.type,
             value_bytes=workbench.base.dtype.itemsize,
         )
-        watch = Watch(workbench, batches, folder if is_main else None, on_validation)
+        reset_peak_memory(workbench.device)
+        reference = recall_reference(checkpoint) or find_reference(
+            workbench, batches, start=start, share=args.process_index
+        )
+        watch = Watch(
+            workbench,
+            batches,
+            folder if is_main else None,
+            on_validation,
+            None if start is None else _known(start.record["scores"]),
+        )
         watch.recall_memory(logged)
+        if checkpoint is not None:
+            watch.resumed = read_seal(Path(checkpoint)).get("window") or None
+        unlogged_s = watch.resumed["seconds"] if watch.resumed else 0.0
         trainer = ArmTrainer(
             loss=functools.partial(loss, **hyperparameters),
             batches=batches,
+            reference=reference,
             watch=watch,
             model=model,
             args=args,
         )
-        reset_peak_memory(workbench.device)
         started = time.perf_counter()
         trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started - watch.validation_s
     outcome = watch.outcome
     outcome.budget = budget
+    outcome.start = None if start is None else start.facts
     outcome.parameters = workbench.base.n_parameters()
-    outcome.cost = {
-        "train_s": round(seconds + sum(row["seconds"] for row in earlier), 3),
+    own: Cost = {
+        "train_s": round(seconds + unlogged_s + sum(row["seconds"] for row in earlier), 3),
         "steps": trainer.state.global_step,
         "train_tokens": watch.tokens + sum(row["tokens"] for row in earlier),
         "peak_memory_bytes": peak_memory_bytes(workbench.device),
     }
+    outcome.cost = _whole_cost(own, reference.cost, {} if start is None else start.record["cost"])
     if folder is not None and is_main and outcome.status == "ok":
         save_adapter(model, folder / ADAPTER)
     return outcome
+
+
+def _whole_cost(own: Cost, reference: Cost, start: Cost) -> dict[str, Any]:
+    """Charge a run for its reference and its start."""
+    seconds = own["train_s"] + reference.get("reference_s", 0.0) + start.get("train_s", 0.0)
+    tokens = own["train_tokens"] + reference.get("reference_tokens", 0)
+    return {
+        "train_s": round(seconds, 3),
+        "steps": own["steps"] + start.get("steps", 0),
+        "train_tokens": tokens + start.get("train_tokens", 0),
+        "peak_memory_bytes": max(own["peak_memory_bytes"], start.get("peak_memory_bytes", 0)),
+        **reference,
+    }
+
+
+def _not_begun(workbench: Workbench, start: Start) -> Outcome:
+    """Return the outcome of a run whose start diverged: it diverged there."""
+    return Outcome(
+        status="diverged",
+        divergence=cast(dict[str, Any], start.record["divergence"]),
+        start=start.facts,
+        cost=dict(start.record["cost"]),
+        parameters=workbench.base.n_parameters(),
+    )
+
+
+def _known(scores: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in scores.items() if value is not None}
 
 
 def _arguments(

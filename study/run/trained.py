@@ -5,6 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from study.errors import RecordError
 from study.model.adapter import fresh_adapter
 from study.model.workbench import Workbench
@@ -27,12 +29,18 @@ def recall_trained(workbench: Workbench, folder: Path, *, seed: int) -> Outcome 
     note = agree(_note(folder) if is_main() else None)
     if note is None:
         return None
+    load_adapter(workbench, folder, seed=seed)
+    return Outcome(**note["outcome"])
+
+
+def load_adapter(workbench: Workbench, folder: Path, *, seed: int) -> nn.Module:
+    """Put the adapter that a run left in its folder on the base, in the place of any other."""
     from peft import load_peft_weights, set_peft_model_state_dict
 
     model = fresh_adapter(workbench.base, workbench.recipe.adapter, seed=seed)
     weights = load_peft_weights(str(folder / ADAPTER), device=str(workbench.device))
     set_peft_model_state_dict(model, weights)
-    return Outcome(**note["outcome"])
+    return model
 
 
 def forget_trained(folder: Path) -> None:

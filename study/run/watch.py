@@ -38,6 +38,8 @@ class Outcome:
     cost: dict[str, Any] = field(default_factory=dict)
     budget: dict[str, Any] | None = None
     """What an arm matched in tokens was given, see ``study.run.budget``."""
+    start: dict[str, Any] | None = None
+    """What the run continues, and what that cost, see ``study.run.start``."""
     parameters: dict[str, int] = field(default_factory=dict)
     out_of_memory: list[dict[str, int]] = field(default_factory=list)
     """Steps in which memory ran out, and the token budget that they went on with."""
@@ -52,9 +54,15 @@ class Watch(TrainerCallback):
         batches: PlannedBatches,
         folder: Path | None,
         on_validation: OnValidation | None,
+        first: Mapping[str, float] | None = None,
     ) -> None:
-        """Watch one run; ``folder`` gets one line per logged step."""
+        """Watch one run; ``folder`` gets one line per logged step.
+
+        ``first`` are the scores that it begins with, None those of the base. A run
+        diverges by those of the base, whatever it begins with.
+        """
         self.workbench = workbench
+        self.first = first
         self.batches = batches
         self.folder = folder
         self.on_validation = on_validation
@@ -62,6 +70,8 @@ class Watch(TrainerCallback):
         self.tokens = 0
         """Tokens computed up to the last log."""
         self.validation_s = 0.0
+        self.resumed: Mapping[str, Any] | None = None
+        """The ``window`` of the checkpoint that a run goes on from."""
         self._rows: list[Tensor] = []
         self._logged = 0
         self._since = time.perf_counter()
@@ -103,6 +113,20 @@ class Watch(TrainerCallback):
         self._clear(step)
         return metrics
 
+    def window(self, add_up: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+        """Return what was gathered since the last log, for a checkpoint to keep.
+
+        Args:
+            add_up: Sums a tensor over the processes of a launch.
+        """
+        rows = add_up(torch.stack(self._rows)) if self._rows else torch.empty(0)
+        return {
+            "logged": self._logged,
+            "seconds": round(time.perf_counter() - self._since, 4),
+            "dtype": str(rows.dtype).removeprefix("torch."),
+            "rows": [[x if math.isfinite(x) else None for x in row] for row in rows.tolist()],
+        }
+
     def note_memory(self, step: int) -> None:
         """Keep the token budget with which a step went on after memory ran out."""
         note = {"step": step, "microbatch_tokens": int(self.batches.microbatch_tokens)}
@@ -118,10 +142,19 @@ class Watch(TrainerCallback):
                 self.outcome.out_of_memory.append(note)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Score the start of a run that is not resumed."""
+        """Score the start of a run that is not resumed; else go on with its window."""
         self._clear(state.global_step)
+        if self.resumed is not None:
+            self._logged = self.resumed["logged"]
+            self._since -= self.resumed["seconds"]
+            # The sums of all processes are the main one's now.
+            self._rows = [
+                _row(numbers, self.resumed["dtype"], self.workbench.device)
+                * int(state.is_world_process_zero)
+                for numbers in self.resumed["rows"]
+            ]
         if state.global_step == 0:
-            self._validate(0, initial_validation(self.workbench))
+            self._validate(0, dict(self.first or initial_validation(self.workbench)))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Score held-out pairs at the recipe's interval and at the end."""
@@ -181,11 +214,16 @@ class Watch(TrainerCallback):
         self._since = time.perf_counter()
 
 
-METRICS = ("nll", "chosen_logps", "rejected_logps", "margin", "accuracy", "log_odds", "or_loss")
+METRICS = (
+    *("nll", "chosen_logps", "rejected_logps", "margin", "accuracy", "log_odds", "or_loss"),
+    *("chosen_change", "chosen_reward", "rejected_reward", "reward_accuracy"),
+)
+"""Of a logged step. The last four are relative to the start: nats per chosen token, and nats
+per answer, which times beta are the implicit rewards of DPO."""
 
 
 def metric_sums(loss: Tensor, logps: PairLogps, n_tokens: int) -> Tensor:
-    """Return a micro-batch's loss, sums of the metrics and what to divide by, (11,)."""
+    """Return a micro-batch's loss, sums of the metrics and what to divide by, (15,)."""
     with torch.no_grad():
         n_labels = (logps.prompt_tokens + logps.chosen_tokens).sum()
         sums = [logps.nll_sum, logps.chosen.sum()]
@@ -195,12 +233,21 @@ def metric_sums(loss: Tensor, logps: PairLogps, n_tokens: int) -> Tensor:
             accuracy = (margin.sign() + 1) / 2
             or_loss = odds_ratio_loss(logps.chosen, logps.rejected)
             sums += [x.sum() for x in (logps.rejected, margin, accuracy, odds, or_loss)]
-        else:
-            sums += [torch.full_like(logps.nll_sum, math.nan)] * 5
+        if logps.chosen_reference_sum is not None:
+            chosen, rejected = logps.chosen_ratio, logps.rejected_ratio
+            right = ((chosen - rejected).sign() + 1) / 2
+            sums += [x.sum() for x in (chosen / logps.chosen_tokens, chosen, rejected, right)]
+        sums += [torch.full_like(logps.nll_sum, math.nan)] * (len(METRICS) - len(sums))
         n_pairs, n_computed = (
             torch.full_like(logps.nll_sum, n) for n in (len(logps.chosen_sum), n_tokens)
         )
         return torch.stack([loss, *sums, n_labels.to(n_pairs.dtype), n_pairs, n_computed])
+
+
+def _row(numbers: Sequence[float | None], dtype: str, device: torch.device) -> Tensor:
+    """Return one update's sums as `metric_sums` made them, (11,)."""
+    known = [math.nan if number is None else number for number in numbers]
+    return torch.tensor(known, dtype=getattr(torch, dtype), device=device)
 
 
 def _means(rows: Sequence[Tensor]) -> tuple[dict[str, float | None], int]:

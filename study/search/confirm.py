@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from study.config.canonical import digest
 from study.config.seeds import confirmation_seeds, search_seed
+from study.config.training import own_training
 from study.errors import StudyError
 from study.model.jobs import Report
 from study.records.files import read_jsonl, write_jsonl, write_sealed
 from study.records.layout import BEST, CONFIRMATIONS, JOURNAL, TRIALS
 from study.records.locks import hold
 from study.records.searches import sealed_journal
+from study.run.planned import PlannedStart, Start
+from study.run.start import find_start
 from study.search.objectives import DIRECTION, SCORES, score_trial, settings_key, unfinished_folder
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ def confirm(
     report: Report,
     *,
     arm: str,
+    start: PlannedStart | None,
     folder: Path,
     config: Mapping[str, Any],
     seed: int,
@@ -52,7 +56,15 @@ def confirm(
             f"value; lower the bounds of search.space.{arm} and search in another --runs"
         )
     with hold(folder / ".confirm.lock", wait=True):
-        _repeat(workbench, report, arm=arm, folder=folder, candidates=candidates, seeds=seeds)
+        _repeat(
+            workbench,
+            report,
+            arm=arm,
+            start=start,
+            folder=folder,
+            candidates=candidates,
+            seeds=seeds,
+        )
         repeats = list(read_jsonl(folder / CONFIRMATIONS))
         best = {
             "recipe": workbench.recipe.name,
@@ -71,6 +83,12 @@ def confirm(
                 CONFIRMATIONS: [len(repeats), digest(repeats)],
             },
         }
+        if start is not None:
+            best["starts"] = [
+                {"seed": one, "digest": found.record["digest"], "cost": found.record["cost"]}
+                for one in (search_seed(seed), *seeds)
+                if (found := find_start(workbench, report, start=start, seed=one))
+            ]
         if (folder / JOURNAL).exists():
             best["journal"] = sealed_journal(folder)
         write_sealed(folder / BEST, best)
@@ -136,6 +154,7 @@ def _repeat(
     report: Report,
     *,
     arm: str,
+    start: PlannedStart | None,
     folder: Path,
     candidates: Sequence[Row],
     seeds: Sequence[int],
@@ -146,9 +165,19 @@ def _repeat(
     wanted = [(trial, seed) for trial in candidates for seed in seeds]
     for number, (trial, seed) in enumerate(wanted):
         if (settings_key(trial["settings"]), seed) not in kept:
-            part = _part_of(report, number, len(wanted), workbench.recipe.training.max_steps)
+            last = own_training(workbench.recipe.training, arm).max_steps
+            part = _part_of(report, number, len(wanted), last)
+            begun_from = find_start(workbench, report, start=start, seed=seed)
             rows.append(
-                _train_again(workbench, part, arm=arm, folder=folder, trial=trial, seed=seed)
+                _train_again(
+                    workbench,
+                    part,
+                    arm=arm,
+                    start=begun_from,
+                    folder=folder,
+                    trial=trial,
+                    seed=seed,
+                )
             )
             write_jsonl(folder / CONFIRMATIONS, rows)
 
@@ -161,7 +190,14 @@ def _part_of(report: Report, number: int, n: int, max_steps: int) -> Report:
 
 
 def _train_again(
-    workbench: "Workbench", report: Report, *, arm: str, folder: Path, trial: Row, seed: int
+    workbench: "Workbench",
+    report: Report,
+    *,
+    arm: str,
+    start: Start | None,
+    folder: Path,
+    trial: Row,
+    seed: int,
 ) -> Row:
     last: dict[str, float] = {}
 
@@ -176,6 +212,7 @@ def _train_again(
         settings=trial["settings"],
         seed=seed,
         follow=follow,
+        start=start,
         folder=unfinished_folder(folder, trial["settings"], seed),
     )
     ok = status == "complete"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from study.arms import Settings
+from study.arms import ARMS, Settings
 from study.config.canonical import digest
 from study.config.environment import quieten
 from study.config.recipe import Recipe, load_recipe
@@ -64,12 +64,13 @@ def collect(recipe: Recipe, path: Path) -> None:
 
 
 def planned(recipe: Recipe) -> Iterator[tuple[str, Settings]]:
-    """Yield the settings to train, the arms in turn.
+    """Yield the settings to train, the arms that continue no other in turn.
 
     Points of Roberts's additive recurrence (2018), which fill a space evenly at
     any number, on the logarithms of the recipe's ranges.
     """
-    points = [[(arm, settings) for settings in spread(recipe, arm)] for arm in recipe.search.space]
+    afresh = [arm for arm in recipe.search.space if ARMS[arm].starts_from is None]
+    points = [[(arm, settings) for settings in spread(recipe, arm)] for arm in afresh]
     for turn in zip_longest(*points):
         yield from filter(None, turn)
 

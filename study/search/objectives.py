@@ -18,6 +18,7 @@ from study.records.layout import STEPS
 
 if TYPE_CHECKING:
     from study.model.workbench import Workbench
+    from study.run.planned import Start
 
 
 def settings_key(settings: Settings) -> tuple[tuple[str, float], ...]:
@@ -71,6 +72,7 @@ def score_trial(
     seed: int,
     follow: Callable[[int, Mapping[str, float]], bool],
     folder: Path,
+    start: "Start | None" = None,
 ) -> tuple[str, float | None]:
     """Train settings once; return ``complete``, ``pruned`` or ``diverged``, and the value.
 
@@ -82,6 +84,7 @@ def score_trial(
         follow: told each validation, after a restart the earlier ones too;
             returns True to prune.
         folder: where checkpoints go; one found there is resumed from.
+        start: what the arm continues.
     """
     from study.run.train import train_run
 
@@ -94,7 +97,13 @@ def score_trial(
         return follow(step, scores)
 
     outcome = train_run(
-        workbench, arm=arm, settings=settings, seed=seed, folder=folder, on_validation=hear
+        workbench,
+        arm=arm,
+        settings=settings,
+        seed=seed,
+        folder=folder,
+        on_validation=hear,
+        start=start,
     )
     scores = outcome.validation
     if not told:  # it was stopped between its last step and its end

@@ -1,13 +1,15 @@
 """Where the next trial is drawn from, what is tried first and what is pruned."""
 
 import math
+from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from study.arms import Settings
 from study.config.canonical import digest
 from study.config.recipe import Recipe
+from study.config.training import own_training
 from study.search.objectives import BY_VALIDATION_LOSS, settings_key
 from study.search.trials import in_state, place_of
 
@@ -35,27 +37,61 @@ def published_settings(recipe: Recipe, arm: str) -> list[tuple[Settings, str]]:
     return [(dict(settings), "; ".join(names)) for settings, names in sources.items()]
 
 
-def pruner(recipe: Recipe) -> optuna.pruners.BasePruner:
-    """Return the pruner that a recipe names."""
-    """Prune on losses alone: early accuracy says nothing about the final one."""
+def pruner(recipe: Recipe, arm: str) -> optuna.pruners.BasePruner:
+    """Return the pruner that a recipe names.
+
+    It prunes on losses alone: early accuracy says nothing about the final one.
+    """
     if recipe.search.pruning == "none" or recipe.search.objective not in BY_VALIDATION_LOSS:
         return optuna.pruners.NopPruner()
-    first_steps = math.ceil(PRUNE_AFTER * recipe.training.max_steps)
+    first_steps = math.ceil(PRUNE_AFTER * own_training(recipe.training, arm).max_steps)
     if recipe.search.pruning == "halving":
-        return optuna.pruners.SuccessiveHalvingPruner(min_resource=first_steps, reduction_factor=2)
+        return _Halving(min_resource=first_steps, reduction_factor=2)
     return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=first_steps)
 
 
-def enqueue_published(optuna_study: optuna.Study, recipe: Recipe, arm: str) -> None:
-    """Queue the published settings that lie in the space and were not tried."""
+class _Halving(optuna.pruners.SuccessiveHalvingPruner):
+    """Successive halving among trials that did not fail.
+
+    Optuna's own counts what a trial had reached when it was given back, and its
+    second try once more.
+    """
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Tell whether a trial is worse than half of those that came as far."""
+        return super().prune(_WithoutFailed(study), trial)  # type: ignore[arg-type]
+
+
+class _WithoutFailed:
+    """A search as a pruner reads it, without the trials that failed."""
+
+    def __init__(self, optuna_study: optuna.Study) -> None:
+        self._study = optuna_study
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+    def get_trials(self, *, deepcopy: bool) -> list[FrozenTrial]:
+        everything = self._study.get_trials(deepcopy=deepcopy)
+        return [trial for trial in everything if trial.state != TrialState.FAIL]
+
+
+def queue_published(optuna_study: optuna.Study, recipe: Recipe, arm: str) -> None:
+    """Queue the next published settings that lie in the space, unless a trial waits.
+
+    One at a time, because Optuna takes what waits by number: a trial that has to
+    be tried again keeps its place before the published settings that follow it.
+    """
+    everything = optuna_study.get_trials(deepcopy=False)
+    if any(trial.state == TrialState.WAITING for trial in everything):
+        return
     known = {
-        trial.user_attrs.get("published")
-        for trial in optuna_study.get_trials(deepcopy=False)
-        if trial.state != TrialState.FAIL
+        trial.user_attrs.get("published") for trial in everything if trial.state != TrialState.FAIL
     }
     for settings, source in published_settings(recipe, arm):
         if source not in known:
             optuna_study.enqueue_trial(dict(settings), user_attrs={"published": source})
+            return
 
 
 def sample_from(
@@ -76,6 +112,5 @@ def sample_from(
 
 
 def startup(recipe: Recipe, arm: str) -> int:
-    """Return how many trials are drawn at random first."""
     """Return how many finished trials it takes for TPE to guide the next one."""
     return STARTUP + len(published_settings(recipe, arm))

@@ -2,7 +2,8 @@
 
 Optuna suggests; every trial trains with the same seed, so trials differ in
 their settings alone. What is counted is the total of finished trials, over all
-starts of the command and all workers that share the storage. A trial's
+starts of the command and all workers that share the storage. An arm that continues
+another is searched after that one, from what was found for it. A trial's
 suggestion depends on the seed, its place in the search and the trials before
 it: a search that was stopped goes on to what it would have found undisturbed.
 """
@@ -19,10 +20,11 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from study.arms import ARMS
+from study.arms import ARMS, arms_of
 from study.config.canonical import digest
 from study.config.recipe import Recipe
 from study.config.seeds import search_seed
+from study.config.training import own_training
 from study.model.jobs import Job, Report
 from study.model.workbench import resolved_facts
 from study.records.digests import search_config
@@ -30,8 +32,10 @@ from study.records.folders import check_folder, claim_folder, claim_resolved
 from study.records.layout import BEST, search_folder
 from study.records.locks import hold
 from study.records.schema import Best, read_as
-from study.records.searches import check_journal, mend_search, search_faults
+from study.records.searches import check_journal, mend_search, search_faults, start_settings
 from study.records.sharing import WORKER, present
+from study.run.planned import PlannedStart, planned_start
+from study.run.start import find_start
 from study.search import orphans
 from study.search.confirm import confirm
 from study.search.objectives import (
@@ -40,7 +44,7 @@ from study.search.objectives import (
     unfinished_folder,
     validation_value,
 )
-from study.search.sampling import enqueue_published, sample_from, startup
+from study.search.sampling import queue_published, sample_from, startup
 from study.search.storage import open_optuna_study, reachable
 from study.search.trials import FINISHED, in_state, is_repeated, place_of, trial_rows, write_trials
 
@@ -58,7 +62,8 @@ def search(
     seed: int,
     run_jobs: Callable[[Sequence[Job]], list[Any]],
     storage: str | None = None,
-    sharing: int = 1,
+    workers: int = 1,
+    arms: Sequence[str] = (),
     say: Callable[[str], None] = print,
 ) -> list[Best]:
     """Search all arms of the recipes and return what each ``best.json`` holds.
@@ -70,26 +75,80 @@ def search(
         seed: the study's seed; see ``study.config.seeds``.
         run_jobs: runs the searches, normally in worker processes.
         storage: Optuna storage URL; None is a journal file beside the records.
-        sharing: workers that share each arm's search; above 1 the suggestions
-            depend on which worker is faster.
+        workers: where there are more than arms, some share an arm's search; then the
+            suggestions depend on which worker is faster.
+        arms: search these alone, and what they continue; none means all.
         say: told which searches are not at their total yet.
 
     Raises:
         RecordError: a folder belongs to another configuration, or another
             process uses it with one.
     """
-    searches = [(recipe, arm) for recipe in recipes for arm in recipe.search.space]
-    searches.sort(key=lambda item: list(ARMS).index(item[1]), reverse=True)  # the longest first
-    for recipe, arm in searches:
-        check_folder(
-            search_folder(runs, recipe.name, arm), search_config(recipe, arm=arm, seed=seed)
-        )
-    missing = [
+    searches = [
         (recipe, arm)
-        for recipe, arm in searches
-        if not _is_complete(recipe, arm, runs, trials or recipe.search.trials)
+        for recipe in recipes
+        for arm in _with_starts(
+            recipe, arms_of(recipe.search.space, arms, f"search.space of {recipe.name}")
+        )
     ]
-    jobs = [
+    searches.sort(key=lambda item: list(ARMS).index(item[1]), reverse=True)  # the longest first
+    goal = functools.partial(_is_complete, runs=runs, trials=trials)
+    ask = functools.partial(_jobs, runs=runs, trials=trials, seed=seed, storage=storage)
+    check = functools.partial(_check_folder, runs=runs, seed=seed)
+    for recipe, arm in searches:
+        if _can_begin(recipe, arm, goal):
+            check(recipe, arm)
+    for continues in (False, True):
+        stage = [one for one in searches if (ARMS[one[1]].starts_from is not None) is continues]
+        if not stage:
+            continue
+        ready = [(recipe, arm) for recipe, arm in stage if _can_begin(recipe, arm, goal)]
+        for recipe, arm in ready:
+            check(recipe, arm)  # what the start's search found may be new
+        missing = [(recipe, arm) for recipe, arm in ready if not goal(recipe, arm)]
+        with present(runs, "search", [(recipe, arm, None) for recipe, arm in missing]):
+            run_jobs(ask(missing, sharing=math.ceil(workers / len(stage))))
+        for recipe, arm in stage:
+            if not goal(recipe, arm):
+                say(
+                    f"{recipe.name}/{arm} is not finished here: other workers have the last "
+                    "trials; the same command goes on when they are done"
+                )
+    found = [
+        read_as(search_folder(runs, recipe.name, arm) / BEST, Best) for recipe, arm in searches
+    ]
+    return [best for best in found if best is not None]
+
+
+def _with_starts(recipe: Recipe, arms: Sequence[str]) -> list[str]:
+    """Add the arms that arms continue: their search comes first."""
+    starts = {ARMS[arm].starts_from for arm in arms}
+    return [arm for arm in recipe.search.space if arm in arms or arm in starts]
+
+
+def _check_folder(recipe: Recipe, arm: str, *, runs: Path, seed: int) -> None:
+    """Refuse a folder that belongs to another configuration, that of its start among it."""
+    start = start_settings(recipe, arm, runs=runs)
+    config = search_config(recipe, arm=arm, seed=seed, start=start)
+    check_folder(search_folder(runs, recipe.name, arm), config)
+
+
+def _can_begin(recipe: Recipe, arm: str, is_complete: Callable[[Recipe, str], bool]) -> bool:
+    start = ARMS[arm].starts_from
+    return start is None or is_complete(recipe, start)
+
+
+def _jobs(
+    missing: Sequence[tuple[Recipe, str]],
+    *,
+    runs: Path,
+    trials: int | None,
+    seed: int,
+    storage: str | None,
+    sharing: int,
+) -> list[Job]:
+    """List a job for each arm and each worker that shares its search."""
+    return [
         Job(
             name=f"{recipe.name}/{arm}",
             recipe=recipe,
@@ -105,18 +164,6 @@ def search(
         for recipe, arm in missing
         for _ in range(sharing)
     ]
-    with present(runs, "search", [(recipe, arm, None) for recipe, arm in missing]):
-        run_jobs(jobs)
-    for recipe, arm in searches:
-        if not _is_complete(recipe, arm, runs, trials or recipe.search.trials):
-            say(
-                f"{recipe.name}/{arm} is not finished here: other workers have the last trials; "
-                "the same command goes on when they are done"
-            )
-    found = [
-        read_as(search_folder(runs, recipe.name, arm) / BEST, Best) for recipe, arm in searches
-    ]
-    return [best for best in found if best is not None]
 
 
 def search_arm(
@@ -141,7 +188,10 @@ def search_arm(
     """
     recipe = workbench.recipe
     folder = search_folder(runs, recipe.name, arm)
-    config = search_config(recipe, arm=arm, seed=seed)
+    start = planned_start(recipe, arm, runs=runs)
+    config = search_config(
+        recipe, arm=arm, seed=seed, start=None if start is None else start.settings
+    )
     shared = storage is not None
     claim_folder(folder, config)
     claim_resolved(folder, resolved_facts(workbench))
@@ -156,31 +206,41 @@ def search_arm(
         orphans.working(optuna_study, folder, trials=trials, shared=shared) as worker,
     ):
         retire()
-        with hold(folder / CLAIM_LOCK, wait=True):
-            enqueue_published(optuna_study, recipe, arm)
+        begin = functools.partial(
+            _next_trial, optuna_study, recipe, arm, trials, worker=worker, folder=folder
+        )
         while True:
-            while (trial := _next_trial(optuna_study, recipe, arm, trials, worker)) is not None:
+            while (trial := begin()) is not None:
                 sample_from(optuna_study, recipe, arm, seed, trial.number)
                 _run_trial(
-                    workbench, report, trial, arm=arm, folder=folder, seed=seed, trials=trials
+                    workbench,
+                    report,
+                    trial,
+                    arm=arm,
+                    start=start,
+                    folder=folder,
+                    seed=seed,
+                    trials=trials,
                 )
                 write_trials(optuna_study, folder)
             if not retire():  # of a worker that died meanwhile
                 break
         if len(in_state(optuna_study, FINISHED)) >= trials:
             write_trials(optuna_study, folder)
-            confirm(workbench, report, arm=arm, folder=folder, config=config, seed=seed)
+            confirm(
+                workbench, report, arm=arm, start=start, folder=folder, config=config, seed=seed
+            )
             discard_unfinished(folder)
 
 
-def _is_complete(recipe: Recipe, arm: str, runs: Path, trials: int) -> bool:
+def _is_complete(recipe: Recipe, arm: str, *, runs: Path, trials: int | None) -> bool:
     folder = search_folder(runs, recipe.name, arm)
     best = None if search_faults(folder) else read_as(folder / BEST, Best)
-    return best is not None and best["n_trials"] >= trials
+    return best is not None and best["n_trials"] >= (trials or recipe.search.trials)
 
 
 def _next_trial(
-    optuna_study: optuna.Study, recipe: Recipe, arm: str, trials: int, worker: str
+    optuna_study: optuna.Study, recipe: Recipe, arm: str, trials: int, *, worker: str, folder: Path
 ) -> optuna.Trial | None:
     """Begin another trial, or return None where the total is reached or under way.
 
@@ -188,7 +248,9 @@ def _next_trial(
     whoever got a number beyond the total gives it back.
     """
     while len(in_state(optuna_study, (*FINISHED, TrialState.RUNNING))) < trials:
-        trial = optuna_study.ask()
+        with hold(folder / CLAIM_LOCK, wait=True):
+            queue_published(optuna_study, recipe, arm)
+            trial = optuna_study.ask()
         trial.set_user_attr(WORKER, worker)
         if is_repeated(optuna_study, trial.number):
             optuna_study.tell(trial, state=TrialState.FAIL)
@@ -205,6 +267,7 @@ def _run_trial(
     trial: optuna.Trial,
     *,
     arm: str,
+    start: PlannedStart | None,
     folder: Path,
     seed: int,
     trials: int,
@@ -230,7 +293,7 @@ def _run_trial(
 
     def on_validation(step: int, scores: Mapping[str, float]) -> bool:
         intermediate.append({"step": step, **_finite(scores)})
-        share = step / recipe.training.max_steps
+        share = step / own_training(recipe.training, arm).max_steps
         report(n_finished + min(share, 0.99), trials, f"trial {trial.number}, step {step}")
         value = validation_value(recipe.search.objective, scores)
         if value is None or share >= 1:
@@ -238,11 +301,13 @@ def _run_trial(
         trial.report(value, step)
         return trial.should_prune()
 
-    began = time.monotonic()
     try:
+        begun_from = find_start(workbench, report, start=start, seed=search_seed(seed))
+        began = time.monotonic()
         status, value = score_trial(
             workbench,
             arm=arm,
+            start=begun_from,
             settings=settings,
             seed=search_seed(seed),
             follow=on_validation,

@@ -41,7 +41,7 @@ def open_optuna_study(
                 study_name=f"{recipe.name}/{arm}/{digest[:16]}",
                 storage=storage or _journal(folder / JOURNAL),
                 direction=DIRECTION[recipe.search.objective],
-                pruner=pruner(recipe),
+                pruner=pruner(recipe, arm),
                 load_if_exists=True,
             )
         except Exception as error:

@@ -7,17 +7,15 @@ cannot block the others. A worker that dies, or whose device fails, is replaced
 by a fresh process and its job tried once more; one whose parent dies ends.
 """
 
-import errno
 import multiprocessing
 import os
-import re
 import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -26,24 +24,11 @@ from study.config.recipe import Recipe
 from study.errors import RecordError, StudyError
 from study.model.jobs import Job, Report
 from study.workers.devices import Slot
+from study.workers.mendable import mendable
 from study.workers.progress import Display, open_display
 
 OpenWorkbench = Callable[[Recipe, str, Report], Any]
 """``open_workbench(recipe, device, report)``, called once per recipe and worker."""
-
-
-MENDABLE = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.EFBIG,
-    errno.ENAMETOOLONG,
-)
-"""System errors that a user can do something about."""
 
 
 EXIT_AGAIN_S = 2.0
@@ -153,11 +138,12 @@ class _Worker:
         if threads:
             environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         self._pipe, theirs = context.Pipe()
-        self.process = context.Process(
+        process = context.Process(
             target=_work, args=(theirs, self.slot.device, environment, self._open_workbench)
         )
-        self.process.start()
-        theirs.close()
+        with closing(theirs):
+            process.start()  # may fail at a limit of processes; then there is none to stop
+        self.process = process
 
 
 def _hand_out(books: _Books, workers: Sequence[_Worker], display: Display) -> None:
@@ -252,25 +238,6 @@ def terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def mendable(error: BaseException) -> str | None:
-    """Say what a user can do about a full disk or a closed folder, or return None.
-
-    Libraries wrap the system's error, or keep only its number or its effect.
-    """
-    cause: BaseException | None = error
-    while cause is not None:
-        number = cause.errno if isinstance(cause, OSError) else None
-        if told := re.search(r"\(os error (\d+)\)", str(cause)):  # safetensors
-            number = int(told[1])
-        if "inline_container.cc" in str(cause):  # torch.save
-            number = errno.ENOSPC
-        if number in MENDABLE:
-            where = getattr(cause, "filename", None) or "the records"
-            return f"cannot use {where}: {os.strerror(number)}; free it, or name another --runs"
-        cause = cause.__cause__ or cause.__context__
-    return None
-
-
 def _exit(*_: object) -> None:
     """End this process through every ``finally``.
 
@@ -297,7 +264,7 @@ def _work(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which decides
     signal.signal(signal.SIGTERM, _exit)
     sys.unraisablehook = _say_unless_stopping
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    watcher = threading.Thread(target=_end_with_parent, name="parent", daemon=True)
     os.environ.update(environment)
     quieten()
     bench: Any = None
@@ -310,6 +277,8 @@ def _work(
         while True:
             job: Job = pipe.recv()
             try:
+                if not watcher.is_alive():
+                    watcher.start()
                 if opened != job.recipe:
                     report(0, 1, "loading model and data")
                     bench = opened = None

@@ -18,7 +18,9 @@ from analysis.records.load import load_study
 from analysis.tables import provenance
 from study.config.canonical import to_dict
 from study.errors import RecordError
+from study.records.asked import keep_asked
 from study.records.layout import RECORD
+from study.records.publish import publish
 from study.records.runs import run_folder
 
 
@@ -383,7 +385,7 @@ def test_commands_and_signature_name_the_study(findings, study_runs):
     assert findings.commands == (
         f"study search --recipe tiny-llama --recipe tiny-smollm2 --trials 20 --runs {study_runs}",
         f"study compare --recipe tiny-llama --recipe tiny-smollm2 --seeds 3 --runs {study_runs}",
-        f"python -m paper.build --runs {study_runs}",
+        f"study report --runs {study_runs}",
     )
     assert findings.signature.startswith("model:toy:llama+toy:smollm2|data:")
     assert "|trials:20|seeds:3|digest:" in findings.signature
@@ -392,7 +394,7 @@ def test_commands_and_signature_name_the_study(findings, study_runs):
 def test_the_default_folder_is_left_out_of_the_commands(study_runs):
     records = dataclasses.replace(load_study(study_runs), folder=Path("runs/local"))
 
-    assert provenance.commands(records)[-1] == "python -m paper.build"
+    assert provenance.commands(records)[-1] == "study report"
 
 
 def test_overrides_in_the_commands_lead_back_to_the_same_recipe(tmp_path, builders):
@@ -437,6 +439,23 @@ def test_overrides_in_the_commands_lead_back_to_the_same_recipe(tmp_path, builde
     assert words[:6] == ["study", "search", "--recipe", "tiny-llama", "--trials", "20"]
     assert more[4:8] == ["--seeds", "2", "--seed", "5"]
     assert words[-2:] == more[-2:] == ["--runs", str(tmp_path)]
+
+
+def test_the_commands_of_a_recipe_file_name_it_and_what_was_set_over_it(small_runs, tmp_path):
+    given = ["training.max_steps=80", 'data.columns={prompt = "the question"}']
+    for part, name in (("search", "tiny-llama"), ("compare", "my recipes/a.toml")):
+        keep_asked(small_runs, "tiny-llama", part, name=name, assignments=given)
+    publish(small_runs, tmp_path / "published")
+
+    for runs in (small_runs, tmp_path / "published"):
+        line = next(c for c in provenance.commands(load_study(runs)) if c.startswith("study comp"))
+        words = shlex.split(line)
+        named = [text for flag, text in itertools.pairwise(words) if flag == "--recipe"]
+        found = [text for flag, text in itertools.pairwise(words) if flag == "--set"]
+        assert ("my recipes/a.toml" in named, found) == (True, given)
+
+    keep_asked(small_runs, "tiny-llama", "compare", name="tiny-llama", assignments=given)
+    assert "my recipes" not in str(provenance.commands(load_study(small_runs)))
 
 
 def test_recipes_judged_by_different_metrics_are_kept_apart(small_runs, builders):

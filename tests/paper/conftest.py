@@ -2,15 +2,13 @@
 
 import dataclasses
 import json
-import re
-import shutil
-import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import made_records
 import pytest
+from chrome import PROGRAM, Chrome
 
 from analysis.findings import FigureFile, Findings, Sample, build_findings
 from analysis.records.load import load_study
@@ -25,24 +23,13 @@ HOSTILE = (
 )
 
 
-@pytest.fixture
-def title_of(tmp_path: Path) -> Callable[[Path], str]:
-    """Open a page in Chromium, let its scripts run, and return the title that they set."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
+@pytest.fixture(scope="session")
+def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """A browser with one page."""
+    if PROGRAM is None:
         pytest.skip("chromium is not installed")
-
-    def opened(page: Path) -> str:
-        shown = subprocess.run(
-            [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
-             "--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}",
-             page.as_uri()],
-            capture_output=True, text=True, check=True, timeout=60,
-        )  # fmt: skip
-        [title] = re.findall(r"<title>(.*?)</title>", shown.stdout)
-        return title
-
-    return opened
+    with Chrome(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +73,7 @@ def hostile_findings(findings: Findings) -> Findings:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def draw() -> Callable[[Path], tuple[FigureFile, ...]]:
     """A function that draws one small figure for each section of the report."""
     return draw_figures
@@ -111,6 +98,7 @@ def draw_figures(folder: Path) -> tuple[FigureFile, ...]:
                 caption=f"The {section} of both recipes, 95 % of them & more.",
                 alt=f"A line that rises from 0.3 to 0.9 over 160 steps ({section}).",
                 section=section,
+                tips=((60.0, 150.0, "step 0: 0.3"), (200.0, 90.0, "step 80: 0.7 & <more>")),
             )
         )
     return tuple(figures)

@@ -1,38 +1,14 @@
 """Prompts with everybody's answers: who is right, and how a reader finds them."""
 
-import re
-from collections.abc import Callable
 from pathlib import Path
 
 import made_records
 import pytest
+from made_answers import PROMPTS, asked
 
 from analysis.findings import Findings
 from analysis.records.load import load_study
-from paper import build
-from paper.blocks import Answers, Said
-from paper.browser import agreement, prompts_of, samples_of
-
-
-def asked(number: int, *, sft: bool, orpo: bool, recipe: str = "tiny") -> Answers:
-    return Answers(
-        place=f"{recipe}, test pair {number}",
-        prompt=f"user: question {number}",
-        answers=(
-            Said(who="Chosen answer", text="Six."),
-            Said(who="Base", text="."),
-            Said(who="SFT", text="Six." if sft else "Two.", is_right=sft),
-            Said(who="ORPO", text="Six." if orpo else "Two.", is_right=orpo),
-        ),
-    )
-
-
-PROMPTS = (
-    *(asked(number, sft=True, orpo=True) for number in range(5)),
-    *(asked(number, sft=True, orpo=False) for number in range(5, 7)),
-    asked(7, sft=False, orpo=True),
-    *(asked(number, sft=False, orpo=False) for number in range(8, 12)),
-)
+from paper.browser import agreement, browser, prompts_of, samples_of
 
 
 def test_prompts_are_grouped_by_who_is_right() -> None:
@@ -65,59 +41,45 @@ def test_nothing_is_counted_where_nobody_knows_what_is_right(findings: Findings)
     assert agreement(samples, "signature") is None
 
 
-def test_right_and_wrong_are_those_of_the_records(tmp_path: Path) -> None:
+def test_answers_of_every_seed_are_those_of_the_records(tmp_path: Path) -> None:
     records = load_study(made_records.make_whole_study(tmp_path / "runs"))
-    prompts = prompts_of(records)
-    run = records.ok("tiny-llama", "orpo")[0]
-    assert run.examples is not None
-    scored = dict(zip(run.examples["example_id"], run.examples["exact_match"], strict=True))
+    prompts = [found for found in prompts_of(records) if found.recipe == "tiny-llama"]
+    expected = set()
+    for run in records.ok("tiny-llama", "orpo"):
+        assert run.examples is not None
+        scored = dict(zip(run.examples["example_id"], run.examples["exact_match"], strict=True))
+        expected |= {
+            (row["example_id"], run.seed, row["text"], scored[row["example_id"]] == 1)
+            for row in run.generations
+        }
     shown = {
-        found.place.rpartition(" ")[2]: said.is_right
+        (found.example, seed, told.text, told.is_right)
         for found in prompts
-        if found.place.startswith("tiny-llama,")
         for said in found.answers
         if said.who == "ORPO"
+        for told in said.told
+        for seed in told.seeds
     }
 
-    assert shown
-    assert shown == {example: scored[example] == 1 for example in shown}
+    assert len(records.ok("tiny-llama", "orpo")) == 3
+    assert shown == expected
 
 
-@pytest.mark.slow
-def test_a_reader_filters_prompts_and_reads_some_without_scripts(
-    findings: Findings,
-    tmp_path: Path,
+def test_a_page_holds_a_limited_text_and_says_what_it_leaves_out(
     monkeypatch: pytest.MonkeyPatch,
-    title_of: Callable[[Path], str],
 ) -> None:
-    monkeypatch.setattr(build, "compile_pdf", lambda tex: (None, None))
-    build.write_report(findings, (), tmp_path, answers=PROMPTS)
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    frame = tmp_path / "frame.html"
-    frame.write_text(
-        '<iframe id="f" src="report.html" style="width:1000px;height:900px"></iframe><script>'
-        "onload = () => { const page = document.getElementById('f').contentDocument;"
-        "const form = page.querySelector('form.browser'); const told = [];"
-        "const tell = () => told.push(form.querySelector('output').textContent + ' / ' +"
-        "[...page.querySelectorAll('article')].filter((one) => !one.hidden).length + ' / ' +"
-        "[...page.querySelectorAll('[data-arm=SFT]')].filter((one) => !one.hidden).length);"
-        "const set = (name, value) => { form.elements[name].value = value;"
-        "form.dispatchEvent(new Event('input')); tell(); };"
-        "tell(); form.elements.on.click(); tell(); set('group', 'only SFT right');"
-        "set('group', ''); set('text', 'question 11'); set('text', 'zzz'); set('text', '');"
-        "set('arm', 'ORPO'); document.title = told.join('; '); }</script>",
-        encoding="utf-8",
-    )
-    told = title_of(frame)
+    two = (*PROMPTS, *(asked(number, sft=True, orpo=True, recipe="other") for number in range(9)))
+    monkeypatch.setattr("paper.browser.MOST_CHARACTERS", 300)
+    held = browser(two, shown=2)
 
-    assert page.count("<article") - len(re.findall(r"<article[^>]* hidden>", page)) == 3
-    assert told.split("; ") == [
-        "1 to 3 of 12 prompts / 3 / 12",
-        "4 to 6 of 12 prompts / 3 / 12",
-        "1 to 2 of 2 prompts / 2 / 12",
-        "1 to 3 of 12 prompts / 3 / 12",
-        "1 to 1 of 1 prompts / 1 / 12",
-        "no such prompt / 0 / 12",
-        "1 to 3 of 12 prompts / 3 / 12",
-        "1 to 3 of 12 prompts / 3 / 0",
-    ]
+    assert {found.recipe for found in held.prompts} == {"tiny", "other"}
+    assert 2 <= len(held.prompts) < len(two)
+    assert held.left_out.startswith(f"The page holds {len(held.prompts)} of {len(two)} answered")
+    assert browser(PROMPTS[:2], shown=2).left_out == ""
+
+
+def test_only_filters_with_a_choice_are_offered() -> None:
+    names = [name for name, _, _ in browser(PROMPTS, shown=2).filters]
+
+    assert names == ["group", "source"]
+    assert browser(PROMPTS[:1], shown=2).filters == ()

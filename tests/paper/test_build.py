@@ -107,6 +107,58 @@ def test_answers_in_other_scripts_are_printed_as_text(
     assert "U+" not in shown.partition("Chosen answer")[2].partition("What cannot be concluded")[0]
 
 
+EMOJI = {"😀": "grinning face", "👩‍💻": "woman, personal computer", "🇩🇪": "flag DE"}
+
+
+@needs_tex
+@pytest.mark.slow
+@pytest.mark.parametrize("has_font", [True, False])
+def test_emoji_are_pictures_or_names_and_never_code_points(
+    findings: Findings,
+    draw: Draw,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    has_font: bool,
+) -> None:
+    if has_font and compile.missing_for_emoji(r"\emoji{a}{b}") is not None:
+        pytest.skip("LuaLaTeX or a font of emoji is not installed")
+    if not has_font:
+        monkeypatch.setattr(build, "missing_for_emoji", lambda source: "no font of emoji")
+    sample = Sample(
+        recipe="tiny-llama",
+        example_id="emoji",
+        prompt=f"Which? {' '.join(EMOJI)}",
+        reference="😀" * 200,
+        answers={},
+    )
+    told = dataclasses.replace(findings, samples=(sample,))
+    result = build.write_report(told, draw(tmp_path / "figures"), tmp_path)
+
+    assert result.pdf is not None, result.hint
+    assert result.hint == (None if has_font else "no font of emoji")
+    assert complaints(tmp_path / "report.log") == []
+    shown = subprocess.run(
+        ["pdftotext", str(result.pdf), "-"], capture_output=True, text=True, check=True
+    ).stdout
+    flat = " ".join(shown.split())
+    assert "U+" not in flat.partition("Chosen answer")[2].partition("What cannot be concluded")[0]
+    assert all((name in flat) != has_font for name in EMOJI.values())
+
+
+def test_emoji_beside_chinese_do_without_a_font_of_their_own(findings: Findings) -> None:
+    both = dataclasses.replace(findings, deviations=("漢字 😀",))
+    named, alone = (
+        render_tex(dataclasses.replace(findings, deviations=(text,)), (), emoji=False)
+        for text in ("漢字 😀", "😀")
+    )
+
+    assert r"\newfontfamily\scriptemoji" in render_tex(both, ())
+    assert r"\newfontfamily\scriptemoji" not in named
+    assert r"\newfontfamily\scriptchinese" in named
+    assert r"\described{grinning face}" in alone
+    assert "fontspec" not in alone
+
+
 @pytest.mark.parametrize(
     ("lacking", "told"),
     [
@@ -193,28 +245,6 @@ def test_a_document_that_fails_gives_a_hint_and_no_old_pdf(tmp_path: Path) -> No
     assert not source.with_suffix(".pdf").exists()
     assert hint is not None
     assert "report.log" in hint
-
-
-@pytest.mark.slow
-def test_the_page_never_scrolls_sideways_at_400_pixels(
-    hostile_findings: Findings,
-    draw: Draw,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    title_of: Callable[[Path], str],
-) -> None:
-    monkeypatch.setattr(build, "compile_pdf", lambda tex: (None, None))
-    build.write_report(hostile_findings, draw(tmp_path / "figures"), tmp_path)
-    frame = tmp_path / "frame.html"
-    frame.write_text(
-        '<iframe id="f" src="report.html" style="width:400px;height:900px;border:0"></iframe>'
-        "<script>onload = () => { document.title = document.getElementById('f')"
-        ".contentDocument.documentElement.scrollWidth }</script>",
-        encoding="utf-8",
-    )
-    width = title_of(frame)
-
-    assert int(width) <= 400
 
 
 def test_named_records_are_taken(tmp_path: Path) -> None:

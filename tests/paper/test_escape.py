@@ -53,7 +53,7 @@ def test_printable_replaces_what_a_file_cannot_hold() -> None:
         ("[x] *", "{[}x] {*}"),
         ("−3·10⁻³", r"\ensuremath{-}3·10\textsuperscript{\ensuremath{-}}\textsuperscript{3}"),
         ("± β", r"\ensuremath{\pm} \ensuremath{\beta}"),
-        ("😀", r"\codepoint{1F600}"),
+        ("😀", r"\described{grinning face}"),
         ("ﬁ é", "fi é"),
         ("e\u0301", "é"),
         ("漢", r"\codepoint{6F22}"),
@@ -81,7 +81,7 @@ def test_tex_of_any_text_has_balanced_braces_and_no_special_characters(
     ("text", "expected"),
     [
         ("plain, β and 100 %", r"plain, \ensuremath{\beta} and 100 \%"),
-        ("😀", r"\codepoint{1F600}"),
+        ("😀", r"\emoji{grinning face}{😀}"),
         ("漢字。", r"\script{chinese}{漢\scriptbreak{}字。}"),
         ("漢字カナ", r"\script{japanese}{漢\scriptbreak{}字\scriptbreak{}カ\scriptbreak{}ナ}"),
         ("第3（a", r"\script{chinese}{第}\scriptbreak{}3\scriptbreak{}\script{chinese}{（}a"),
@@ -143,3 +143,31 @@ def _without_invisible(text: str) -> str:
     hidden = set(re.findall(r"\[U\+([0-9A-F]+)\]</span>", spans))
     kept = text.replace("\r\n", "\n")
     return "".join(character for character in kept if f"{ord(character):04X}" not in hidden)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("😀", r"\described{grinning face}"),
+        ("a👩‍💻b", r"a\described{woman, personal computer}b"),
+        ("👍🏽", r"\described{thumbs up sign, skin type 4}"),
+        ("❤️", r"\described{heavy black heart}"),
+        ("✅☀", r"\described{white heavy check mark}\described{black sun with rays}"),
+        ("🇩🇪🇫🇷", r"\described{flag DE}\described{flag FR}"),
+        ("1️⃣#️⃣", r"\described{key one}\described{key number sign}"),
+        (
+            "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+            r"\described{flag GBENG}",
+        ),
+        ("1 # * © ™ ↔", r"1 \# {*} © \texttrademark{} \ensuremath{\leftrightarrow}"),
+        ("\u200d\ufe0f", r"\codepoint{200D}\codepoint{FE0F}"),
+        ("\U0001fbff", r"\codepoint{1FBFF}"),
+    ],
+)
+def test_emoji_are_named_in_words_without_a_font(text: str, named: str) -> None:
+    assert str(tex(text)) == named
+    assert str(generated_tex(text)).removeprefix(r"\leavevmode\strut{}") == named
+
+
+def test_joined_emoji_stay_whole_in_html() -> None:
+    assert str(generated_html("👩‍💻 \u200d")) == ('👩‍💻 <span class="codepoint">[U+200D]</span>')

@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import jinja2
 import pytest
 
 from analysis.findings import FigureFile, Findings
@@ -88,9 +87,8 @@ def test_the_page_loads_nothing_and_runs_its_own_script_alone(page: str) -> None
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert re.findall(r"script-src ([^;]*)", policy) == [f"'sha256-{digest}'"]
     assert len(parsed.all("script")) == 1
-    assert not {"link", "iframe", "object", "base"} & {tag for tag, _ in parsed.tags}
-    assert all((image["src"] or "").startswith("data:image/svg+xml") for image in parsed.all("img"))
-    assert not re.search(r"url\(|@import", page)
+    assert not {"link", "img", "iframe", "object", "base"} & {tag for tag, _ in parsed.tags}
+    assert not re.search(r"url\((?!#)|@import", page)
 
 
 def test_the_page_is_accessible(page: str) -> None:
@@ -100,7 +98,7 @@ def test_the_page_is_accessible(page: str) -> None:
 
     assert parsed.all("html")[0]["lang"] == "en"
     assert len(parsed.all("main")) == len(parsed.all("nav")) == 1
-    assert all(image["alt"] for image in parsed.all("img"))
+    assert all(image["aria-label"] for image in parsed.all("svg"))
     assert all(cell.get("scope") for cell in parsed.all("th"))
     assert len(parsed.all("caption")) == len(parsed.all("table"))
     assert len(ids) == len(set(ids))
@@ -133,7 +131,7 @@ def test_generated_text_cannot_leave_its_place_in_the_page(
     assert parsed.open == []
     assert len(parsed.all("script")) == 1
     assert len(parsed.all("style")) == 1
-    assert len(parsed.all("img")) == len(figures)
+    assert len(parsed.all("img")) == 0
     assert not any(name.startswith("on") for _, attributes in parsed.tags for name in attributes)
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", page)
     assert "W" * 10_000 in page
@@ -174,7 +172,7 @@ def test_untuned_settings_are_named_so(
 
 
 def test_a_missing_image_is_an_error(findings: Findings, figures: tuple[FigureFile, ...]) -> None:
-    with pytest.raises(jinja2.UndefinedError):
+    with pytest.raises(KeyError):
         render.render_html(findings, figures, {})
 
 

@@ -9,15 +9,24 @@ from pathlib import Path
 
 import pytest
 
-from analysis.findings import Findings
+from analysis.findings import Findings, IntervalRow
 from analysis.printing import interval, mean_sd, p_value, quantity, signed, times
 from paper import escape, opening
 from paper.cells import Cell, Column, Group, Row, Table, cell, row
 from paper.document import build_document
-from paper.files import write_tables
+from paper.files import MANIFEST, write_tables
 from paper.forest import forest
 from paper.render import render_html, render_tex
-from paper.tables import claims, contrasts, costs, decisions, provenance, results, search
+from paper.tables import (
+    claims,
+    contrasts,
+    costs,
+    decisions,
+    intervals,
+    provenance,
+    results,
+    search,
+)
 
 Cells = list[list[str]]
 
@@ -122,12 +131,12 @@ def test_every_cell_is_the_same_in_both_skins(findings: Findings) -> None:
 def test_every_table_is_a_file_and_print_names_those_that_it_leaves_out(
     findings: Findings, tmp_path: Path
 ) -> None:
-    (tmp_path / "old.csv").write_text("old", encoding="utf-8")
     document = build_document(findings, ())
     write_tables(document.tables, tmp_path)
     page, source = render_html(findings, (), {}), render_tex(findings, ())
 
-    assert {path.stem for path in tmp_path.iterdir()} == {table.name for table in document.tables}
+    files = {path.stem for path in tmp_path.iterdir() if path.name != MANIFEST}
+    assert files == {table.name for table in document.tables}
     for table in document.tables:
         rows = json.loads((tmp_path / f"{table.name}.json").read_text(encoding="utf-8"))["rows"]
         with (tmp_path / f"{table.name}.csv").open(encoding="utf-8", newline="") as file:
@@ -136,6 +145,84 @@ def test_every_table_is_a_file_and_print_names_those_that_it_leaves_out(
         assert page.count(f'href="tables/{table.name}.csv"') == 1
         left_out = rf"\item \texttt{{{table.name}}}" in re.sub(r"\\allowbreak\{\}", "", source)
         assert left_out == (table in document.unprinted)
+
+
+def test_only_tables_of_an_earlier_report_are_removed(findings: Findings, tmp_path: Path) -> None:
+    folder = tmp_path / "tables"
+    tables = build_document(findings, ()).tables
+    outside = tmp_path / "kept.csv"
+    outside.write_text("mine", encoding="utf-8")
+    write_tables(tables, folder)
+    for name in ("mine.csv", "mine.json"):
+        (folder / name).write_text("mine", encoding="utf-8")
+    (folder / MANIFEST).write_text(
+        (folder / MANIFEST).read_text(encoding="utf-8") + "../kept.csv\n", encoding="utf-8"
+    )
+    write_tables(tables[1:], folder)
+
+    assert not (folder / f"{tables[0].name}.csv").exists()
+    assert (folder / f"{tables[1].name}.csv").exists()
+    assert (folder / "mine.csv").read_text(encoding="utf-8") == "mine"
+    assert (folder / "mine.json").read_text(encoding="utf-8") == "mine"
+    assert outside.exists()
+
+
+GROUP = IntervalRow(
+    recipe="all models",
+    baseline="sft",
+    treatment="orpo",
+    metric="accuracy",
+    estimate=0.05,
+    low=0.01,
+    high=0.09,
+    n_examples=40,
+    grouping="source",
+    group="here",
+)
+
+
+def test_subgroups_show_effects_intervals_and_n_of_both_metrics(findings: Findings) -> None:
+    bare = dataclasses.replace(GROUP, metric="exact_match", low=None, high=None, n_examples=1200)
+    told = dataclasses.replace(findings, subgroups=(GROUP, bare))
+    table = intervals.subgroups(told, "all models", "orpo")
+    assert table is not None
+
+    assert intervals.scopes(told) == (("all models", "orpo"),)
+    assert texts(table.groups[0].rows[0]) == [
+        "here", "+0.050 [0.010, 0.090], n 40", "+0.050 –, n 1,200",
+    ]  # fmt: skip
+    assert "subgroups-all-models-orpo" in {t.name for t in build_document(told, ()).tables}
+    assert intervals.subgroups(findings, "no model", "orpo") is None
+
+
+def test_the_matched_arm_has_a_table_where_the_records_have_it(findings: Findings) -> None:
+    row = dataclasses.replace(GROUP, baseline="sft-matched", grouping="", group="")
+    told = dataclasses.replace(findings, matched=(row,))
+    table = intervals.matched(told)
+    assert table is not None
+
+    assert intervals.matched(findings) is None
+    assert table.caption.startswith("ORPO minus token-matched SFT, which was given as many")
+    assert texts(table.groups[0].rows[0])[0] == "all models"
+    assert "matched" in {made.name for made in build_document(told, ()).tables}
+
+
+def test_the_words_name_the_arms_of_the_records(findings: Findings) -> None:
+    matched = dataclasses.replace(
+        next(row for row in findings.arms if row.arm == "sft"), arm="sft-matched"
+    )
+    four = dataclasses.replace(findings, arms=(*findings.arms, matched))
+    two = dataclasses.replace(
+        findings, arms=tuple(row for row in findings.arms if row.arm in ("base", "sft"))
+    )
+    pages = {n: render_html(found, (), {}) for n, found in ((2, two), (3, findings), (4, four))}
+
+    for n, name in ((2, "two"), (3, "three"), (4, "four")):
+        assert f"This report has {name} arms" in pages[n]
+    assert "is SFT for as many distinct tokens" in pages[4]
+    assert "is SFT for as many distinct tokens" not in pages[3]
+    assert "with SFT or with ORPO?" in pages[4]
+    assert "one trained arm" in pages[2]
 
 
 def test_the_answer_stands_in_three_rows(findings: Findings) -> None:
@@ -158,6 +245,16 @@ def test_nothing_is_said_or_advised_of_what_was_not_tested(findings: Findings) -
     assert {decisions.words(one) for one in bare} == {"not tested"}
     assert "Take " in str(opening.advice(findings))
     assert "Take " not in str(opening.advice(untested))
+
+
+def test_advice_on_several_arms_names_both_sides(findings: Findings) -> None:
+    first = findings.decisions[0]
+    other = dataclasses.replace(first, treatment="dpo")
+    told = str(opening.advice(dataclasses.replace(findings, decisions=(first, other))))
+
+    assert "ORPO against SFT, where its own answers count', 'take " in told
+    assert "DPO against SFT, where its own answers count', 'take " in told
+    assert "Take " not in told
 
 
 def test_the_box_tells_what_was_chosen_after_a_look(findings: Findings) -> None:

@@ -9,7 +9,7 @@ import click
 import pytest
 
 from study.cli.commands import main
-from study.config.recipe import recipe_names
+from study.config.files import recipe_names
 
 
 def commands(group: click.Group, prefix: str = "study") -> Iterator[tuple[str, click.Command]]:

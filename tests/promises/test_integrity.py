@@ -70,7 +70,7 @@ def trained(monkeypatch):
 
     made = []
 
-    def train_run(workbench, *, arm, settings, seed, folder, on_validation):
+    def train_run(workbench, *, arm, settings, seed, folder, on_validation, start):
         made.append((arm, seed))
         scores = {"nll": 1 + settings["learning_rate"], "lor": 0.5, "accuracy": 0.5}
         scores |= {"margin": 0.1, "log_odds": 0.2}

@@ -1,16 +1,19 @@
 """The published records are whole; what they show decides no test."""
 
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from analysis.records.metrics import example_scores
+from study.arms import UNTRAINED
 from study.config.canonical import digest
 from study.config.recipe import load_recipe
 from study.records.digests import run_config
 from study.records.files import read_json, read_jsonl
 from study.records.layout import EXAMPLES, RECORD, search_folder
+from study.records.plan import seeds_of
 from study.records.runs import compare_folders
 
 RECIPES = ("tiny-llama", "tiny-smollm2")
@@ -23,14 +26,22 @@ def published(root: Path) -> Path:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_five_seeds_of_every_trained_arm_and_forty_trials(published, recipe) -> None:
+    shipped = load_recipe(recipe)
+    seeds = seeds_of(published, recipe, seed=0, n=5)
     runs = [(arm, seed) for arm, seed, _ in compare_folders(published, recipe)]
     trials = {
         arm: list(read_jsonl(search_folder(published, recipe, arm) / "trials.jsonl"))
-        for arm in ("sft", "orpo")
+        for arm in shipped.search.space
     }
 
-    assert runs == [("base", 0), *((arm, s) for arm in ("orpo", "sft") for s in range(1, 6))]
-    assert {arm: len(rows) for arm, rows in trials.items()} == {"sft": 40, "orpo": 40}
+    assert sorted(runs) == sorted([(UNTRAINED, 0), *product(shipped.arms, seeds)])
+    assert {arm: len(rows) for arm, rows in trials.items()} == dict.fromkeys(trials, 40)
+
+
+def test_no_seed_serves_two_recipes(published) -> None:
+    seeds = [seeds_of(published, recipe, seed=0, n=5) for recipe in RECIPES]
+
+    assert len({seed for of_recipe in seeds for seed in of_recipe}) == 5 * len(RECIPES)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -14,7 +14,7 @@ from study.errors import ModelError, RecordError, StudyError
 from study.records.files import append_jsonl, read_jsonl, write_bytes
 from study.records.layout import STEPS
 from study.run.make import make_run
-from study.workers.jobs import mendable
+from study.workers.mendable import mendable
 
 FILES = (
     "steps.jsonl",

@@ -42,7 +42,7 @@ from study.records.files import write_bytes
 SCORES = dict.fromkeys(("margin", "accuracy", "log_odds", "chosen_logps", "rejected_logps"), 0.5)
 
 
-def train_run(workbench, *, arm, settings, seed, folder, on_validation):
+def train_run(workbench, *, arm, settings, seed, folder, on_validation, start):
     with open(os.environ["TRAINED"], "a") as file:
         file.write(f"{os.getpid()} {arm} {seed}\\n")
     wait_for_others()
@@ -64,7 +64,8 @@ def wait_for_others():
         time.sleep(0.02)
 
 
-OUTCOME = ("status", "validation", "cost", "parameters", "divergence", "out_of_memory", "budget")
+OUTCOME = ("status", "validation", "cost", "parameters", "divergence", "out_of_memory")
+OUTCOME += ("budget", "start")
 
 
 def outcome(scores):
@@ -76,6 +77,7 @@ def outcome(scores):
         divergence=None,
         out_of_memory=[],
         budget=None,
+        start=None,
     )
 
 
@@ -209,7 +211,7 @@ def search_with_four(stand_in, recipe, runs, storage):
         slots = [Slot(device="cpu")] * 4
         return run_jobs(jobs, slots=slots, quiet=True, open_workbench=stand_in.open_workbench)
 
-    ask = {"trials": 40, "seed": 0, "storage": storage, "sharing": 4}
+    ask = {"trials": 40, "seed": 0, "storage": storage, "workers": 4}
     said = []
     (best,) = search([recipe], runs=runs, run_jobs=workers, say=said.append, **ask)
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from study.config.recipe import load_recipe, recipe_names
+from study.config.files import recipe_names
+from study.config.recipe import load_recipe
 from study.errors import ConfigError, ModelError, StudyError
 
 ROOT = Path(__file__).parents[2]
@@ -170,7 +171,7 @@ def test_a_pickle_planted_in_a_checkpoint_is_not_run(cut_short, tmp_path, plante
         torch.save(Touch(marker), checkpoint / planted)
     else:
         (checkpoint / planted).write_bytes(pickle.dumps(Touch(marker)))
-    seal_checkpoint(folder, checkpoint)  # else it is set aside before anything is loaded
+    seal_checkpoint(folder, checkpoint, {})  # else it is set aside before anything is loaded
 
     with pytest.raises(Exception, match=r"(?i)weights.only|safetensors|unsupported|adapter|load"):
         train_run(workbench, arm="sft", settings={"learning_rate": 1e-3}, seed=1, folder=folder)

@@ -10,7 +10,7 @@ import pytest
 from made_records import whole_best, whole_trial
 
 from study.cli.status import status
-from study.compare import arm_settings, compare
+from study.compare import compare
 from study.config import seeds
 from study.config.canonical import digest
 from study.config.recipe import load_recipe
@@ -21,8 +21,9 @@ from study.records.folders import claim_folder
 from study.records.layout import search_folder
 from study.records.locks import hold, lease
 from study.records.runs import lock_path, run_folder
+from study.records.searches import arm_settings
 from study.records.sharing import present
-from study.run.make import _record
+from study.run.planned import record_of
 
 pytestmark = pytest.mark.usefixtures("small_seeds")
 
@@ -43,7 +44,7 @@ def trained(monkeypatch):
 
     made = []
 
-    def train_run(workbench, *, arm, settings, seed, folder, on_validation):
+    def train_run(workbench, *, arm, settings, seed, folder, on_validation, start):
         made.append((arm, seed, dict(settings)))
         write_bytes(folder / "steps.jsonl", b"")
         on_validation(0, {"nll": 2.0})
@@ -310,7 +311,7 @@ def test_a_run_that_another_process_dropped_is_made_after_all(recipe, trained, t
 
 def test_rows_that_were_left_out_are_said_once(recipe, trained, tmp_path, monkeypatch):
     summary = {"dropped": {"missing rejected": 2, "empty answer": 0}}
-    monkeypatch.setattr("study.run.make._record", lambda *a: {**_record(*a), "data": summary})
+    monkeypatch.setattr("study.run.make.record_of", lambda *a: {**record_of(*a), "data": summary})
     said = []
     compare([recipe], runs=tmp_path, seeds=2, seed=0, run_jobs=here, say=said.append)
 

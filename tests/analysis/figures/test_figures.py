@@ -1,16 +1,20 @@
 """Figures: what they show, worked by hand; that they draw, twice alike."""
 
-import itertools
+import dataclasses
+import re
+import statistics
 
 import matplotlib as mpl
 import pytest
+from scipy import stats
 
 from analysis.figures.contrasts import contrast_info
-from analysis.figures.curves import curve_info, spread
+from analysis.figures.curves import curve_info, curves_alt, draw_curves, quality_info
 from analysis.figures.draw import draw_all
+from analysis.figures.front import front_info
 from analysis.figures.lengths import draw_lengths, length_info
-from analysis.figures.search import front_info, history_info, key_lines, published_key, space_info
-from analysis.figures.style import FORMATS, STYLE, padded, save
+from analysis.figures.search import history_info, key_lines, published_key, space_info
+from analysis.figures.style import FORMATS, STYLE, padded, save, zoomed
 from analysis.findings import build_findings
 from analysis.records.load import load_study
 from study.config.recipe import load_recipe
@@ -43,7 +47,7 @@ def test_curves_show_each_seed_and_their_mean(records):
     assert [x for x, _ in lines[None].points] == list(range(0, END + 1, EVERY))
     last = [lines[seed].points[-1][1] for seed in (1, 2, 3)]
     assert lines[None].points[-1][1] == pytest.approx(sum(last) / 3)
-    assert [label.arm for label in panel.reference] == ["base"]
+    assert panel.base is not None
 
 
 def test_a_column_that_an_arm_lacks_gives_it_no_line(records):
@@ -65,12 +69,99 @@ def test_a_diverged_run_is_drawn_but_not_averaged(small_runs, builders):
     assert lines[None].points[1][1] == pytest.approx(sum(first) / 2)
 
 
-def test_labels_are_moved_apart_and_keep_their_order():
-    assert spread([1.0, 5.0], gap=1.0) == [1.0, 5.0]
-    assert spread([1.0, 1.2], gap=1.0) == pytest.approx([0.6, 1.6])
-    assert spread([3.0, 1.0, 1.0], gap=1.0) == pytest.approx([3.0, 0.5, 1.5])
-    moved = spread([0.0, 0.5, 0.9, 1.0], gap=1.0)
-    assert all(b - a >= 1.0 - 1e-9 for a, b in itertools.pairwise(moved))
+def test_the_band_is_the_t_interval_of_the_mean_over_seeds(records):
+    panel = curve_info(records, split="validation", columns={"margin": ""})[0]
+    lines = lines_of(panel, "sft")
+    last = [lines[seed].points[-1][1] for seed in (1, 2, 3)]
+    low, high = lines[None].band[-1]
+
+    expected = stats.t.interval(0.95, 2, loc=statistics.mean(last), scale=stats.sem(last))
+    assert (low, high) == pytest.approx(expected)
+
+
+def test_a_single_seed_has_no_band(tmp_path, builders):
+    builders["run"](tmp_path, builders["recipe"]("tiny-llama"), "sft", 1, tuned=False)
+    panel = curve_info(load_study(tmp_path), split="validation", columns={"nll": ""})[0]
+
+    assert [line.band for line in panel.lines] == [(), ()]
+    assert f"after {END} updates." in curves_alt([panel], what="NLL")
+
+
+def test_chosen_and_rejected_answers_have_panels_of_their_own(records):
+    columns = {"chosen_logps": "chosen", "rejected_logps": "rejected"}
+    panels = curve_info(records, split="validation", columns=columns)
+
+    assert [(panel.recipe, panel.kind) for panel in panels] == [
+        ("tiny-llama", "chosen"),
+        ("tiny-llama", "rejected"),
+        ("tiny-smollm2", "chosen"),
+        ("tiny-smollm2", "rejected"),
+    ]
+
+
+def test_a_panel_starts_where_the_arms_differ_and_names_a_base_outside(small_runs):
+    records = load_study(small_runs)
+    base = records.of("tiny-llama", "base")[0]
+    far = dataclasses.replace(base, steps=tuple({**row, "nll": 50.0} for row in base.steps))
+    others = tuple(run for run in records.runs if run.arm != "base")
+    records = dataclasses.replace(records, runs=(*others, far))
+    panel = curve_info(records, split="validation", columns={"nll": ""})[0]
+
+    assert 0 < panel.x_range[0] < EVERY < panel.x_range[1]
+    assert panel.y_range[1] < 50.0
+    assert not panel.shows_base
+    assert "base 50.000" in curves_alt([panel], what="NLL")
+
+
+def test_quality_runs_over_updates_tokens_and_seconds(small_runs):
+    records = load_study(small_runs)
+    logged = {"split": "train", "tokens": 30, "seconds": 0.5}
+    runs = tuple(
+        dataclasses.replace(
+            run,
+            steps=(
+                *({**logged, "step": step} for step in range(1, END + 1)),
+                *(row for row in run.steps if row["split"] == "validation"),
+            ),
+        )
+        for run in records.runs
+    )
+    panels = quality_info(dataclasses.replace(records, runs=runs))
+    ends = {panel.along: lines_of(panel, "orpo")[None].points[-1] for panel in panels}
+
+    assert {along: x for along, (x, _) in ends.items()} == pytest.approx(
+        {"step": END, "tokens": 30 * END, "seconds": END / 2}
+    )
+    assert len({y for _, y in ends.values()}) == 1
+
+
+def test_runs_without_tokens_are_shown_over_updates_alone(records):
+    runs = tuple(
+        dataclasses.replace(run, steps=tuple(row for row in run.steps if row["split"] != "train"))
+        for run in records.runs
+    )
+    panels = quality_info(dataclasses.replace(records, runs=runs))
+
+    assert [panel.along for panel in panels] == ["step", "step"]
+
+
+def test_outliers_do_not_set_the_range():
+    assert zoomed([1.0, 2.0, 3.0, 4.0, 50.0])[1] < 5
+    assert zoomed([]) == (0.0, 1.0)
+
+
+def test_points_tell_their_values_where_they_are_drawn(records, tmp_path):
+    with mpl.rc_context(STYLE):
+        panels = curve_info(records, split="validation", columns={"margin": ""})
+        tips = save(draw_curves(panels, y_label="margin"), tmp_path / "curve", formats=("svg",))
+    drawn = (tmp_path / "curve.svg").read_text()
+    [size] = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawn)
+    last = lines_of(panels[0], "orpo")[None].points[-1][1]
+    x, y, _ = next(tip for tip in tips if f"mean of 3 seeds, {END} updates: {last:.3f}" in tip[2])
+
+    assert 0 < x < float(size[0])
+    assert 0 < y < float(size[1])
+    assert "(95 % " in next(text for _, _, text in tips if "mean of 3 seeds" in text)
 
 
 def test_ranges_are_widened():
@@ -118,7 +209,7 @@ def test_the_trade_off_shows_every_complete_trial_and_both_fronts(records):
 def test_shares_of_lengths_add_up_to_one(records):
     panel = length_info(records)[0]
 
-    assert set(panel.shares) == {"base", "sft", "orpo"}
+    assert set(panel.shares) == {"sft", "orpo"}  # the base's answers are longer than any of these
     for shares in panel.shares.values():
         assert sum(shares) == pytest.approx(1.0)
         assert len(shares) == len(panel.edges) - 1
@@ -139,11 +230,13 @@ def test_contrasts_show_tested_ones_with_the_arm_they_favour(findings):
 def test_every_figure_is_drawn_in_every_format(records, findings, tmp_path):
     files = draw_all(records, findings, tmp_path)
 
-    assert {file.section for file in files} == {"search", "curves", "results"}
+    assert {file.section for file in files} == {"search", "cost", "curves", "results"}
     assert len({file.name for file in files}) == len(files) == 12
     for file in files:
         assert file.caption.endswith(".")
         assert file.alt.endswith(".")
+        assert re.search(r"\d", file.alt), file.name
+        assert file.tips, file.name
     written = {path.name for path in tmp_path.iterdir()}
     assert written == {f"{file.name}.{ending}" for file in files for ending in FORMATS}
 
@@ -172,5 +265,5 @@ def test_a_comparison_without_a_search_draws_what_there_is(tmp_path, builders):
     records = load_study(tmp_path)
     files = draw_all(records, build_findings(records, origin="local"), tmp_path / "figures")
 
-    assert [file.name for file in files][:2] == ["curve-loss", "curve-nll"]
+    assert [file.name for file in files][:2] == ["quality", "curve-loss"]
     assert "contrasts" not in {file.name for file in files}

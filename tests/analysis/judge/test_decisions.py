@@ -84,7 +84,9 @@ def test_changes_after_finished_runs_are_told_and_earlier_ones_are_not(records):
     unseen = plans(records, amended=[{**past, "finished_runs": 0}])
     told = history(seen, judged_by(seen))
 
-    assert told[0].startswith("tiny-llama: after 4 finished runs seeds 3 were added; the smallest")
+    assert told[0].startswith(
+        "tiny-llama and tiny-smollm2: after 4 finished runs seeds 3 were added; the smallest"
+    )
     assert told[1] == "tiny-llama: the space was narrowed (2026-11-26, after 6 finished runs)."
     assert history(unseen, judged_by(unseen)) == ()
 

@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.judge.judged import judged_by
 from analysis.records.load import is_complete, load_study, score_matrix
+from analysis.words.history import history
 from study.errors import RecordError
-from study.records.files import read_json, write_json
-from study.records.layout import EXAMPLES, RECORD, STEPS
+from study.records.files import read_json, write_json, write_jsonl
+from study.records.layout import EXAMPLES, HISTORY, RECORD, STEPS
 from study.records.runs import RunFolder, run_folder
 
 
@@ -287,4 +289,22 @@ def test_a_copied_folder_is_no_replicate(small_runs, builders, source, target, e
     shutil.copytree(recipe / source, recipe / target)
 
     with pytest.raises(RecordError, match=expected):
+        load_study(small_runs)
+
+
+def test_what_came_before_the_records_stands_in_the_history(small_runs):
+    rows = [{"at": "2026-11-20", "what": "the task was changed after scores had been seen."}]
+    write_jsonl(small_runs / HISTORY, rows)
+    records = load_study(small_runs)
+
+    assert history(records, judged_by(records))[0] == (
+        "Before these records: the task was changed after scores had been seen (2026-11-20)."
+    )
+
+
+@pytest.mark.parametrize("row", [{"at": "2026-11-20"}, {"at": "", "what": "x"}, {"what": 3}])
+def test_a_history_without_date_or_words_is_refused(small_runs, row):
+    write_jsonl(small_runs / HISTORY, [row])
+
+    with pytest.raises(RecordError, match="lacks 'at' or 'what'"):
         load_study(small_runs)

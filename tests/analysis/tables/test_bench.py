@@ -60,6 +60,28 @@ def test_remarks_tell_padding_differing_answers_and_what_was_worked_out(report):
     assert "--quick" not in text
 
 
+def test_other_losses_have_rows_where_they_were_measured(report):
+    n_rows = len(bench_table(report).rows)
+    report["steps"]["sources"]["hh"]["arms"] |= {
+        "trl dpo": {"pairs_per_s": 2.0},
+        "ours dpo": {"pairs_per_s": 5.0},
+    }
+    report["memory"]["peak_bytes"] |= {"trl sft": 3e9, "ours sft": 1e9}
+    table = bench_table(report)
+    step = row_of(
+        table,
+        "training step, HH-RLHF, DPO in float32, both in random batches",
+        "TRL with precomputed references",
+    )
+    memory = row_of(
+        table, "peak memory of a step, vocabulary of 128,256, SFT without checkpointing", "TRL"
+    )
+
+    assert step.ratio == 2.5
+    assert memory.ratio == 3.0
+    assert len(table.rows) == n_rows + 3  # the report's two sources are one object
+
+
 def test_parts_measured_with_quick_are_named(report):
     report["growth"]["quick"] = True
 

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,9 +12,11 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from study.bench.parts import PARTS
+from study.cli.bench.parts import PARTS
 from study.cli.commands import main
+from study.config import recipe as recipe_module
 from study.config.recipe import load_recipe
+from study.records.asked import read_asked
 from study.records.files import read_json
 from study.records.layout import plan_path
 from study.records.plan import write_plan
@@ -36,7 +39,7 @@ def trained(monkeypatch):
     """Replace worker processes and training by formulas."""
     from study.run.watch import Outcome
 
-    def train_run(workbench, *, arm, settings, seed, folder, on_validation):
+    def train_run(workbench, *, arm, settings, seed, folder, on_validation, start):
         scores = {
             "nll": 1 + settings["learning_rate"],
             "ranking": 0.5,
@@ -70,6 +73,53 @@ def trained(monkeypatch):
     monkeypatch.setattr("study.run.make._untrained", lambda workbench, run: Outcome())
     monkeypatch.setattr("study.run.evaluate.evaluate_run", lambda workbench, folder: scores)
     monkeypatch.setattr("study.workers.jobs.run_jobs", run_jobs)
+
+
+STAGED = """
+[arms.dpo]
+learning_rate = 1e-4
+beta = 0.1
+
+[search.space.dpo]
+learning_rate = [1e-5, 1e-3]
+beta = [0.01, 1.0]
+"""
+
+
+@pytest.fixture
+def staged(tmp_path, trained, monkeypatch):
+    """A recipe with an arm that continues SFT."""
+    found = {"digest": "d", "cost": {}}
+    for module in ("search.search", "search.confirm", "run.make"):
+        monkeypatch.setattr(
+            f"study.{module}.find_start",
+            lambda *_, start, **__: start and SimpleNamespace(record=found),
+        )
+    shipped = resources.files("study").joinpath("recipes/tiny-llama.toml").read_text("utf-8")
+    path = tmp_path / "staged.toml"
+    path.write_text(shipped + STAGED)
+    return path
+
+
+def test_arms_narrow_a_search_and_a_comparison(study, staged, tmp_path):
+    options = ("--recipe", staged, "--arm", "dpo", "--runs", tmp_path, "--quiet", "--json")
+    found = study("search", "--trials", 2, *options)
+    made = study("compare", "--seeds", 1, *options)
+    again = study("search", "--trials", 2, "--fresh", *options)
+    folder = tmp_path / "tiny-llama/search"
+    begun = sorted(path.name.partition(".")[0] for path in folder.glob("[a-z]*"))
+
+    assert [best["arm"] for best in json.loads(found.output)] == ["dpo", "sft"]
+    assert [record["arm"] for record in json.loads(made.output)] == ["base", "dpo"]
+    assert again.exit_code == 0
+    assert begun == ["dpo", "dpo", "sft"]
+
+
+def test_a_comparison_begins_afresh_as_a_whole(study, staged, tmp_path):
+    result = study("compare", "--recipe", staged, "--arm", "dpo", "--fresh", "--runs", tmp_path)
+
+    assert result.exit_code == 2
+    assert "leave out --arm" in result.output
 
 
 def commands(group=main, path=()):
@@ -230,6 +280,63 @@ def test_report_hands_its_options_to_the_paper_and_returns_its_status(
     assert result.exit_code == 3
 
 
+NOT_UTF8 = os.fsdecode(b"caf\xe9")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("compare", "--runs", NOT_UTF8),
+        ("compare", "--recipe", f"{NOT_UTF8}.toml"),
+        ("search", "--set", f"data.name={NOT_UTF8}.jsonl"),
+        ("data", "check", f"{NOT_UTF8}.jsonl"),
+        ("status", "--runs", NOT_UTF8),
+        ("report", "--runs", NOT_UTF8),
+    ],
+    ids=lambda words: "-".join(words[:2]),
+)
+def test_a_path_that_is_not_utf8_is_one_message(study, arguments):
+    result = study(*arguments)
+
+    assert result.exit_code == 2
+    assert "caf\\udce9" in result.stderr
+    assert "is not UTF-8; records hold text alone: rename the file" in result.stderr
+
+
+def test_a_folder_that_is_not_utf8_is_one_message(study, tmp_path, monkeypatch):
+    (tmp_path / NOT_UTF8).mkdir()
+    monkeypatch.chdir(tmp_path / NOT_UTF8)
+
+    assert "is not UTF-8; records hold text alone" in study("recipes").stderr
+
+
+def test_a_file_inside_a_folder_that_is_not_utf8_is_one_message(study, tmp_path):
+    (tmp_path / "pairs").mkdir()
+    row = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    (tmp_path / "pairs" / f"{NOT_UTF8}.jsonl").write_text(f"{json.dumps(row)}\n" * 2)
+    result = study("data", "check", "pairs", "--set", "data.max_dropped_share=1")
+
+    assert result.exit_code in (0, 1)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+def test_records_keep_how_a_recipe_file_was_asked_for(study, trained, tmp_path):
+    text = (Path(recipe_module.__file__).parents[1] / "recipes" / "tiny-llama.toml").read_text()
+    (tmp_path / "my own.toml").write_text(text)
+    refused = study("compare", "--recipe", "my own.toml", "--set", "training.max_step=7")
+    asked = ["--recipe", "my own.toml", "--set", "training.max_steps=16"]
+    study("compare", *asked)
+    other = study("compare", "--recipe", "my own.toml", "--set", "training.max_steps=24")
+
+    assert refused.exit_code == other.exit_code == 1
+    assert read_asked(tmp_path / "runs/local", "tiny-llama", "compare") == {
+        "file": "my own.toml",
+        "set": ["training.max_steps=16"],
+    }
+    study("compare", "--recipe", "tiny-llama", "--set", "training.max_steps=16")
+    assert read_asked(tmp_path / "runs/local", "tiny-llama", "compare") is None
+
+
 def test_quiet_shows_results_alone(study, trained):
     result = study("compare", "--seeds", 1, "--quiet")
 
@@ -283,7 +390,7 @@ def test_status_is_a_table_and_says_where_nothing_is(study, trained):
 
 def test_bench_measures_all_parts_or_those_asked_for(study, monkeypatch, tmp_path):
     calls = []
-    monkeypatch.setattr("study.bench.parts.bench", lambda **options: calls.append(options))
+    monkeypatch.setattr("study.cli.bench.parts.bench", lambda **options: calls.append(options))
     whole = study("bench")
     quick = study("bench", "--quick", "--only", "steps", "--only", "growth", "--out", "b.json")
     wrong = study("bench", "--only", "speed")
@@ -296,7 +403,7 @@ def test_bench_measures_all_parts_or_those_asked_for(study, monkeypatch, tmp_pat
 
 
 def test_two_recipes_of_one_name_are_refused(study, tmp_path):
-    from study.config.recipe import recipe_names
+    from study.config.files import recipe_names
 
     assert "tiny-llama" in recipe_names()
     (tmp_path / "copy.toml").write_text(read_recipe("tiny-llama"))

@@ -26,6 +26,14 @@ def recipe() -> Recipe:
     return load_recipe("tiny-llama")
 
 
+def narrowed(recipe: Recipe, *arms: str) -> Recipe:
+    """The recipe without its other arms."""
+    tree = to_dict(recipe)
+    tree["arms"] = {arm: tree["arms"][arm] for arm in arms}
+    tree["search"]["space"] = {arm: tree["search"]["space"][arm] for arm in arms}
+    return from_dict(tree)
+
+
 def changed(recipe: Recipe, section: str, **fields: Any) -> dict[str, Any]:
     tree = to_dict(recipe)
     (tree[section] if section else tree).update(fields)
@@ -124,7 +132,9 @@ DIGESTS = {
 @pytest.mark.parametrize("name", DIGESTS)
 def test_a_field_added_later_changes_no_digest_while_it_is_neutral(name: str) -> None:
     first = ["search.objective=nll+lor", "data.seed=42"]
-    shipped = load_recipe(name).override(first)
+    if not name.startswith("tiny"):
+        first += ["adapter.dropout=0.05", "search.space.sft.learning_rate=[1e-5, 1e-3]"]
+    shipped = narrowed(load_recipe(name), "sft", "orpo").override(first)
     spelled = shipped.override(["model.chat_template=", "model.template_kwargs={}"])
     for recipe in (shipped, spelled):
         settings = recipe.arms["orpo"]
@@ -176,7 +186,7 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Any) -> None:
     [
         ("training.max_steps=50", "training", "max_steps", 50),
         ("training.weight_decay=1", "training", "weight_decay", 1.0),
-        ("adapter.dropout = 0.1", "adapter", "dropout", 0.1),
+        ("adapter.rank = 4", "adapter", "rank", 4),
         ("model.name=./some folder/x=y", "model", "name", "./some folder/x=y"),
         ('data.name="toy"', "data", "name", "toy"),
         ("training.gradient_checkpointing=true", "training", "gradient_checkpointing", True),
@@ -278,3 +288,66 @@ def test_differences_name_the_fields() -> None:
         "b: 3 in the records, '(absent)' asked for",
         "c: '(absent)' in the records, 4 asked for",
     ]
+
+
+STAGED = {"dpo": {"learning_rate": 1e-4, "beta": 0.1}}
+
+
+def staged(recipe: Recipe, *assignments: str, **arms: Any) -> Recipe:
+    """The recipe with arms that continue SFT beside its own."""
+    tree = to_dict(recipe)
+    tree["arms"] |= arms or STAGED
+    return from_dict(tree).override(assignments)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("adapter.dropout=0.05", "all arms have the same: set it to 0"),
+        ("training.start_share=0.001", "leaves dpo a stage without any"),
+        ("training.start_share=1.5", "it must lie between 0 and 1"),
+    ],
+)
+def test_a_stage_that_cannot_be_carried_out_is_refused(
+    recipe: Recipe, assignment: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        staged(recipe, assignment)
+
+
+def test_an_arm_needs_beside_it_what_it_continues(recipe: Recipe) -> None:
+    alone = {**to_dict(recipe), "arms": STAGED}
+
+    with pytest.raises(ConfigError, match=r"arms\.dpo: dpo continues sft; give arms\.sft too"):
+        from_dict(alone)
+
+
+def test_mismatched_answers_need_another_pair(recipe: Recipe) -> None:
+    with pytest.raises(ConfigError, match="answers to others of the same update"):
+        staged(recipe, "training.batch_pairs=1", kto={"learning_rate": 1e-4, "beta": 0.1})
+
+
+def test_both_stages_add_up_and_have_a_warm_up_of_the_same_share(recipe: Recipe) -> None:
+    training = recipe.override(["training.start_share=0.25"]).training
+    first, second = training.first_stage(), training.second_stage()
+
+    assert (training.max_steps, training.warmup_steps) == (96, 10)
+    assert (first.max_steps, first.warmup_steps) == (24, 2)
+    assert (second.max_steps, second.warmup_steps) == (72, 8)
+
+
+def test_a_start_is_in_the_digest_of_what_continues_it_alone(recipe: Recipe) -> None:
+    rate, dpo = {"learning_rate": 1e-3}, STAGED["dpo"]
+
+    def run(recipe: Recipe, arm: str, settings: dict[str, float], start: Any = None) -> str:
+        return digest(run_config(recipe, arm=arm, settings=settings, seed=1, start=start))
+
+    both, longer = staged(recipe), staged(recipe, "training.start_share=0.25")
+    assert run(both, "sft", rate) == run(longer, "sft", rate) == run(recipe, "sft", rate)
+    assert run(both, "dpo", dpo, rate) != run(longer, "dpo", dpo, rate)
+    assert run(both, "dpo", dpo, rate) != run(both, "dpo", dpo, {"learning_rate": 2e-3})
+    matched = [
+        run(staged(of, **{"sft-matched": rate}), "sft-matched", rate)
+        for of in (narrowed(recipe, "sft", "orpo"), both, longer)
+    ]
+    assert len(set(matched)) == 3

@@ -2,6 +2,8 @@
 
 import pytest
 
+from study.cli.options import job_runner
+from study.config.environment import trackers
 from study.config.recipe import load_recipe
 from study.errors import ConfigError
 
@@ -10,6 +12,11 @@ FIELDS = {
     "training.max_grad_norm=inf": "training.max_grad_norm is inf; it must be a finite",
     "training.max_grad_norm=nan": "training.max_grad_norm is nan; it must be a finite",
     "search.space.sft.learning_rate=[1e-4, inf]": r"learning_rate\[1\] is inf; it must be a finite",
+    "data.columns=" + "[" * 5_000: "--set data.columns: its value is nested too deeply",
+    "model.template_kwargs.tools=" + "{a=" * 5_000: "tools: its value is nested too deeply",
+    "training={max_steps=" + "[" * 3 + "1]]]}": "missing training.",
+    "training.max_steps.deeper=1": "--set training.max_steps.deeper: there is no section",
+    "training.max_steps=[[1]]": r"training.max_steps is \[\[1\]\]; it must be of type int",
     "training.threads=100000": "training.threads is 100000; it must be 1024 at most",
 }
 FILES = {
@@ -18,10 +25,40 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("assignment", FIELDS)
+@pytest.mark.parametrize("assignment", FIELDS, ids=lambda text: text[:40])
 def test_a_field_beyond_its_range_is_named(assignment):
     with pytest.raises(ConfigError, match=FIELDS[assignment]):
         load_recipe("tiny-llama").override([assignment])
+
+
+def test_a_text_of_several_lines_is_one_value():
+    recipe = load_recipe("tiny-llama").override(["description='one'\nother = 2"])
+
+    assert recipe.description == "'one'\nother = 2"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("tensorbord", r"names 'tensorbord' \(did you mean 'tensorboard'\?\); it takes azure_ml"),
+        ("none, wandb", "names 'none'.* or all or none by itself"),
+        ("clearml", "names clearml, which is not installed"),
+    ],
+)
+def test_an_unknown_tracker_is_named_before_anything_is_loaded(monkeypatch, names, message):
+    monkeypatch.setenv("ORPO_STUDY_TRACKERS", names)
+
+    with pytest.raises(ConfigError, match=message):
+        job_runner([], "cpu", None, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("", ["none"]), (" none ", ["none"]), ("all", ["all"])]
+)
+def test_trackers_are_none_unless_asked_for(monkeypatch, value, expected):
+    monkeypatch.setenv("ORPO_STUDY_TRACKERS", value)
+
+    assert trackers() == expected
 
 
 @pytest.mark.parametrize("content", FILES, ids=["not UTF-8", "nested"])

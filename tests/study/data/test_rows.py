@@ -54,6 +54,32 @@ READ = {
         TALK | {"prompt": [said("user", [{"type": "text", "text": "1 + 1?"}])]},
         SHORT,
     ),
+    "content in parts as OpenAI names them": (
+        TALK | {"prompt": [said("user", [{"type": "input_text", "text": "1 + 1?"}])]}
+        | {"chosen": [said("assistant", [{"type": "output_text", "text": "Two."}])]},
+        SHORT,
+    ),
+    "content that is one part": (
+        TALK | {"prompt": [said("user", {"type": "text", "text": "1 + 1?"})]},
+        SHORT,
+    ),
+    "roles with spaces and of chat bots": (
+        TALK | {"prompt": [said("USER ", "1 + 1?")], "chosen": [said("Chatbot", "Two.")]},
+        SHORT,
+    ),
+    "a system turn under another name": (
+        TEXT | {"system_instruction": "Be brief."},
+        [BRIEF, *SHORT],
+    ),
+    "calls and pictures that are none": (
+        TALK | {"prompt": [V | {"tool_calls": [], "function_call": None}]}
+        | {"images": [None], "image": None, "videos": [[]], "image_path": ""},
+        SHORT,
+    ),
+    "a tag inside a question": (
+        TEXT | {"prompt": "What does <video> or <image> do in HTML?"},
+        [("user", "What does <video> or <image> do in HTML?")],
+    ),
     "a transcript as prompt of ranked answers": (
         {
             "prompt": "\n\nHuman: 1 + 1?\n\nAssistant: ",
@@ -123,6 +149,26 @@ DROPPED = {
     "a call in an answer": (
         TALK | {"chosen": [CALL]},
         "a call of a tool in chosen, which cannot be used",
+    ),
+    "a call without content": (
+        TALK | {"chosen": [{"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}]},
+        "a call of a tool in chosen, which cannot be used",
+    ),
+    "a call as a part of the content": (
+        TALK | {"chosen": [said("assistant", [{"type": "tool_use", "name": "f", "input": {}}])]},
+        "a call of a tool in chosen, which cannot be used",
+    ),
+    "a picture by its path": (
+        TEXT | {"image_path": "a.png"},
+        "image_path that a text model cannot use",
+    ),
+    "the place of a picture": (
+        TEXT | {"prompt": "<image>\n1 + 1?"},
+        "the place of a picture in prompt, which a text model cannot see",
+    ),
+    "the place of a video at the end": (
+        TALK | {"prompt": [said("user", "1 + 1?\n<video>")]},
+        "the place of a picture in prompt, which a text model cannot see",
     ),
     "a tool's turn": (
         TALK | {"prompt": [V, CALL | {"tool_calls": None, "role": "tool"}]},
@@ -227,7 +273,7 @@ def test_data_check_and_a_run_leave_out_the_same_pairs_for_the_same_reasons(reci
         for n in range(12)
     ]
     long = [row | {"rejected": f"{row['chosen']} No."} for row in rows if len(row["chosen"]) > 99]
-    recipe = recipe_of([*rows, *long], "data.max_dropped_share=0.2")
+    recipe = recipe_of([*rows, *long], "data.max_dropped_share=0.2", "data.seed=42")
 
     report = datacheck.check(recipe)
 

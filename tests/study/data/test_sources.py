@@ -11,7 +11,7 @@ import pytest
 
 from study.config.recipe import DataConfig, load_recipe
 from study.data.load import load_pairs
-from study.data.sources import splits_of
+from study.data.sources import read_rows, splits_of
 from study.errors import ConfigError, DataError
 
 
@@ -275,3 +275,38 @@ def test_the_new_fields_are_left_out_of_a_recipe_that_does_not_set_them() -> Non
 
     assert set_.data.columns == {"query": "prompt"}
     assert recipe.override(["data.max_bytes=2147483648", 'data.subset=""']) == recipe
+
+
+ROW = {"prompt": "Why?", "chosen": "So.", "rejected": "No."}
+SERVED = {"row_idx": 0, "row": ROW, "truncated_cells": []}
+LAID_OUT = {
+    "Excel's separator": ("a.csv", "sep=;\nprompt;chosen;rejected\nWhy?;So.;No.\n"),
+    "quoted separator": ("a.csv", '"sep=|"\nprompt|chosen|rejected\nWhy?|So.|No.\n'),
+    "spaces behind commas": ("a.csv", 'prompt, chosen ,rejected\n"Why?", "So.", No.\n'),
+    "the Hub's viewer": ("a.json", json.dumps({"features": [{"name": "x"}], "rows": [SERVED]})),
+}
+
+
+@pytest.mark.parametrize("case", LAID_OUT)
+def test_rows_are_found_however_a_file_lays_them_out(tmp_path, case):
+    name, text = LAID_OUT[case]
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    config = load_recipe("tiny-llama").override([f"data.name={tmp_path / name}"]).data
+
+    assert read_rows(config) == [ROW]
+
+
+def test_cells_that_the_hubs_viewer_cut_are_refused(tmp_path):
+    cut = {"rows": [SERVED | {"truncated_cells": ["prompt"]}], "features": [{"name": "prompt"}]}
+    (tmp_path / "a.json").write_text(json.dumps(cut))
+    config = load_recipe("tiny-llama").override([f"data.name={tmp_path / 'a.json'}"]).data
+
+    with pytest.raises(DataError, match="which cut long cells; give the name of the dataset"):
+        read_rows(config)
+
+
+@pytest.mark.parametrize("name", ["response.text", "the answer", " a.b.c"])
+def test_columns_with_dots_and_spaces_can_be_mapped(name):
+    recipe = load_recipe("tiny-llama").override([f"data.columns.{name}=chosen"])
+
+    assert recipe.data.columns == {name: "chosen"}

@@ -13,7 +13,8 @@ from study.records.files import follow_umask, write_bytes, write_json
 from study.records.layout import ADAPTER, BEST, CONFIG, RECORD
 from study.records.runs import RunFolder, run_folder
 from study.records.searches import search_faults
-from study.run.make import PlannedRun, check_plan
+from study.run.make import check_plan
+from study.run.planned import PlannedRun
 
 RECIPE = load_recipe("tiny-llama")
 SETTINGS = {"learning_rate": 3e-3, "beta": 0.2}

@@ -12,7 +12,7 @@ from study.config.canonical import digest
 from study.errors import RecordError
 from study.records import runs as records
 from study.records.files import append_jsonl, read_json, read_jsonl, write_json, write_jsonl
-from study.records.layout import BENCH, BEST, JOURNAL, TRIALS, recipes_in, search_folder
+from study.records.layout import BENCH, BEST, HISTORY, JOURNAL, TRIALS, recipes_in, search_folder
 from study.records.publish import publish
 from study.records.runs import RunFolder
 
@@ -181,11 +181,13 @@ def test_publishing_copies_finished_records_alone(tmp_path: Path) -> None:
     write_jsonl(unfinished / TRIALS, [{"number": 0}])
     write_json(search / BEST, {"trial": 0})
     write_json(source / BENCH, {"steps": {}})
+    write_jsonl(source / HISTORY, [{"at": "2026-11-20", "what": "x"}])
     copied = publish(source, target)
 
     names = sorted(path.relative_to(target).as_posix() for path in target.rglob("*.*"))
     assert names == [
         "bench.json",
+        "history.jsonl",
         "tiny/compare/sft/seed-1/config.json",
         "tiny/compare/sft/seed-1/record.json",
         "tiny/compare/sft/seed-1/steps.jsonl",

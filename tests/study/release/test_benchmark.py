@@ -14,7 +14,8 @@ from study.data.tokens import encode_prompt
 from study.errors import ConfigError, RecordError
 from study.records.layout import benchmark_path
 from study.records.publish import publish
-from study.records.schema import BenchmarkScores, read_as
+from study.records.released import BenchmarkScores
+from study.records.schema import read_as
 from study.release import benchmark as scoring
 from study.release.benchmark import How, benchmark
 from study.release.chosen import all_runs, choose_run

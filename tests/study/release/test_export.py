@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from study.cli import main, status
 from study.errors import ModelError, RecordError
 from study.records.layout import release_path
+from study.records.released import Release
 from study.records.runs import compare_folders
-from study.records.schema import Release, read_as
+from study.records.schema import read_as
 from study.release import export as exporting
 from study.release.chosen import choose_run, validation_loss
 from study.release.export import Wanted, export
@@ -147,6 +148,21 @@ def test_an_adapter_of_another_base_is_refused(finished, monkeypatch) -> None:
 
     with pytest.raises(ModelError, match=r"was trained on .* at sha256:other, and this is"):
         export(dataclasses.replace(run, record=record), Wanted(form="adapter"), say=lambda _: None)
+
+
+@pytest.mark.parametrize(("n_turned", "refused"), [(1, False), (3, False), (5, True)])
+def test_few_answers_that_turn_are_no_effect_and_many_are(n_turned, refused) -> None:
+    def scored(right):
+        return Scored(
+            scores={"exact_match": sum(right) / 32},
+            texts=tuple(map(str, right)),
+            by_answer={"exact_match": tuple(right)},
+        )
+
+    before, after = [1.0] * 32, [0.0] * n_turned + [1.0] * (32 - n_turned)
+    found = differences(scored(before), scored(after), {"exact_match": 0.03})
+
+    assert bool(beyond(found)) == refused
 
 
 def test_differences_from_the_smallest_that_matters_on_are_beyond_it() -> None:

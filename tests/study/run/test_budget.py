@@ -5,20 +5,20 @@ from types import SimpleNamespace
 
 import pytest
 
-from study.arms import dearest_arm
+from study.arms import costly_arms
+from study.engine.encoded import Encoded
 from study.errors import ConfigError
 from study.records.digests import run_config
+from study.run.batches import PlannedBatches
 from study.run.budget import budget_of, planned_tokens
 
 RATE = {"learning_rate": 1e-3}
 
 
-def pair(n, rejected):
-    sides = {"prompt_ids": (0,) * n, "chosen_ids": (0,) * 3, "rejected_ids": (0,) * rejected}
-    return SimpleNamespace(n_tokens=n + 3 + rejected, **sides)
-
-
-PAIRS = [pair(5 + n % 7, 4 + n % 5) for n in range(200)]
+PAIRS = [
+    Encoded(f"{n}", f"{n}", "", (0,) * (5 + n % 7), (0,) * 3, (0,) * (4 + n % 5))
+    for n in range(200)
+]
 
 
 def bench(recipe):
@@ -59,16 +59,43 @@ def test_its_configuration_names_the_arm_it_is_matched_to_and_others_stay_as_the
     assert beside == run_config(small_recipe, arm="sft", settings=RATE, seed=1)
 
 
-def test_the_dearest_arm_reads_pairs_and_is_never_a_matched_one():
-    assert dearest_arm(["base", "sft", "sft-matched", "orpo"]) == "orpo"
-    assert dearest_arm(["sft", "sft-matched"]) == "sft"
+@pytest.mark.parametrize(
+    ("arms", "costly"),
+    [
+        (["base", "sft", "sft-matched", "orpo"], ["orpo"]),
+        (["sft", "sft-matched"], ["sft"]),
+        (["sft", "orpo", "orpo-from-sft", "simpo"], ["orpo", "orpo-from-sft"]),
+        (["sft", "orpo", "simpo", "dpo", "ipo"], ["orpo", "dpo"]),
+        (["sft", "kto", "dpo"], ["sft", "kto"]),
+    ],
+)
+def test_one_arm_of_each_start_can_be_the_dearest(arms, costly):
+    assert costly_arms(arms) == costly
+
+
+def test_a_matched_arm_needs_another_to_be_matched_to():
     with pytest.raises(ConfigError, match="needs another beside it"):
-        dearest_arm(["base", "sft-matched"])
+        costly_arms(["base", "sft-matched"])
 
 
 def test_it_has_no_search_of_its_own(matched):
     with pytest.raises(ConfigError, match="takes the settings that the search of sft finds"):
         dataclasses.replace(matched.search, space={"sft-matched": {"learning_rate": (1e-4, 1e-2)}})
+
+
+def test_an_arm_that_continues_another_can_be_the_dearest_with_all_its_passes(matched):
+    both = {**RATE, "beta": 0.1}
+    recipe = dataclasses.replace(matched, arms={**matched.arms, "dpo": both, "ipo": both})
+    short = dataclasses.replace(matched, arms={**matched.arms, "orpo-from-sft": both})
+    training, n_updates = recipe.training, recipe.training.max_steps // 2
+    wanted = {arm: planned_tokens(PAIRS, training, arm=arm, seed=1) for arm in ("sft", "dpo")}
+    plan = PlannedBatches(PAIRS, training, arm="dpo", seed=1, device="cpu", value_bytes=4)
+    own = sum(pair.n_tokens for n in range(n_updates) for pair in plan.update(n))
+    first = planned_tokens(PAIRS, training.first_stage(), arm="sft", seed=1)
+
+    assert wanted["dpo"] == first + 2 * own
+    assert budget_of(bench(recipe), arm="sft-matched", seed=1)[1]["tokens_of"] == "dpo"
+    assert budget_of(bench(short), arm="sft-matched", seed=1)[1]["tokens_of"] == "orpo"
 
 
 def test_the_planned_tokens_are_those_that_training_counts(matched, workbench):

@@ -24,7 +24,7 @@ def run(tmp_path):
             checkpoint.mkdir(parents=True)
             for name in FILES:
                 (checkpoint / name).write_bytes(f"{name} at {step}".encode())
-            seal_checkpoint(tmp_path, checkpoint)
+            seal_checkpoint(tmp_path, checkpoint, {})
     return tmp_path
 
 

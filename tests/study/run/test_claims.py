@@ -62,7 +62,7 @@ def trained(monkeypatch):
 
     made = []
 
-    def train_run(workbench, *, arm, settings, seed, folder, on_validation):
+    def train_run(workbench, *, arm, settings, seed, folder, on_validation, start):
         made.append((arm, seed, dict(settings)))
         return Outcome()
 
@@ -124,7 +124,7 @@ def test_a_models_scale_is_the_first_that_its_name_fits(recipe):
         ("sentence =", "sentense =", "did you mean 'sentence'"),
         ('kind = "contrast"', 'kind = "rank"', "kind 'rank' takes no baseline"),
         ('baseline = "low"', 'baseline = ""', "kind 'contrast' needs a baseline"),
-        ('baseline = "low"', 'baseline = "lower"', "names 'lower'; it must be one of base, high"),
+        ('baseline = "low"', 'baseline = "lower"', "names 'lower'; it must be one of base, .*high"),
         ('metric = "margin"', 'metric = "bleu"', "must be one of"),
         ("low =", "sft =", "'sft' is an arm"),
         ("beta = 1.0", "beta = 0.0", "above zero"),

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import subprocess
 import sys
+from importlib import resources
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from study.records.files import read_jsonl
 from study.records.layout import STEPS
 from study.records.runs import run_folder
 from study.run.batches import PlannedBatches, plan_updates
-from study.run.checkpoints import TRAINER, discard_checkpoints
+from study.run.checkpoints import TRAINER, discard_checkpoints, read_seal
 from study.run.scores import initial_validation
 from study.run.train import train_run
 
@@ -160,7 +161,14 @@ def test_small_micro_batches_agree_with_whole_updates(workbench, tmp_path, nll_o
     torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), rtol=2e-5, atol=0)
 
 
-def test_a_run_that_was_killed_resumes_to_the_same_adapter(workbench, tmp_path) -> None:
+@pytest.mark.parametrize(("log_every_steps", "dropout"), [(2, 0.0), (3, 0.3)])
+def test_a_run_that_was_killed_resumes_to_the_same_adapter(
+    workbench, tmp_path, log_every_steps, dropout
+) -> None:
+    """Checkpoints come every 4 steps: with a log, or between two."""
+    with_training(workbench, log_every_steps=log_every_steps)
+    adapter = dataclasses.replace(workbench.recipe.adapter, dropout=dropout)
+    workbench.recipe = dataclasses.replace(workbench.recipe, adapter=adapter)
     undisturbed = train_run(workbench, arm="orpo", settings=ORPO, seed=1, folder=tmp_path / "whole")
     whole = adapter_of(workbench)
 
@@ -178,8 +186,14 @@ def test_a_run_that_was_killed_resumes_to_the_same_adapter(workbench, tmp_path) 
     half_written.mkdir()
     (half_written / "trainer_state.json").write_text('{"global_')
     later = open_workbench(workbench.recipe, device="cpu")
+    window = read_seal(tmp_path / "cut" / TRAINER / "checkpoint-4")["window"]
     outcome = train_run(later, arm="orpo", settings=ORPO, seed=1, folder=tmp_path / "cut")
 
+    rows = [row for row in read_jsonl(tmp_path / "cut" / STEPS) if row["split"] == "train"]
+    resumed = next(row for row in rows if row["step"] > 4)
+    assert len(window["rows"]) == 4 % log_every_steps
+    assert resumed["seconds"] > window["seconds"]
+    assert outcome.cost["train_s"] > sum(row["seconds"] for row in rows) - 0.01
     assert_equal(adapter_of(later), whole)
     assert outcome.cost["train_tokens"] == undisturbed.cost["train_tokens"]
     assert initial_validation(later) == initial_validation(workbench)
@@ -287,8 +301,11 @@ def test_memory_too_small_for_one_pair_is_one_message(workbench, monkeypatch) ->
 
 @pytest.mark.slow
 def test_two_processes_of_a_launch_train_what_one_does(small_overrides, tmp_path) -> None:
+    shipped = resources.files("study").joinpath("recipes/tiny-llama.toml").read_text("utf-8")
+    recipe = tmp_path / "kto.toml"
+    recipe.write_text(f"{shipped}\n[arms.kto]\nlearning_rate = 3e-3\nbeta = 0.1\n")
     options = [f"--set={text}" for text in small_overrides]
-    command = ["compare", "--recipe=tiny-llama", "--seeds=1", "--device=cpu", *options]
+    command = ["compare", f"--recipe={recipe}", "--seeds=1", "--device=cpu", *options]
     alone = ["-m", "study.cli.commands", *command, f"--runs={tmp_path / 'alone'}"]
     launched = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes=2"]
     launched += ["-m", "study.cli.commands", *command, f"--runs={tmp_path / 'launched'}"]
@@ -299,7 +316,7 @@ def test_two_processes_of_a_launch_train_what_one_does(small_overrides, tmp_path
         assert done.returncode == 0, done.stderr
 
     (seed,) = compare_seeds(0, 1, recipe="tiny-llama")
-    for arm in ("sft", "orpo"):
+    for arm in ("sft", "orpo", "kto"):
         one, two = (
             run_folder(tmp_path / name, "tiny-llama", arm, seed) for name in ("alone", "launched")
         )

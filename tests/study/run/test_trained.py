@@ -4,7 +4,8 @@ import pytest
 
 from study.model.workbench import open_workbench
 from study.records.runs import run_folder
-from study.run.make import PlannedRun, make_run
+from study.run.make import make_run
+from study.run.planned import PlannedRun
 from study.run.trained import TRAINED
 
 ORPO = {"learning_rate": 3e-3, "beta": 0.2}

@@ -23,6 +23,7 @@ from study.search.objectives import DIRECTION, score_trial, validation_value
 from study.search.sampling import published_settings
 from study.search.search import search, search_arm
 from study.search.storage import open_optuna_study
+from study.search.trials import FINISHED, in_state
 
 STEPS = (0, 20, 40, 80, 120, 160)
 
@@ -63,7 +64,7 @@ def trained(monkeypatch):
     """Replace training by a formula; list what was asked for."""
     calls = []
 
-    def train_run(workbench, *, arm, settings, seed, folder, on_validation):
+    def train_run(workbench, *, arm, settings, seed, folder, on_validation, start):
         calls.append({"arm": arm, "settings": dict(settings), "seed": seed, "folder": folder})
         return follow(settings, seed, on_validation)
 
@@ -77,7 +78,7 @@ def long_search(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "study.run.train.train_run",
-            lambda bench, *, arm, settings, seed, folder, on_validation: follow(
+            lambda bench, *, arm, settings, seed, folder, on_validation, start: follow(
                 settings, seed, on_validation
             ),
         )
@@ -447,7 +448,9 @@ def test_a_trial_beyond_the_total_is_given_back(recipe, trained, monkeypatch, tm
         search_module, "in_state", lambda *args: views.pop() if views else look(*args)
     )
 
-    assert search_module._next_trial(optuna_study, recipe, "orpo", 1, "late") is None
+    late = search_module._next_trial(optuna_study, recipe, "orpo", 1, worker="late", folder=folder)
+
+    assert late is None
     assert [trial.state.name for trial in optuna_study.get_trials()] == ["COMPLETE", "FAIL"]
 
 
@@ -487,7 +490,7 @@ def test_another_storage_holds_the_search(recipe, trained, tmp_path):
 
 
 def test_a_storage_that_is_lost_on_the_way_is_one_message(recipe, trained, tmp_path, monkeypatch):
-    def lost(*_):
+    def lost(*_, **__):
         raise StorageInternalError("server closed the connection\nunexpectedly")
 
     storage = f"sqlite:///{tmp_path}/study.db"
@@ -563,7 +566,7 @@ def test_the_search_leaves_other_loggers_quiet(recipe, trained, tmp_path, capsys
 def test_an_interrupted_trial_goes_on_from_its_checkpoint(recipe, monkeypatch, tmp_path):
     began = []
 
-    def train_run(workbench, *, arm, settings, seed, folder, on_validation):
+    def train_run(workbench, *, arm, settings, seed, folder, on_validation, start):
         """Log like the real loop, keep every validation as a checkpoint, stop once at 80."""
         from study.run.watch import Outcome
 
@@ -597,6 +600,57 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint(recipe, monkeypatch, t
             run_arm(recipe, tmp_path, 1)
     assert (folder / "best.json").exists()
     assert not list(folder.glob(".trial-*"))
+
+
+@pytest.mark.parametrize("pruning", ["median", "halving"])
+def test_a_search_that_was_interrupted_equals_an_undisturbed_one(
+    recipe, monkeypatch, tmp_path, pruning
+):
+    """Among published settings that still wait, among random trials and guided ones."""
+    near = [0.003, 0.0005, 0.00015, 0.004, 0.0002, 0.0011]
+    published = tuple(
+        PublishedSetting(arm="orpo", source=f"S{n}", settings={"learning_rate": rate, "beta": 0.3})
+        for n, rate in enumerate(near)
+    )
+    recipe = recipe.override([f"search.pruning={pruning}"])
+    recipe = dataclasses.replace(
+        recipe, search=dataclasses.replace(recipe.search, published=published)
+    )
+    stops: list[tuple[int, int]] = []
+
+    def train_run(workbench, *, arm, settings, seed, folder, on_validation, start):
+        n_done = len(in_state(reopen(runs, recipe), FINISHED))
+
+        def hear(step, scores):
+            if (n_done, step) in stops:
+                stops.remove((n_done, step))
+                raise KeyboardInterrupt
+            return on_validation(step, scores)
+
+        return follow(settings, seed, hear)
+
+    monkeypatch.setattr("study.run.train.train_run", train_run)
+    monkeypatch.setattr("study.search.search.confirm", lambda *args, **how: None)
+    found = []
+    for name, planned in (
+        ("whole", []),
+        ("killed", [(0, 0), (0, 160), (2, 20), (3, 40), (8, 0), (17, 0)]),
+    ):
+        runs = search_folder(tmp_path / name, recipe.name, "orpo")
+        stops = list(planned)
+        for _ in range(len(planned) + 1):
+            with contextlib.suppress(KeyboardInterrupt):
+                run_arm(recipe, tmp_path / name, 20)
+        found.append([drop(row, "seconds", "number") for row in rows(runs)])
+        stopped = planned and not stops
+
+    assert stopped
+    assert "pruned" in {row["state"] for row in found[0]}
+    assert found[0] == found[1]
+
+
+def drop(row, *names):
+    return {name: value for name, value in row.items() if name not in names}
 
 
 @pytest.mark.slow

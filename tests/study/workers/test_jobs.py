@@ -18,6 +18,7 @@ from study.model.jobs import Job
 from study.workers import devices, jobs
 from study.workers.devices import Slot, cuda_devices, plan_slots
 from study.workers.jobs import run_jobs
+from study.workers.mendable import mendable
 from study.workers.progress import open_display
 
 WORK = """
@@ -351,3 +352,37 @@ def test_quiet_shows_nothing():
         display.finish(0, "done")
 
     assert stream.getvalue() == ""
+
+
+def test_a_limit_of_processes_is_told_and_not_hidden_by_the_end(work, monkeypatch):
+    def refuse(process):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("multiprocessing.process.BaseProcess.start", refuse)
+    with pytest.raises(BlockingIOError) as caught:
+        run_jobs(
+            todo(work, "describe"),
+            slots=[Slot(device="cpu")],
+            quiet=True,
+            open_workbench=work.open_workbench,
+        )
+
+    assert "Resource temporarily unavailable); end other programs" in mendable(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(24, "Too many open files"), "no further process, memory or open file (Too many"),
+        (RuntimeError("can't start new thread"), "give fewer --workers"),
+        (OSError(28, "No space left on device", "a.log"), "cannot use a.log: No space left"),
+        (UnicodeEncodeError("utf-8", "caf\udce9", 3, 4, "surrogates"), "'caf\\udce9' is not UTF-8"),
+        (UnicodeEncodeError("ascii", "café", 3, 4, "ordinal not in range"), None),
+        (RuntimeError("anything else"), None),
+    ],
+    ids=str,
+)
+def test_what_a_user_can_mend_is_told_from_what_nobody_can(error, words):
+    told = mendable(error)
+
+    assert told is None if words is None else words in told

@@ -1,0 +1,135 @@
+"""The start of a run: another arm trained with its seed, made once and continued by many.
+
+It is named by all that it depends on, and stands beside searches and comparisons:
+runs of several arms, trials and processes that need the same start share it. The
+first one that needs it makes it, the others wait; what was damaged is made again.
+"""
+
+import copy
+import dataclasses
+import logging
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+from study.config.canonical import digest
+from study.errors import RecordError
+from study.model.jobs import Report
+from study.model.workbench import resolved_facts
+from study.records.folders import set_aside
+from study.records.layout import ADAPTER
+from study.records.locks import hold
+from study.records.processes import agree, is_main
+from study.records.runs import RunFolder, lock_path, start_folder
+from study.run.planned import PlannedRun, PlannedStart, Start, record_of
+
+if TYPE_CHECKING:
+    from study.model.workbench import Workbench
+
+log = logging.getLogger(__name__)
+
+
+def find_start(
+    workbench: "Workbench", report: Report, *, start: PlannedStart | None, seed: int
+) -> Start | None:
+    """Return the start of a seed, made if need be; None for a run that continues nothing.
+
+    The base is left with whatever adapter it had last.
+    """
+    if start is None:
+        return None
+    first = copy.copy(workbench)
+    first.recipe = dataclasses.replace(
+        workbench.recipe, training=workbench.recipe.training.first_stage()
+    )
+    run = plan_start(first, start, seed=seed)
+    with hold(lock_path(run.folder), wait=True) if is_main() else nullcontext():
+        if agree(is_main() and _begin(run)):
+            _make(first, report, run)
+    agree(True)  # the first process has written the record
+    record = run.folder.record()
+    assert record is not None
+    return Start(folder=run.folder, record=record)
+
+
+def plan_start(workbench: "Workbench", start: PlannedStart, *, seed: int) -> PlannedRun:
+    """Name the run that makes a start; the workbench's recipe is that of the first stage."""
+    recipe, facts = workbench.recipe, resolved_facts(workbench)
+    unnamed = PlannedRun(
+        recipe=recipe,
+        arm=start.arm,
+        settings=start.settings,
+        seed=seed,
+        tuned=start.tuned,
+        folder=start_folder(start.runs, recipe.name, ""),
+        facts=facts,
+    )
+    folder = start_folder(start.runs, recipe.name, digest(unnamed.config))
+    return dataclasses.replace(unnamed, folder=folder)
+
+
+def _begin(run: PlannedRun) -> bool:
+    """Claim a start's folder, free of damaged records; False where it is finished."""
+    folder = run.folder
+    if faults := _faults(folder):
+        kept = set_aside(folder.path, "damaged")
+        log.warning("%s: %s; it is kept as %s and made again", folder.path, faults[0], kept.name)
+    if folder.record() is not None:
+        return False
+    folder.claim(run.config)
+    return True
+
+
+def _faults(folder: RunFolder) -> list[str]:
+    """Say what of a start is damaged; unlike other runs it cannot do without its weights."""
+    if faults := folder.faults():
+        return faults
+    record = folder.record()
+    if record is None:
+        return [] if folder.can_resume() else ["its logged steps cannot be read"]
+    lost = record["status"] == "ok" and not (folder.path / ADAPTER).is_dir()
+    return [f"{ADAPTER} is missing"] if lost else []
+
+
+def _make(workbench: "Workbench", report: Report, run: PlannedRun) -> None:
+    """Train a start, from where it was interrupted if it was, and leave its record."""
+    from study.run.checkpoints import discard_checkpoints
+    from study.run.train import train_run
+
+    last = workbench.recipe.training.max_steps
+
+    def follow(step: int, scores: Mapping[str, float]) -> bool:
+        report(
+            0,
+            1,
+            f"{run.arm} to continue from, step {step}/{last}, validation NLL {scores['nll']:.3f}",
+        )
+        return False
+
+    outcome = train_run(
+        workbench,
+        arm=run.arm,
+        settings=run.settings,
+        seed=run.seed,
+        folder=run.folder.path,
+        on_validation=follow,
+    )
+    if is_main():
+        discard_checkpoints(run.folder.path)
+        ended = outcome.status == "ok"
+        scores = _last_validation(run.folder) if ended else {}
+        run.folder.finish(record_of(workbench, run, outcome, scores, outcome.cost))
+
+
+def _last_validation(folder: RunFolder) -> Mapping[str, float]:
+    """Return a start's scores of validation pairs, which its record holds in place of test pairs'.
+
+    They are logged: a start that was interrupted after its last update scores nothing again.
+
+    Raises:
+        RecordError: none were logged.
+    """
+    rows = [row for row in folder.steps() if row["split"] == "validation"]
+    if not rows:
+        raise RecordError(f"{folder.path} logged no validation; set it aside and start again")
+    return {name: rows[-1][name] for name in rows[-1] if name not in ("split", "step")}
