@@ -158,7 +158,7 @@ def _place(run: ChosenRun, wanted: Wanted) -> Path:
     path = release_path(run.runs, run.recipe.name, run.arm, run.seed, wanted.form)
     folder = wanted.out or path.with_suffix("")
     earlier = read_json(path)
-    ours = earlier is not None and Path(earlier["folder"]) == folder
+    ours = wanted.out is None or (earlier is not None and Path(earlier["folder"]) == folder)
     if folder.exists() and not ours and (not folder.is_dir() or any(folder.iterdir())):
         raise RecordError(
             f"{folder} exists and is no earlier export of this run; name another --out"

@@ -118,6 +118,17 @@ def test_a_folder_that_is_no_export_is_never_replaced(finished, tmp_path) -> Non
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
+def test_an_export_that_was_killed_before_its_record_is_set_aside(finished) -> None:
+    run = chosen(finished, arm="sft")
+    folder = release_path(finished, "small", "sft", run.seed, "merged").with_suffix("")
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"half")
+
+    assert exporting._place(run, Wanted(form="merged")) == folder
+    with pytest.raises(RecordError, match="no earlier export"):
+        exporting._place(run, Wanted(form="merged", out=folder))
+
+
 def test_the_best_seed_by_validation_is_taken_unless_one_is_named(finished) -> None:
     folders = {s: f for arm, s, f in compare_folders(finished, "small") if arm == "orpo"}
     losses = {seed: validation_loss(folder) for seed, folder in folders.items()}
