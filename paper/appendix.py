@@ -8,6 +8,7 @@ from paper.blocks import Block, Bullets, Commands, Figure, Fold, Heading
 from paper.cells import Table
 from paper.making import fold, folded, listing, table_block, text_of
 from paper.tables import (
+    benchmarks,
     claims,
     contrasts,
     costs,
@@ -68,6 +69,8 @@ def appendix(findings: Findings, figures: Sequence[Figure]) -> list[Block]:
             blocks += _gathered("Every search in full", [search.search(findings, "search-full")])
         blocks += folded("Published settings that were tried", search.published(findings))
     blocks += _tuning(findings)
+    if findings.benchmarks:
+        blocks.append(fold("Benchmarks", table_block(benchmarks.benchmark(findings))))
     blocks += _claims_in_full(findings)
     for summary, is_printed in (
         ("More figures", True),

@@ -77,7 +77,7 @@ def agreement(prompts: Sequence[Answers], signature: str) -> Table | None:
     sizes = Counter(found.group for found in prompts if found.group)
     if not sizes:
         return None
-    groups = {group: (group,) for group in sorted(sizes)}
+    groups: dict[str, tuple[str, ...]] = {group: (group,) for group in sorted(sizes)}
     if len(groups) > MOST_GROUPS:
         named = sorted(sizes, key=lambda group: (-sizes[group], group))[: MOST_GROUPS - 1]
         others = tuple(set(sizes) - set(named))

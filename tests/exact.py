@@ -207,6 +207,7 @@ def adapted(
     chat=True,
     attention="auto",
     targets=None,
+    dropout=0.0,
 ):
     """A tiny model with an adapter that is no longer at its start."""
     recipe = load_recipe("tiny-llama")
@@ -222,7 +223,8 @@ def adapted(
             if type(module).__name__.endswith("RMSNorm") and "forward" not in vars(module):
                 module.forward = types.MethodType(exact_norm, module)
     targets = targets or recipe.adapter.target_modules
-    adapter = dataclasses.replace(recipe.adapter, kind=kind, rank=4, target_modules=targets)
+    options = {"kind": kind, "rank": 4, "target_modules": targets, "dropout": dropout}
+    adapter = dataclasses.replace(recipe.adapter, **options)
     model = fresh_adapter(base, adapter, seed=1)
     if quantization == "none":
         for parameter in model.parameters():

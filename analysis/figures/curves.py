@@ -215,7 +215,11 @@ def _curve_panel(
             lines += _arm_lines(runs, split, column, along)
     start = min((_start(line, split) for line in lines if len(line.points) > 1), default=0.0)
     shown = [y for line in lines for x, y in line.points if x >= start]
-    shown += [y for line in lines for bounds in _shown(line, start) for y in bounds]
+    bands = [y for line in lines for bounds in _shown(line, start) for y in bounds]
+    if shown:  # a band of two seeds may be far wider than everything that it is about
+        room = (max(shown) - min(shown)) / 2
+        bands = [min(max(y, min(shown) - room), max(shown) + room) for y in bands]
+    shown += bands
     low, high = padded(shown)
     if base is not None and low - (high - low) / 2 < base < high + (high - low) / 2:
         low, high = padded([*shown, base])
@@ -293,10 +297,11 @@ def _places(run: RunRecord, along: str) -> Callable[[int], float]:
 
 def _begun(run: RunRecord, along: str) -> float:
     """Return what a run had taken before its own first update."""
-    start = run.record.get("start", {}).get("cost", {})
+    start: Mapping[str, Any] = run.record.get("start", {}).get("cost", {})
+    cost: Mapping[str, Any] = run.record["cost"]
     names = {"step": ("steps",), "tokens": ("train_tokens", "reference_tokens")}
     first, *reference = names.get(along, ("train_s", "reference_s"))
-    return float(start.get(first, 0) + sum(run.record["cost"].get(one, 0) for one in reference))
+    return float(start.get(first, 0) + sum(cost.get(one, 0) for one in reference))
 
 
 def leading_arms(panels: Sequence[CurvePanel]) -> tuple[str, ...]:

@@ -261,7 +261,7 @@ def draw_history(panels: Sequence[HistoryPanel]) -> Figure:
 def draw_space(panels: Sequence[SpacePanel], *, sources: Mapping[str, int]) -> Figure:
     """Draw where the searches looked, what was published and what was chosen."""
     many = len(panels) > MANY_PANELS
-    figure, axes = grid(len(panels), columns=4 if many else 2, height=1.55 if many else 2.7)
+    figure, axes = grid(len(panels), columns=4 if many else 2, height=1.2 if many else 2.7)
     for panel, axis in zip(panels, axes, strict=True):
         _draw_space(panel, axis, figure, is_small=many)
     if many:
@@ -275,7 +275,7 @@ def draw_space(panels: Sequence[SpacePanel], *, sources: Mapping[str, int]) -> F
     legend(figure, handles)
     key = "\n".join(["Published settings", *key_lines(sources)])
     if sources:
-        figure.supxlabel(key, x=0.06, ha="left", fontsize=8)
+        figure.supxlabel(key, x=0.06, ha="left", fontsize=6 if many else 8)
     return figure
 
 

@@ -23,6 +23,7 @@ from analysis.statistics import trials as tuning
 from analysis.statistics.components import SeedPart
 from study.arms import ARMS, UNTRAINED
 from study.config.claims import SETTINGS_OF
+from study.records.texts import has_texts
 
 PlannedPart = Mapping[str, Any]
 
@@ -211,6 +212,8 @@ def _sides(records: StudyRecords, recipe: str, part: PlannedPart) -> tuple[Score
     if lacking:
         return lacking
     if part["kind"] == "as_published":
+        if not all(has_texts(run.generations) for side in ok for run in side):
+            return "prompts and references are not published; `study report --data` reads them"
         a, b = (_as_published(side) for side in ok)
     else:
         a, b = (scores_of(side, part["metric"]) for side in ok)

@@ -10,17 +10,21 @@ from analysis.printing import arm_name, number
 from analysis.records.published_rouge import ROUGE, published_scores
 from analysis.records.study import RunRecord, StudyRecords
 from analysis.rows import RougeRow
+from study.records.texts import has_texts
 
 KINDS: Final = ("corrected", "published")
 
 
 def rouge_rows(records: StudyRecords) -> tuple[RougeRow, ...]:
-    """Score the answers on record both ways, as means over answers and seeds."""
+    """Score the answers on record both ways, as means over answers and seeds.
+
+    A recipe whose references were not published is left out.
+    """
     rows = []
     for recipe in records.recipes:
         for arm in records.arms(recipe):
             runs = [run for run in records.ok(recipe, arm) if run.generations]
-            if runs:
+            if runs and all(has_texts(run.generations) for run in runs):
                 rows.append(_rouge_row(runs))
     return tuple(rows)
 

@@ -142,11 +142,14 @@ def _untuned(arms: Sequence[ArmRow]) -> list[str]:
     for arm in arms:
         if arm.arm != UNTRAINED and not arm.tuned:
             names.setdefault(arm.recipe, []).append(arm_name(arm.arm))
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for recipe, found in names.items():
+        alike.setdefault(tuple(found), []).append(recipe)
     return [
-        f"What {_list(found)} could reach on {recipe}: "
+        f"What {_list(found)} could reach on {_list(recipes)}: "
         f"{'it is' if len(found) == 1 else 'they are'} untuned, trained at the recipe's own "
         "settings."
-        for recipe, found in names.items()
+        for found, recipes in alike.items()
     ]
 
 

@@ -55,7 +55,8 @@ def short(findings: Findings) -> Table:
         ),
         caption="Claims of the sources and what these records say of them. This study: "
         f"{'; '.join(dict.fromkeys(rows[0].here for rows in by_claim(findings.claims)))}.",
-        note=findings.table_notes["claims"],
+        note="Tests, null hypotheses, n, corrections and what could be found: with the claims by "
+        "prediction in the appendix.",
         signature=findings.signature,
     )
 

@@ -46,6 +46,7 @@ def matched(findings: Findings) -> Table | None:
             metrics=metrics,
             caption=f"Every arm minus {arm_name(rows[0].baseline)}, which was given as many "
             f"distinct tokens, {widest}: what the loss adds at equal cost, with 95 % intervals.",
+            is_dense=True,
         )
     return _table(
         findings,
@@ -91,6 +92,7 @@ def _table(
     rows: Sequence[IntervalRow],
     metrics: Sequence[str],
     caption: str,
+    is_dense: bool = False,
 ) -> Table:
     known = {(found.grouping, found.group, found.metric): found for found in rows}
     labels = [findings.metrics[metric] for metric in metrics]
@@ -126,6 +128,7 @@ def _table(
         caption=caption,
         note=findings.table_notes["intervals"],
         signature=findings.signature,
+        is_dense=is_dense,
     )
 
 

@@ -13,6 +13,7 @@ from analysis.findings import (
     DisplacementRow,
     Findings,
     Metric,
+    SearchRow,
 )
 from analysis.printing import (
     MISSING,
@@ -44,6 +45,8 @@ NOTE: Final = (
     "Null hypotheses, corrections and n: with the table of verdicts in the appendix. Better: one "
     "metric better and none inferior; one better, another not shown non-inferior: trade-off."
 )
+WIDER: Final = 0.6
+"""Share of settings in the width of a model's part of the table of searches."""
 MOST_SEARCHES: Final = 6
 """Searches that each have some lines with all there is to know; of more, one line."""
 HEAD_WIDTH: Final = 18
@@ -250,38 +253,39 @@ def _spent(arm: str, found: Sequence[CostRow]) -> Row:
 
 
 def searches(findings: Findings) -> Table:
-    """Print what every search chose in one line, models as groups of rows."""
+    """Print what every search chose in one row for each arm, models beside each other."""
     objectives = dict.fromkeys(f"{row.direction} {row.objective}" for row in findings.searches)
-    recipes = dict.fromkeys(found.recipe for found in findings.searches)
+    recipes = list(dict.fromkeys(found.recipe for found in findings.searches))
+    known = {(found.recipe, found.arm): found for found in findings.searches}
+    width = round(0.8 / len(recipes), 3)
+
+    def chosen(found: SearchRow | None) -> list[str]:
+        if found is None:
+            return [MISSING, MISSING]
+        return [brief(found.settings), f"{number(found.value, 3)} ({signed(found.optimism, 3)})"]
+
     return Table(
         name="search",
         columns=(
             Column(head="Search", width=0.2, unbroken=True),
-            Column(head="Best settings", width=0.44),
-            Column(head="Trials", width=0.1, number=True),
-            Column(head="Repeated", width=0.13, number=True),
-            Column(head="Optimism", width=0.13, number=True),
+            *(
+                Column(head=head, width=round(share * width, 4), number=share < WIDER, over=recipe)
+                for recipe in recipes
+                for head, share in (("Best settings", WIDER), ("Repeated", 1 - WIDER))
+            ),
         ),
-        groups=tuple(
-            Group(
-                heading=Heading(spans=(Span(text=recipe, strong=True),)),
-                rows=tuple(
-                    row(
-                        arm_name(found.arm),
-                        brief(found.settings),
-                        str(found.n_trials),
-                        number(found.value, 3),
-                        signed(found.optimism, 3),
-                    )
-                    for found in findings.searches
-                    if found.recipe == recipe
-                ),
-            )
-            for recipe in recipes
+        groups=one_group(
+            [
+                row(
+                    arm_name(arm),
+                    *(text for recipe in recipes for text in chosen(known.get((recipe, arm)))),
+                )
+                for arm in dict.fromkeys(found.arm for found in findings.searches)
+            ]
         ),
-        caption="What the searches chose: learning rate first. Repeated: the mean objective with "
-        f"fresh seeds, to {' or '.join(objectives)}; optimism: by how much its trial looked better."
-        " Ranges and pruned trials stand in the appendix.",
+        caption="What the searches chose, learning rate first. Repeated: the mean objective with "
+        f"fresh seeds, to {' or '.join(objectives)}, in brackets by how much the trial itself "
+        "looked better. Ranges, trials and pruned ones stand in the appendix.",
         note=findings.table_notes["search"],
         signature=findings.signature,
         is_dense=True,

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from study import __version__
-from study.bench.parts import PARTS as BENCH_PARTS
-from study.cli import tables
+from study.cli import release, tables
+from study.cli.bench.parts import PARTS as BENCH_PARTS
 from study.cli.options import (
     TINY,
     StudyGroup,
@@ -235,15 +235,26 @@ def status_command(names: tuple[str, ...], runs: Path, as_json: bool) -> None:
     show_default=True,
     help="Folder that the report is written to.",
 )
+@click.option(
+    "--data",
+    metavar="FILE",
+    help="Pairs whose texts were not published with the records; the report then shows them.",
+)
 @click.option("--open", "show_page", is_flag=True, help="Show the page in a browser.")
 @click.option("--watch", is_flag=True, help="Write it anew whenever records change, until Ctrl-C.")
-def report_command(*, runs: Path | None, folder: Path, show_page: bool, watch: bool) -> None:
+def report_command(
+    *, runs: Path | None, folder: Path, data: str | None, show_page: bool, watch: bool
+) -> None:
     """Write report.html and, with TeX, report.pdf from records; never trains.
 
     Without --runs it takes runs/local once a comparison is finished there, else
     runs/published. Runs may be going on: the report says so, and with --watch
     its page renews itself.
     """
+    from study.cli.texts import remember_texts
+
+    found = (Path("runs/local"), Path("runs/published")) if runs is None else (runs,)
+    remember_texts(found, data, say=speaker(quiet=False))
     arguments = [
         *(() if runs is None else ("--runs", str(runs))),
         *("--out", str(folder)),
@@ -258,15 +269,33 @@ def report_command(*, runs: Path | None, folder: Path, show_page: bool, watch: b
 @main.command("doctor")
 @recipe_options
 @device_option
+@click.option(
+    "--data",
+    metavar="FILE",
+    help="Pairs to time a step of the recipe on, to say how long search and compare take.",
+)
 @json_option
 def doctor_command(
-    *, names: tuple[str, ...], assignments: tuple[str, ...], device: str, as_json: bool
+    *,
+    names: tuple[str, ...],
+    assignments: tuple[str, ...],
+    device: str,
+    data: str | None,
+    as_json: bool,
 ) -> None:
-    """Say what this machine can do, and what a recipe costs on it."""
+    """Say what this machine can do, and what a recipe costs on it.
+
+    With --data it loads the recipe's model, fetching it where that is needed,
+    and times real steps; nothing is kept.
+    """
     from study.cli import doctor
 
+    if data is not None and not names:
+        raise click.UsageError("--data times a recipe: name it with --recipe")
+    if data is not None:
+        assignments = (*assignments, f"data.name={json.dumps(data)}")
     recipes = [load_recipe(name).override(assignments) for name in names]
-    reports = [doctor.describe(recipe, device) for recipe in recipes or (None,)]
+    reports = [doctor.describe(one, device, timed=data is not None) for one in recipes or (None,)]
     show(reports, as_json, lambda found: "\n\n".join(doctor.as_text(report) for report in found))
 
 
@@ -310,7 +339,7 @@ def bench_command(*, data: Path, out: Path, parts: tuple[str, ...], quick: bool)
 
     Nothing else should run meanwhile: some twenty minutes on two quiet cores.
     """
-    from study.bench import parts as bench
+    from study.cli.bench import parts as bench
 
     bench.bench(data=data, out=out, parts=parts or BENCH_PARTS, quick=quick, say=click.echo)
     click.echo(f"the report shows {out} where it lies beside its records")
@@ -340,6 +369,10 @@ def data_check_command(
     (recipe,) = chosen_recipes(names or TINY[:1], (*assignments, f"data.name={json.dumps(source)}"))
     report = datacheck.check(recipe)
     click.echo(json.dumps(report, ensure_ascii=False) if as_json else datacheck.as_text(report))
+
+
+for command in release.COMMANDS:
+    main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from study.data.templates import mark_of_template
 from study.data.tokens import spells_special_token, truncation_counts
 from study.engine.encoded import Encoded
 from study.errors import DataError, RowError, StudyError
-from study.model.base import TOY, load_tokenizer, prepare_as_asked
+from study.model.base import load_tokenizer, prepare_as_asked
+from study.model.locate import TOY
 from study.model.toy import train_tokenizer
 
 QUANTILES = {"min": 0.0, "median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}

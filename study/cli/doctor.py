@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from study.arms import ARMS, arms_in_order
+from study.cli import duration
 from study.cli.memory import Memory, pass_tokens, savings, step_memory
 from study.config.environment import cache_folder, versions
 from study.config.recipe import Recipe
@@ -26,16 +27,19 @@ USABLE_SHARE = 0.9
 """Share of a device's memory that an estimate may fill: the rest is context and gaps."""
 
 
-def describe(recipe: Recipe | None, device: str) -> dict[str, Any]:
+def describe(recipe: Recipe | None, device: str, *, timed: bool = False) -> dict[str, Any]:
     """Describe this machine and, where one is given, what a recipe needs on it.
 
     Args:
         recipe: Recipe to examine, or None for the machine alone.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:<n>``.
+        timed: Load the recipe's model and pairs, time its parts, and say how long a
+            study takes.
 
     Raises:
         ModelError: there is no such device, the model's configuration cannot
             be read, or the adapter does not fit it.
+        DataError: the pairs to be timed cannot be read.
     """
     from study.model.base import pick_device
 
@@ -44,6 +48,7 @@ def describe(recipe: Recipe | None, device: str) -> dict[str, Any]:
         "machine": _machine(),
         "device": device,
         "recipe": None if recipe is None else _needs(recipe, device),
+        "timing": duration.measure(recipe, device) if timed and recipe is not None else None,
     }
 
 
@@ -64,8 +69,11 @@ def as_text(description: Mapping[str, Any]) -> str:
             *((f"  {arm}", _run_text(arm, cost)) for arm, cost in needs["runs"].items()),
             ("memory of a step", f"{_size(memory['total'])} at worst, of which"),
             *((f"  {_label(name)}", _size(memory[name])) for name in Memory._fields),
+            ("  basis", f"shapes alone, {needs['tokens_at_once']:,} tokens at once"),
             *(("warning", warning) for warning in needs["warnings"]),
         ]
+        if description["timing"] is not None:
+            lines += duration.lines(description["timing"], memory["total"])
     return "\n".join(f"{name:24}{value}".rstrip() for name, value in lines)
 
 
@@ -88,6 +96,7 @@ def _needs(recipe: Recipe, device: str) -> dict[str, Any]:
         "adapted_projections": shape.n_adapted,
         "runs": {arm: _run(recipe, arm) for arm in arms_in_order(recipe.arms)},
         "memory_bytes": {**memory._asdict(), "total": memory.total},
+        "tokens_at_once": pass_tokens(recipe, device, value_bytes),
         "device_memory_bytes": available,
         "warnings": _warnings(recipe, shape, device, value_bytes, available),
     }

@@ -55,7 +55,7 @@ def step_memory(recipe: Recipe, shape: Shape, *, device: str, value_bytes: int) 
         * activation_bytes(
             shape,
             value_bytes=value_bytes,
-            mask_bytes=_mask_bytes(recipe.adapter.dropout, device),
+            mask_bytes=_mask_bytes(recipe, device, value_bytes),
             kept_keys=_kept_keys(recipe, device),
             checkpointing=training.gradient_checkpointing,
         ),
@@ -98,7 +98,7 @@ def activation_bytes(
 
     - the float32 inputs of its two norms, 4 · 2H;
     - each adapted projection's input and rank-r state in float32, in which
-      adapters compute, 4 · (Σ inputs + Σ r), and a dropout mask of each input;
+      adapters compute, 4 · (Σ inputs + Σ r), and what PEFT keeps of dropout's masks;
       without dropout and in float32 some inputs are shared, and this is a bound;
     - with DoRA, the outputs of base and adapter that it scales, 4 · 2 · Σ outputs;
     - queries, keys, values and output of the attention, b · (2Q + 2K), and on a
@@ -138,11 +138,17 @@ def _logit_bytes(shape: Shape, tokens: int, value_bytes: int, device: str) -> in
     return chunk * (2 * 4 + 2 * value_bytes) + tokens * 2 * value_bytes * shape.hidden
 
 
-def _mask_bytes(dropout: float, device: str) -> int:
-    """CUDA keeps dropout's mask as a byte, the CPU as a float32; none without."""
-    if dropout == 0:
+def _mask_bytes(recipe: Recipe, device: str, value_bytes: int) -> int:
+    """A mask is a byte on CUDA, a float32 on a CPU; where the engine's own layer serves, nothing.
+
+    It draws masks again. PEFT's layer keeps them; it serves with DoRA, NF4 and, on a
+    CPU, weights in 16 bits.
+    """
+    on_cpu = device == "cpu"
+    plain = recipe.adapter.kind != "dora" and recipe.model.quantization == "none"
+    if recipe.adapter.dropout == 0 or (plain and not (on_cpu and value_bytes < 4)):
         return 0
-    return 4 if device == "cpu" else 1
+    return 4 if on_cpu else 1
 
 
 def savings(recipe: Recipe, whole: int) -> list[list[str]]:

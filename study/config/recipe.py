@@ -38,7 +38,7 @@ class ModelConfig:
     """The base model and how it is loaded."""
 
     name: str
-    """Hub id, local folder in the Hub's layout, or ``toy:smollm2`` / ``toy:llama``."""
+    """Hub id, folder in the Hub's layout, ``.gguf`` file, ``pypi:<name>`` or ``toy:<name>``."""
     revision: str
     """Git revision on the Hub; ignored for local folders."""
     dtype: Literal["auto", "float32", "bfloat16"]
@@ -130,6 +130,8 @@ class DataConfig:
     """The source's column -> the name to read it by; an empty one leaves it out."""
     max_bytes: int = 2**31
     """Most that is read, uncompressed; a row counts as 1 KiB at least."""
+    publish_texts: bool = True
+    """Publish prompts and reference answers with the records, or else hashes of them."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that leave nothing to train or score."""

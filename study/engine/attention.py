@@ -26,6 +26,7 @@ from transformers.masking_utils import sdpa_mask
 
 from study.engine.layout import Sequences, _to, lay_out
 from study.engine.precision import compute_dtype
+from study.engine.slots import Pass
 from study.engine.strips import attend_in_strips
 from study.errors import ModelError
 
@@ -54,12 +55,16 @@ def packed_attention(
     attention_mask: Tensor | None,
     *,
     sequences: Sequences | None = None,
+    given: Pass | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     only_rows: bool = False,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attend within sequences that share prompts; plain SDPA without them.
+
+    With a pass of `study.engine.slots` keys and values are kept there, and single
+    tokens attend to them.
 
     Returns:
         The attention's output (1, T, A, D) and None for the weights.
@@ -68,13 +73,21 @@ def packed_attention(
         ModelError: a layer asks for more than causal attention, and its
             model's configuration did not tell (see `longest_plain_row`).
     """
-    if sequences is None:
+    if given is not None:
+        sequences = given.sequences
+    elif sequences is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-    _refuse_other_attention(sequences.longest_key, kwargs)
     dtype = compute_dtype(query)
     q, k, v = (tensor[0].transpose(0, 1).to(dtype) for tensor in (query, key, value))
+    if given is not None:
+        given.slots.keep(module, given, k, v)
+    if sequences is None:
+        assert given is not None
+        _refuse_other_attention(given.longest, kwargs)
+        return given.slots.attend(module, given, q, scaling)[None], None
+    _refuse_other_attention(sequences.longest_key, kwargs)
     rows = dropout or only_rows or _are_short(q, sequences)
     kernel = None if rows else varlen_kernel(q.device, dtype, q.shape[-1])
     if kernel is None:

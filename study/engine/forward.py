@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from study.engine.attention import ATTENTION, ONLY_ROWS, longest_plain_row, register
-from study.engine.head import head_of, label_logps, trained_tokens
+from study.engine.head import head_of, label_logps, next_tokens, trained_tokens
 from study.engine.layout import Sequences
 from study.engine.norms import fuse_norms
+from study.engine.slots import Pass
 from study.losses import PairLogps
 
 log = logging.getLogger(__name__)
@@ -61,8 +62,9 @@ def pair_logps(model: Callable[..., Any], batch: dict[str, Any]) -> PairLogps:
 def install(causal: Any, *, attention: str = "auto") -> None:
     """Teach a causal language model, in place, to take packed batches.
 
-    ``model(packed=batch)`` returns the labels' log-probabilities (N,); every
-    other call, generation among them, goes where it went before. On a CPU all
+    ``model(packed=batch)`` returns the labels' log-probabilities (N,), and
+    ``model(given=pass)`` the likeliest next tokens of `study.engine.slots`; every
+    other call goes where it went before. On a CPU all
     of them go through the norms of `study.engine.norms`. A batch whose
     rows are longer than the model's attention is plainly causal over takes the
     padded layout, which is said once.
@@ -80,7 +82,12 @@ def install(causal: Any, *, attention: str = "auto") -> None:
     say_once = functools.cache(log.warning)
 
     @functools.wraps(original)
-    def forward(*args: Any, packed: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+    def forward(
+        *args: Any, packed: dict[str, Any] | None = None, given: Pass | None = None, **kwargs: Any
+    ) -> Any:
+        if given is not None:
+            hidden = _hidden(causal, given.ids, given.positions, given.sequences, given=given)
+            return next_tokens(head_of(causal), hidden.index_select(0, given.last_at))
         if packed is None:
             return original(*args, **kwargs)
         if causal.keeps_own_forward:
@@ -109,14 +116,23 @@ def use_layout(causal: Any, layout: Layout) -> None:
 
 def _packed_hidden(causal: Any, batch: dict[str, Any]) -> Tensor:
     """Return the hidden state of each token, (T, H), computing each once."""
-    decoder = causal.get_decoder()
+    sequences = Sequences(*(batch[name] for name in Sequences._fields))
+    return _hidden(causal, batch["input_ids"][0], batch["position_ids"][0], sequences)
+
+
+def _hidden(
+    causal: Any, ids: Tensor, positions: Tensor, sequences: Sequences | None, **attention: Any
+) -> Tensor:
+    """Return hidden states (T, H) of one row of tokens (T,), told apart by the attention."""
+    decoder, input_ids = causal.get_decoder(), ids[None]
     hidden = decoder(
-        inputs_embeds=_embed(causal.get_input_embeddings(), batch["input_ids"]),
-        position_ids=batch["position_ids"],
-        attention_mask=batch["input_ids"].new_zeros(1, 1, 1, 1),  # 4-D masks are left alone
+        inputs_embeds=_embed(causal.get_input_embeddings(), input_ids),
+        position_ids=positions[None],
+        attention_mask=input_ids.new_zeros(1, 1, 1, 1),  # 4-D masks are left alone
         use_cache=False,
-        sequences=Sequences(*(batch[name] for name in Sequences._fields)),
-        **_per_layer(decoder, batch["input_ids"]),
+        sequences=sequences,
+        **attention,
+        **_per_layer(decoder, input_ids),
     ).last_hidden_state[0]
     return cast(Tensor, hidden)
 

@@ -1,4 +1,4 @@
-"""Greedy answers: in batches, or one prompt at a time where batches would be wrong.
+"""Greedy answers: in slots, in batches, or alone where batches would be wrong.
 
 Shapes: R rows of a batch, L tokens of the longest prompt.
 """
@@ -8,9 +8,21 @@ from typing import Any, Literal
 
 import torch
 
-Generation = Literal["batched", "one at a time", "without a cache"]
-"""How prompts are answered: left-padded together with a shared cache; each by transformers'
-own loop; or each by a whole forward pass per token."""
+from study.engine.slots import Pass, Slots, token_bytes
+
+Generation = Literal["in slots", "batched", "one at a time", "without a cache"]
+"""How prompts are answered: each in a slot that the next prompt takes over as soon as its answer
+ends; left-padded together with a shared cache; each by transformers' own loop; or each by a whole
+forward pass per token."""
+
+CACHE_BYTES, CACHE_BYTES_ON_CPU = 2**32, 2**29
+"""Keys and values of all answers in progress take no more, unless one alone does."""
+
+SLOTS, SLOTS_ON_CPU = 256, 64
+"""Answers in progress at most. With more of them a CPU takes longer for a token in proportion."""
+
+PREFILL_TOKENS = 2048
+"""Tokens of prompts in one forward pass, unless one alone has more."""
 
 
 def answer_greedily(
@@ -21,21 +33,123 @@ def answer_greedily(
     end: int,
     pad: int,
     way: Generation = "batched",
+    batch: int | None = None,
 ) -> list[list[int]]:
     """Return each prompt's answer, up to its end of turn or ``limit`` tokens.
 
     Args:
         model: The causal language model, wrapped by PEFT or not, in eval mode.
-        prompts: Token ids, R prompts of at most L.
+        prompts: Token ids of each.
         limit: Tokens of an answer at most.
         end: The token that ends an answer, which is kept.
         pad: The token that fills shorter prompts.
-        way: How; see `Generation`.
+        way: How; see `Generation`. A model must be prepared by `install` for slots;
+            rows too long for its packed attention are batched.
+        batch: Prompts that are batched together; None for all of them.
     """
-    if way == "batched":
-        return _together(model, prompts, limit=limit, end=end, pad=pad)
+    if not prompts:
+        return []
+    if way == "in slots" and _takes_slots(model, prompts, limit):
+        return _in_slots(model, prompts, limit=limit, end=end)
+    if way in {"in slots", "batched"}:
+        return _in_batches(model, prompts, limit=limit, end=end, pad=pad, batch=batch)
     alone = _by_transformers if way == "one at a time" else _without_cache
     return [alone(model, prompt, limit=limit, end=end, pad=pad) for prompt in prompts]
+
+
+def n_slots(config: Any, *, width: int, value_bytes: int, device: str) -> int:
+    """Return how many answers are made at a time.
+
+    Args:
+        config: The model's configuration, of its text part.
+        width: Tokens of the longest prompt with its answer.
+        value_bytes: Bytes of a key's value.
+        device: Kind of device.
+    """
+    on_cpu = device == "cpu"
+    budget, most = (CACHE_BYTES_ON_CPU, SLOTS_ON_CPU) if on_cpu else (CACHE_BYTES, SLOTS)
+    return max(1, min(most, budget // (width * token_bytes(config, value_bytes))))
+
+
+def _takes_slots(model: Any, prompts: Sequence[Sequence[int]], limit: int) -> bool:
+    longest: float = _causal(model).longest_packed_row
+    return max(map(len, prompts)) + limit <= longest
+
+
+def _causal(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _in_slots(
+    model: Any, prompts: Sequence[Sequence[int]], *, limit: int, end: int
+) -> list[list[int]]:
+    """Answer the longest prompts first; where an answer ends, the next prompt begins."""
+    width = max(map(len, prompts)) + limit
+    config = _causal(model).config.get_text_config()
+    value_bytes, device = model.dtype.itemsize, model.device
+    most = n_slots(config, width=width, value_bytes=value_bytes, device=device.type)
+    slots = Slots(min(most, len(prompts)), width, device)
+    waiting = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # taken from its end
+    answers: list[list[int]] = [[] for _ in prompts]
+    rows: list[int] = []  # prompt of each slot in use
+
+    def go_on(first: int, given: Pass) -> None:
+        """Run a pass for the slots from ``first`` on; those that end are taken by the last ones."""
+        for row, token in zip(rows[first:], model(given=given).tolist(), strict=True):
+            answers[row].append(token)
+        for slot in reversed(range(first, len(rows))):
+            answer = answers[rows[slot]]
+            if answer[-1] == end or len(answer) == limit:
+                last = rows.pop()
+                if slot < len(rows):
+                    rows[slot] = last
+                    slots.move(len(rows), slot)
+
+    while waiting or rows:
+        while waiting and len(rows) < slots.n_slots:
+            first, free = len(rows), slots.n_slots - len(rows)
+            joining = _next_prompts(waiting, prompts, free)
+            rows += joining
+            go_on(first, slots.first_pass(first, [prompts[row] for row in joining]))
+        if rows:
+            positions = [len(prompts[row]) + len(answers[row]) - 1 for row in rows]
+            go_on(0, slots.next_pass([answers[row][-1] for row in rows], positions))
+    return answers
+
+
+def _next_prompts(waiting: list[int], prompts: Sequence[Sequence[int]], free: int) -> list[int]:
+    """Take prompts for free slots that fit into one pass."""
+    taken = [waiting.pop()]
+    n_tokens = len(prompts[taken[0]])
+    while waiting and len(taken) < free:
+        n_tokens += len(prompts[waiting[-1]])
+        if n_tokens > PREFILL_TOKENS:
+            break
+        taken.append(waiting.pop())
+    return taken
+
+
+def _in_batches(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    limit: int,
+    end: int,
+    pad: int,
+    batch: int | None,
+) -> list[list[int]]:
+    """Answer prompts of similar length together."""
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    size = batch or len(prompts)
+    answers: list[list[int]] = [[]] * len(prompts)
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        mine = [prompts[row] for row in rows]
+        for row, ids in zip(
+            rows, _together(model, mine, limit=limit, end=end, pad=pad), strict=True
+        ):
+            answers[row] = ids
+    return answers
 
 
 def _together(

@@ -1,5 +1,6 @@
 """The output layer where labels are, in chunks, with a log-softmax in float32."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from study.engine.lora import product
 from study.engine.precision import compute_dtype
 from study.errors import ModelError
 
@@ -52,6 +54,15 @@ def label_logps(head: Head, hidden: Tensor, labels: Tensor) -> Tensor:
         # needs_input_grad, which tells what to work out, does not heed no_grad
         trained_rows = head.trained_rows if torch.is_grad_enabled() else None
         return apply(hidden.to(dtype), trained_rows, head, labels)
+
+
+def next_tokens(head: Head, hidden: Tensor) -> Tensor:
+    """Return the likeliest token after each of the hidden states (N, H), as (N,)."""
+    dtype = compute_dtype(head.weight)
+    bias = None if head.bias is None else head.bias.to(dtype)
+    head = head._replace(weight=head.weight.to(dtype), bias=bias)
+    with torch.autocast(hidden.device.type, enabled=False):
+        return _logits(head, hidden.to(dtype), linear=product)[0].argmax(-1)
 
 
 def logits_per_chunk(device: str) -> int:
@@ -113,9 +124,11 @@ class _LabelLogps(torch.autograd.Function):
         return grad_hidden, grad_rows, None, None
 
 
-def _logits(head: Head, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
+def _logits(
+    head: Head, hidden: Tensor, *, linear: Callable[..., Tensor] = F.linear
+) -> tuple[Tensor, Tensor | None]:
     """Return logits (n, V), and tanh of the capped ones."""
-    logits = F.linear(hidden, head.weight, head.bias)
+    logits = linear(hidden, head.weight, head.bias)
     if head.trained_ids is not None and head.trained_rows is not None:
         bias = None if head.bias is None else head.bias[head.trained_ids]
         logits[:, head.trained_ids] = F.linear(hidden, head.trained_rows.to(hidden.dtype), bias)
@@ -170,4 +183,11 @@ def trained_tokens(layer: Any) -> tuple[Any, Tensor | None, Tensor | None]:
         return getattr(adapter, "base_layer", layer), None, None
     (name,) = adapter.active_adapters
     rows = adapter.trainable_tokens_delta[name]
-    return adapter.base_layer, torch.tensor(adapter.token_indices[name], device=rows.device), rows
+    return adapter.base_layer, _ids(tuple(adapter.token_indices[name]), rows.device), rows
+
+
+@functools.lru_cache(maxsize=32)
+def _ids(ids: tuple[int, ...], device: torch.device) -> Tensor:
+    """Copy ids to a device once: each copy would wait for what is computed there."""
+    with torch.inference_mode(mode=False):  # they serve training too
+        return torch.tensor(ids, device=device)

@@ -6,18 +6,22 @@ pass, adds up two gradients of the input. Both sums fit inside a product:
     out = x W' + s (x A') B'      d x = g W + (s g B) A
     d A = (s g B)' x              d B = s g' (x A')
 
+With dropout the adapter's x is without the values that it takes, and so is its part of
+d x; s makes up for them. Which they are is drawn again in the backward pass.
+
 Shapes: N tokens, I inputs, O outputs, R rank.
 """
 
 import contextlib
 import functools
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from study.engine.dropout import draw_seed, drop, drop_, places
 from study.engine.precision import compute_dtype
 
 ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -29,6 +33,17 @@ each new shape, some 0.4 ms, and batches differ in their tokens."""
 
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+ROWS_OF_DROPOUT = 256
+"""Tokens whose inputs are copied at a time, without what dropout takes."""
+
+
+class Drops(NamedTuple):
+    """What dropout takes from an input."""
+
+    share: float
+    seed: int
 
 
 def fuse_adapters(model: nn.Module) -> None:
@@ -48,6 +63,38 @@ def restore_adapters(model: nn.Module) -> None:
     """Give a model's LoRA layers PEFT's own forward pass again."""
     for layer in _plain_layers(model):
         vars(layer).pop("forward", None)
+
+
+@contextlib.contextmanager
+def merged_adapters(model: nn.Module) -> Iterator[None]:
+    """Add plain LoRA layers' adapters to their weights in float32, and take them out again.
+
+    The weights themselves wait meanwhile, so that they come back bit for bit. In 16
+    bits a merged weight would round most of its adapter away, and is left alone, as
+    are adapters that PEFT's own forward pass serves.
+    """
+    waiting = []
+    try:
+        for layer in _plain_layers(model):
+            names, weight = layer.active_adapters, layer.base_layer.weight
+            if (
+                len(names) == 1
+                and names[0] in layer.lora_A
+                and names[0] not in layer.lora_variant
+                and not layer.lora_bias[names[0]]
+                and not layer.disable_adapters
+                and not layer.merged
+                and not torch.is_autocast_enabled(weight.device.type)
+                and weight.dtype == torch.float32
+            ):
+                waiting.append((layer, weight.data))
+                weight.data = weight.data + layer.get_delta_weight(names[0])
+                layer.merged_adapters.append(names[0])
+        yield
+    finally:
+        for layer, weight in waiting:
+            layer.base_layer.weight.data = weight
+            layer.merged_adapters.clear()
 
 
 def _plain_layers(model: nn.Module) -> list[Any]:
@@ -84,15 +131,16 @@ def _forward(layer: Any, original: Callable[..., Tensor], x: Tensor, **kwargs: A
         or not _one_dtype(x, weight, down_weight, up_weight)
     ):
         return original(x)
-    dropped = layer.lora_dropout[name](x)
+    dropout = layer.lora_dropout[name]
+    share = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
     out = _LoraLinear.apply(  # type: ignore[no-untyped-call]
         x,
-        None if dropped is x else dropped,
         weight,
         bias,
         down_weight,
         up_weight,
-        layer.scaling[name],
+        layer.scaling[name] / (1 - share),
+        Drops(share, draw_seed()) if share else None,
     )
     return cast(Tensor, out)
 
@@ -102,48 +150,68 @@ class _LoraLinear(torch.autograd.Function):
     def forward(  # noqa: PLR0917 - apply() takes its inputs by position
         ctx: Any,
         x: Tensor,  # (..., I)
-        dropped: Tensor | None,  # (..., I): x after dropout, where there is any
         weight: Tensor,  # (O, I), frozen
         bias: Tensor | None,  # (O,), frozen
         down: Tensor,  # (R, I): A
         up: Tensor,  # (O, R): B
-        scaling: float,
+        scaling: float,  # of what dropout leaves, too
+        drops: Drops | None,
     ) -> Tensor:
         dtype = compute_dtype(x)
         ctx.shape, ctx.dtypes, ctx.scaling = x.shape, (x.dtype, down.dtype), scaling
         x, weight, down, up = (tensor.to(dtype) for tensor in (x, weight, down, up))
         x = x.flatten(0, -2)
         with _without_autocast(x.device.type):
-            out = _product(x, weight, None if bias is None else bias.to(dtype))
-            inner = x if dropped is None else dropped.to(dtype).flatten(0, -2)
-            low = inner @ down.T
+            out = product(x, weight, None if bias is None else bias.to(dtype))
+            if drops is None:
+                low = x @ down.T
+            else:
+                parts = (drop(x[rows], where) for rows, where in parts_of(x, drops))
+                low = torch.cat([part @ down.T for part in parts])
             out.addmm_(low, up.T, alpha=scaling)
-        ctx.save_for_backward(inner, low, weight, down, up)
-        ctx.has_dropout = dropped is not None
+        ctx.save_for_backward(x, low, weight, down, up)
+        ctx.drops = drops
         return out.view(*ctx.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        inner, low, weight, down, up = ctx.saved_tensors
+        x, low, weight, down, up = ctx.saved_tensors
         x_dtype, adapter_dtype = ctx.dtypes
-        needs_x, needs_dropped = ctx.needs_input_grad[:2]
-        dx = ddropped = None
+        dx = None
         with _without_autocast(grad.device.type):
             grad = grad.flatten(0, -2)
             dlow = (grad @ up).mul_(ctx.scaling)
-            if needs_x:
-                dx = _product(grad, weight.T)
-                dx = dx if ctx.has_dropout else dx.addmm_(dlow, down)
-                dx = dx.view(ctx.shape).to(x_dtype)
-            if needs_dropped:
-                ddropped = (dlow @ down).view(ctx.shape).to(x_dtype)
-            ddown = (dlow.T @ inner).to(adapter_dtype)
+            if ctx.needs_input_grad[0]:
+                dx = product(grad, weight.T)
+            if ctx.drops is None:
+                ddown = dlow.T @ x
+                if dx is not None:
+                    dx.addmm_(dlow, down)
+            else:
+                wide = torch.promote_types(x.dtype, torch.float32)
+                ddown = torch.zeros_like(down, dtype=wide)
+                for rows, where in parts_of(x, ctx.drops):
+                    ddown += dlow[rows].T @ drop(x[rows], where)
+                    if dx is not None:
+                        dx[rows] += drop_(dlow[rows] @ down, where)
             dup = (low.T @ grad).T.mul(ctx.scaling).to(adapter_dtype)  # faster than grad.T @ low
-        return dx, ddropped, None, None, ddown, dup, None
+        dx = None if dx is None else dx.view(ctx.shape).to(x_dtype)
+        return dx, None, None, ddown.to(adapter_dtype), dup, None, None
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def parts_of(x: Tensor, drops: Drops) -> Iterator[tuple[slice, Tensor]]:
+    """Cut x (N, I) into rows that a CPU's cache holds, and say what is dropped of each.
+
+    Copies of all of it, freed at once, would leave gaps in a CPU's memory.
+    """
+    step = ROWS_OF_DROPOUT if x.device.type == "cpu" else max(1, len(x))
+    for start in range(0, len(x), step):
+        rows = slice(start, start + step)
+        yield rows, places(x[rows], drops.share, drops.seed + start)
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x weight' + bias, (N, O).
 
     A large one in float32 on a CPU is oneDNN's, to which `torch.compile` sends

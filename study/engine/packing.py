@@ -1,13 +1,15 @@
 """Pairs packed into one row of tokens: every distinct token once."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 
 from study.engine.encoded import Encoded
-from study.engine.layout import lay_out
+from study.engine.layout import lay_out, spans
 
 PASS_BYTES_ON_CPU = 2**13
 """Tokens of one forward pass on a CPU unless a recipe says, times the bytes of a value: so
@@ -28,36 +30,33 @@ def pack(pairs: Sequence[Encoded], *, rejected: bool, prompt_nll: bool) -> dict[
         ``counts`` (3, B), the labels of prompt, chosen and rejected; the
         fields of `Sequences`; ``has_rejected`` and ``n_tokens`` as plain values.
     """
-    ids: list[int] = []
-    positions: list[int] = []
-    conversations: list[tuple[int, list[int]]] = []
-    label_at: list[int] = []
-    labels: list[int] = []
-    label_of: list[int] = []
-    for number, pair in enumerate(pairs):
-        prompt = _place(ids, positions, pair.prompt_ids, 0)
-        if prompt_nll:
-            label_at += prompt[:-1]
-            labels += pair.prompt_ids[1:]
-            label_of += [number] * (len(prompt) - 1)
-        answers = [pair.chosen_ids, pair.rejected_ids][: 1 + rejected]
-        conversations.append((len(prompt), [len(answer_ids) for answer_ids in answers]))
-        for side, answer_ids in enumerate(answers, start=1):
-            answer = _place(ids, positions, answer_ids, len(prompt))
-            label_at += [prompt[-1], *answer[:-1]]
-            labels += answer_ids
-            label_of += [side * len(pairs) + number] * len(answer)
-    label_of_tensor = torch.tensor(label_of)
+    parts = [
+        ids
+        for pair in pairs
+        for ids in (pair.prompt_ids, pair.chosen_ids, pair.rejected_ids)[: 2 + rejected]
+    ]
+    lengths = np.array([len(ids) for ids in parts]).reshape(len(pairs), -1)  # (B, sides)
+    n_tokens = int(lengths.sum())
+    ids = np.fromiter(chain.from_iterable(parts), np.int64, n_tokens)
+    number, side = np.indices(lengths.shape).reshape(2, -1).repeat(lengths.ravel(), axis=1)  # (T,)
+    firsts = np.where(np.indices(lengths.shape)[1] > 0, lengths[:, :1], 0)
+    positions = spans(firsts.ravel(), lengths.ravel())
+    n_prompt = lengths[number, 0]
+    before = np.arange(n_tokens) - 1
+    before -= np.where((side == 2) & (positions == n_prompt), lengths[number, 1], 0)
+    labelled = (side > 0) | ((positions > 0) & prompt_nll)
+    label_of = torch.from_numpy((side * len(pairs) + number)[labelled])
+    conversations = [(row[0], row[1:]) for row in lengths.tolist()]
     return {
-        "input_ids": torch.tensor([ids]),
-        "position_ids": torch.tensor([positions]),
-        "label_at": torch.tensor(label_at),
-        "labels": torch.tensor(labels),
-        "label_of": label_of_tensor,
-        "counts": torch.bincount(label_of_tensor, minlength=3 * len(pairs)).view(3, -1),
+        "input_ids": torch.from_numpy(ids)[None],
+        "position_ids": torch.from_numpy(positions)[None],
+        "label_at": torch.from_numpy(before[labelled]),
+        "labels": torch.from_numpy(ids[labelled]),
+        "label_of": label_of,
+        "counts": torch.bincount(label_of, minlength=3 * len(pairs)).view(3, -1),
         **lay_out(conversations)._asdict(),
         "has_rejected": rejected,
-        "n_tokens": len(ids),
+        "n_tokens": n_tokens,
     }
 
 
@@ -82,20 +81,22 @@ def tokens_per_pass(chosen: int, *, device: str, value_bytes: int) -> float:
     return chosen or (PASS_BYTES_ON_CPU // value_bytes if device == "cpu" else math.inf)
 
 
-def _place(ids: list[int], positions: list[int], new: Sequence[int], start: int) -> list[int]:
-    """Append tokens to the packed row and return where they went."""
-    first = len(ids)
-    ids += new
-    positions += range(start, start + len(new))
-    return list(range(first, len(ids)))
+def pin(batch: dict[str, Any], *, device: str) -> dict[str, Any]:
+    """Lay a batch into memory from which a CUDA device copies while Python goes on."""
+    return _each_tensor(batch, torch.Tensor.pin_memory) if device == "cuda" else batch
 
 
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Move the tensors of a packed batch."""
+    """Move the tensors of a packed batch; nothing waits for those that are pinned."""
+    return _each_tensor(batch, lambda tensor: tensor.to(device, non_blocking=True))
 
-    def move(value: Any) -> Any:
+
+def _each_tensor(
+    batch: dict[str, Any], change: Callable[[torch.Tensor], torch.Tensor]
+) -> dict[str, Any]:
+    def changed(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
-            return value.to(device, non_blocking=True)
-        return [move(item) for item in value] if isinstance(value, list) else value
+            return change(value)
+        return [changed(item) for item in value] if isinstance(value, list) else value
 
-    return {name: move(value) for name, value in batch.items()}
+    return {name: changed(value) for name, value in batch.items()}

@@ -8,7 +8,7 @@ was trained before it.
 import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,13 +20,10 @@ from study.data.tokens import end_of_turn, prepare_tokenizer
 from study.engine.forward import Layout, install
 from study.engine.greedy import Generation
 from study.errors import ModelError, StudyError, first_line
+from study.model.cache import Progress, unheard
 from study.model.fit import new_tokens_of_chat, refuse_other_weights
-from study.model.folder import check_folder, fingerprint
-
-if TYPE_CHECKING:
-    from study.model.toy import Progress
-
-TOY = "toy:"
+from study.model.folder import fingerprint
+from study.model.locate import locate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +53,8 @@ class Base:
     dtype: torch.dtype = torch.float32
     """Of the weights that are not quantised; mixed precision where it is bfloat16."""
     resolved: dict[str, str] = field(default_factory=dict)
-    """What ``auto`` and ``main`` meant here: dtype, quantisation, commit of the weights."""
+    """What ``auto`` and ``main`` meant here: dtype, quantisation, commit of the weights; of
+    converted weights also where they are from, how they were stored and their licence."""
     checked: SelfCheck | None = None
     """What the check of the model against itself found, once it is made."""
     initial: dict[str, torch.Tensor] | None = None
@@ -82,8 +80,8 @@ class Base:
         return {"total": self.model.num_parameters(), "trainable": 0}
 
 
-def load_base(config: ModelConfig, *, device: str, progress: "Progress | None" = None) -> Base:
-    """Load a base model and its tokenizer from the Hub, a folder or the toy study.
+def load_base(config: ModelConfig, *, device: str, progress: Progress = unheard) -> Base:
+    """Load a base model and its tokenizer from wherever its name says.
 
     Raises:
         ModelError: the model cannot be found, has no safetensors, or its
@@ -92,11 +90,11 @@ def load_base(config: ModelConfig, *, device: str, progress: "Progress | None" =
     from transformers import AutoModelForCausalLM
 
     where = torch.device(device)
-    name = _locate(config.name, progress)
+    located = locate(config.name, progress=progress)
     tokenizer, trained_token_ids = load_tokenizer(config, progress=progress)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            name,
+            located.path,
             dtype=pick_dtype(config, where),
             use_safetensors=True,
             device_map={"": where},
@@ -113,9 +111,11 @@ def load_base(config: ModelConfig, *, device: str, progress: "Progress | None" =
     model, loading = loaded
     refuse_other_weights(config.name, model, loading)
     commit = getattr(model.config, "_commit_hash", None) or fingerprint(
-        Path(name), weights_only=config.name.startswith(TOY)
+        Path(located.path), weights_only=located.made_here
     )
-    return prepare_base(model, tokenizer, trained_token_ids, config, device=where, commit=commit)
+    base = prepare_base(model, tokenizer, trained_token_ids, config, device=where, commit=commit)
+    base.resolved |= located.origin
+    return base
 
 
 def prepare_base(
@@ -164,7 +164,7 @@ def prepare_base(
 
 
 def load_tokenizer(
-    config: ModelConfig, *, progress: "Progress | None" = None
+    config: ModelConfig, *, progress: Progress = unheard
 ) -> tuple[Any, tuple[int, ...]]:
     """Load a tokenizer, prepared for chat, and the ids of tokens to be trained.
 
@@ -174,9 +174,9 @@ def load_tokenizer(
     """
     from transformers import AutoTokenizer
 
-    name = _locate(config.name, progress)
+    path = locate(config.name, progress=progress).path
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(config))
+        tokenizer = AutoTokenizer.from_pretrained(path, **_hub_options(config))
     except Exception as error:  # its files may hold anything
         raise ModelError(f"cannot load the tokenizer of {config.name!r}: {_why(error)}") from error
     try:
@@ -232,20 +232,6 @@ def pick_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
         bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if bf16 else torch.float32
     return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
-
-
-def _locate(name: str, progress: "Progress | None") -> str:
-    if name.startswith(TOY):
-        from study.model.toy import ensure_base
-
-        return str(ensure_base(name.removeprefix(TOY), progress=progress))
-    if name.startswith((".", "/", "~")):
-        folder = Path(name).expanduser()
-        if not (folder / "config.json").is_file():
-            raise ModelError(f"model folder {name} has no config.json; name a folder as on the Hub")
-        check_folder(folder)
-        return str(folder)
-    return name
 
 
 def _hub_options(config: ModelConfig) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def _check_weights(path: Path, *, quantised: bool) -> None:
             kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"{path} is no safetensors file: {_what_it_is(path) or first_line(error)}; {AGAIN}"
+            f"{path} is no safetensors file: {what_it_is(path) or first_line(error)}; {AGAIN}"
         ) from error
 
     if not quantised and (narrow := sorted(kinds & set(NARROW))):
@@ -118,7 +118,7 @@ def _check_weights(path: Path, *, quantised: bool) -> None:
         )
 
 
-def _what_it_is(path: Path) -> str:
+def what_it_is(path: Path) -> str:
     """Say what stands in a file's place, where that can be told from its beginning."""
     if not path.is_file():
         return "it is a folder"

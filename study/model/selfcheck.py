@@ -66,7 +66,7 @@ NOISE_RATIO = 8
 ROWS = 64
 """Rows of logits in float32 at a time."""
 
-WAYS: tuple[Generation, ...] = ("batched", "one at a time", "without a cache")
+WAYS: tuple[Generation, ...] = ("in slots", "batched", "one at a time", "without a cache")
 
 
 def check_base(base: Base, adapter: AdapterConfig, *, longest_row: int) -> SelfCheck:
@@ -88,7 +88,7 @@ def check_base(base: Base, adapter: AdapterConfig, *, longest_row: int) -> SelfC
         with contextlib.suppress(OSError):  # then it is measured again, no more
             write_sealed(path, asdict(found))
     use_layout(base.causal, found.layout)
-    if found.layout == "plain" or found.generation != "batched":
+    if found.layout == "plain" or found.generation not in WAYS[:2]:
         log.warning("%s", _slower(base, found))
     return found
 
@@ -108,7 +108,9 @@ def measure(base: Base, adapter: AdapterConfig, *, longest_row: int = 0) -> Self
         tolerance = _tolerance(base, batches, own)
         layout, off = _pick_layout(base, batches, own, tolerance)
         with kept_to(base.causal, layout):
-            generation, regrets = _pick_generation(base, batches, tolerance)
+            generation, regrets = _pick_generation(
+                base, batches, tolerance, ways=WAYS[layout != "packed" :]
+            )
     return SelfCheck(
         layout=layout,
         generation=generation,
@@ -211,13 +213,13 @@ def _difference(
 
 
 def _pick_generation(
-    base: Base, batches: Batches, tolerance: float
+    base: Base, batches: Batches, tolerance: float, *, ways: Sequence[Generation]
 ) -> tuple[Generation, dict[str, float | None]]:
     """Return the fastest way of answering whose tokens the model itself prefers."""
     prompts = [[pair.prompt_ids for pair in pairs] for pairs in batches]
     off: dict[str, float | None] = {}
     errors: list[Exception] = []
-    for way in WAYS:
+    for way in ways:
         answers = _attempt(functools.partial(_answers, base, prompts, way))
         with own_ways(base):
             off[way] = _note(errors, answers, lambda found: _regret(base, prompts, found))
@@ -316,7 +318,7 @@ def _slower(base: Base, found: SelfCheck) -> str:
     parts = []
     if found.layout == "plain":
         parts.append("its own forward pass, one row per answer with all logits")
-    if found.generation != "batched":
+    if found.generation not in WAYS[:2]:
         parts.append(f"answers {found.generation}")
     cause = f" (likely because of {why})" if (why := likely_cause(base.causal)) else ""
     return f"{_name(base)} is served by {' and '.join(parts)}{cause}: exact but slower"

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from study.config.recipe import AdapterConfig, ModelConfig
 from study.errors import ModelError
+from study.model.locate import locate
+from study.model.wheels import find_wheel
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -90,7 +92,7 @@ def meta_model(model: ModelConfig, adapter: AdapterConfig) -> Any:
 
 
 def model_config(model: ModelConfig) -> PretrainedConfig:
-    """Return a model's architecture: published, the toy's, a folder's or the Hub's.
+    """Return a model's architecture: published, a package's, the toy's, a folder's, the Hub's.
 
     Raises:
         ModelError: it cannot be read.
@@ -103,9 +105,12 @@ def model_config(model: ModelConfig) -> PretrainedConfig:
         from study.model.toy import base_config
 
         return base_config(model.name.removeprefix("toy:"))
+    if model.name.startswith("pypi:"):
+        return LlamaConfig(**find_wheel(model.name.removeprefix("pypi:")).architecture)
+    path = locate(model.name).path if model.name.lower().endswith(".gguf") else model.name
     try:
         return AutoConfig.from_pretrained(  # type: ignore[no-any-return]
-            model.name, revision=model.revision or "main", trust_remote_code=model.trust_remote_code
+            path, revision=model.revision or "main", trust_remote_code=model.trust_remote_code
         )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -8,26 +8,18 @@ model, they know the answers without preferring them.
 import contextlib
 import itertools
 import json
-import os
 import random
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.config.canonical import digest
-from study.config.environment import cache_folder
 from study.data.toy import RIGHT_SHARE, WRONG_SHARE, plain_texts
-from study.errors import ConfigError, ModelError, RecordError
-from study.records.files import follow_umask
-from study.records.locks import hold
+from study.errors import ConfigError
+from study.model.cache import Progress, keep, unheard
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig, PreTrainedTokenizerFast
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what, done, total)."""
-
 
 VOCABULARY_SIZE = 640
 
@@ -75,45 +67,22 @@ def base_config(shape: str) -> "LlamaConfig":
     )
 
 
-def ensure_base(shape: str, *, progress: Progress | None = None) -> Path:
+def ensure_base(shape: str, *, progress: Progress = unheard) -> Path:
     """Return the folder of a tiny base in the Hub's layout, training it once.
-
-    Two processes that ask at once train it once: the second waits.
 
     Raises:
         ConfigError: there is no such shape.
         ModelError: the cache folder cannot be written.
     """
-    from safetensors import SafetensorError
-
     key = digest({**PRETRAINING, "shape": shape, "model": base_config(shape).to_diff_dict()})[:12]
-    folder = cache_folder() / f"toy-{shape}-{key}"
-    try:
-        if folder.is_dir():
-            return folder
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with hold(Path(f"{folder}.lock"), wait=True):
-            if not folder.is_dir():
-                _pretrain(shape, folder, progress or (lambda what, done, total: None))
-    except (OSError, RecordError, SafetensorError) as error:
-        raise ModelError(
-            f"cannot keep the tiny base in {folder.parent}: {error}; make room there, or set "
-            "ORPO_STUDY_CACHE to a folder that can be written"
-        ) from error
-    return folder
 
-
-def _pretrain(shape: str, folder: Path, progress: Progress) -> None:
-    """Train one base on plain text and rename its finished folder into place."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as name:
+    def pretrain(folder: Path) -> None:
         model, tokenizer = _train_base(shape, progress)
-        finished = Path(name) / folder.name
-        model.save_pretrained(finished)
-        tokenizer.save_pretrained(finished)
-        (finished / "toy.json").write_text(json.dumps({**PRETRAINING, "shape": shape}))
-        follow_umask(finished)
-        with contextlib.suppress(FileExistsError):
-            os.rename(finished, folder)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        (folder / "toy.json").write_text(json.dumps({**PRETRAINING, "shape": shape}))
+
+    return keep(f"toy-{shape}-{key}", pretrain, what="the tiny base")
 
 
 def _train_base(shape: str, progress: Progress) -> tuple[Any, "PreTrainedTokenizerFast"]:

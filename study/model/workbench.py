@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -17,11 +17,9 @@ from study.data.tokens import fingerprint_tokens
 from study.engine.encoded import Encoded
 from study.errors import DataError
 from study.model.base import Base, load_base
+from study.model.cache import Progress, unheard
 from study.model.selfcheck import check_base
 from study.records.folders import facts_of
-
-if TYPE_CHECKING:
-    from study.model.toy import Progress
 
 
 @dataclass
@@ -49,7 +47,7 @@ class Workbench:
         return self.base.device
 
 
-def open_workbench(recipe: Recipe, *, device: str, progress: "Progress | None" = None) -> Workbench:
+def open_workbench(recipe: Recipe, *, device: str, progress: Progress = unheard) -> Workbench:
     """Load the base model, read and split the pairs, and encode them.
 
     Raises:

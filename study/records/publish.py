@@ -4,8 +4,19 @@ import shutil
 from pathlib import Path
 
 from study.errors import RecordError
-from study.records.layout import BENCH, BEST, HISTORY, JOURNAL, recipes_in
-from study.records.runs import claim_folders, compare_folders, start_folders
+from study.records.files import checksum, read_json, read_jsonl, write_jsonl, write_sealed
+from study.records.layout import (
+    BENCH,
+    BENCHMARKS,
+    BEST,
+    GENERATIONS,
+    HISTORY,
+    JOURNAL,
+    RECORD,
+    recipes_in,
+)
+from study.records.runs import RunFolder, claim_folders, compare_folders, start_folders
+from study.records.texts import withhold
 
 
 def _is_aside(path: Path) -> bool:
@@ -19,6 +30,9 @@ def publish(source: Path, target: Path) -> list[Path]:
     Each recipe's records in ``target`` are replaced as a whole, and so are the files
     of the benchmark and of the study's history where ``source`` has them. Returns the
     copied files. What is unfinished is left behind.
+
+    Where ``data.publish_texts`` is false, prompts and reference answers are copied as
+    hashes of their text, and the record is sealed anew over that file.
 
     Raises:
         RecordError: source and target are one folder.
@@ -38,10 +52,27 @@ def publish(source: Path, target: Path) -> list[Path]:
         folders += [path.parent for path in (source / recipe / "search").glob(f"*/{BEST}")]
         folders += [source / recipe / part for part in ("search", "compare", "claims")]
         for folder in sorted(filter(Path.is_dir, folders)):
-            for path in sorted(folder.iterdir()):
+            for path in sorted((*folder.iterdir(), *folder.glob(f"{BENCHMARKS}/*/*.json"))):
                 if path.is_file() and path.name != JOURNAL and not _is_aside(path):
                     copy = target / path.relative_to(source)
                     copy.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(path, copy)
                     copied.append(copy)
+            if (folder / GENERATIONS).is_file() and not _may_publish_texts(folder):
+                _withhold_texts(target / folder.relative_to(source))
     return copied
+
+
+def _may_publish_texts(folder: Path) -> bool:
+    """Read from a run's configuration whether texts of its data may be passed on."""
+    config = RunFolder(folder).config()
+    return config is None or bool(config["recipe"]["data"].get("publish_texts", True))
+
+
+def _withhold_texts(folder: Path) -> None:
+    """Leave texts out of a published run, and put the file's new checksum into its record."""
+    path, record = folder / GENERATIONS, read_json(folder / RECORD)
+    assert record is not None
+    write_jsonl(path, [withhold(row) for row in read_jsonl(path)])
+    files = {**record["files"], GENERATIONS: checksum(path)}
+    write_sealed(folder / RECORD, {**record, "files": files})

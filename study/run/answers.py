@@ -9,9 +9,9 @@ import torch
 from study.data.tokens import answer_text, end_of_turn
 from study.engine.encoded import Encoded
 from study.engine.greedy import answer_greedily
+from study.engine.lora import merged_adapters
 from study.model.workbench import Workbench
 from study.run.prompts import GENERATED, distinct_prompts, generation_row, score_answer
-from study.run.scores import chunks
 
 
 def validation_rouge(workbench: Workbench) -> float:
@@ -23,7 +23,7 @@ def validation_rouge(workbench: Workbench) -> float:
 def generate(
     workbench: Workbench, pairs: Sequence[Encoded], *, limit: int | None = None
 ) -> list[dict[str, Any]]:
-    """Answer the pairs' distinct prompts greedily, in length-sorted batches.
+    """Answer the pairs' distinct prompts greedily.
 
     Args:
         workbench: base model and pairs.
@@ -63,28 +63,17 @@ def continue_prompts(workbench: Workbench, pairs: Sequence[Encoded]) -> list[lis
 
     An answer ends with its end of turn, or after ``evaluation.max_new_tokens``.
     """
-    workbench.base.model.eval()
-    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].prompt_ids))
-    found: list[list[int]] = [[]] * len(pairs)
-    for indices in chunks(order, workbench.recipe.evaluation.batch_pairs):
-        with torch.inference_mode(), workbench.base.precision():
-            new = _continue(workbench, [pairs[i].prompt_ids for i in indices])
-        for i, ids in zip(indices, new, strict=True):
-            found[i] = ids
-    return found
-
-
-def _continue(workbench: Workbench, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Extend a batch of prompts greedily, in the way that suits the model."""
-    base = workbench.base
-    return answer_greedily(
-        base.model,
-        prompts,
-        limit=workbench.recipe.evaluation.max_new_tokens,
-        end=end_of_turn(base.tokenizer),
-        pad=base.tokenizer.pad_token_id,
-        way="batched" if base.checked is None else base.checked.generation,
-    )
+    base, evaluation = workbench.base, workbench.recipe.evaluation
+    with torch.inference_mode(), base.precision(), merged_adapters(base.model.eval()):
+        return answer_greedily(
+            base.model,
+            [pair.prompt_ids for pair in pairs],
+            limit=evaluation.max_new_tokens,
+            end=end_of_turn(base.tokenizer),
+            pad=base.tokenizer.pad_token_id,
+            way="in slots" if base.checked is None else base.checked.generation,
+            batch=evaluation.batch_pairs,
+        )
 
 
 def generation_scores(answers: Sequence[dict[str, Any]]) -> dict[str, float]:

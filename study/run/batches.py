@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from study.arms import ARMS
 from study.config.training import TrainingConfig, own_training
 from study.engine.encoded import Encoded
-from study.engine.packing import pack, split, tokens_per_pass
+from study.engine.packing import pack, pin, split, tokens_per_pass
 
 WINDOW_UPDATES = 16
 """Pairs of so many updates are grouped by length together."""
@@ -45,6 +45,7 @@ class PlannedBatches(Dataset[dict[str, int]]):
         self.reference = ARMS[arm].reference
         self.mismatched = ARMS[arm].mismatched
         self.world = world
+        self.device = device
         self.microbatch_tokens = tokens_per_pass(
             config.microbatch_tokens, device=device, value_bytes=value_bytes
         )
@@ -112,8 +113,9 @@ class PlannedBatches(Dataset[dict[str, int]]):
         return {"n_tokens": n_tokens, "n_pairs": len(pairs)}
 
     def pack(self, pairs: Sequence[Encoded]) -> dict[str, Any]:
-        """Lay out one micro-batch as the arm's loss needs it."""
-        return pack(pairs, rejected=self.rejected, prompt_nll=self.prompt_nll)
+        """Lay out one micro-batch as the arm's loss needs it, ready for the device."""
+        batch = pack(pairs, rejected=self.rejected, prompt_nll=self.prompt_nll)
+        return pin(batch, device=self.device)
 
     def halve(self, update: int, share: int = 0) -> bool:
         """Halve the token budget; False where each pair stands alone already."""

@@ -1,4 +1,4 @@
-"""The peak of memory since a run began, on any device."""
+"""Memory now, and its peak since a run began, on any device."""
 
 import contextlib
 import resource
@@ -15,6 +15,16 @@ def reset_peak_memory(device: torch.device) -> None:
     else:
         with contextlib.suppress(OSError):  # Linux alone; elsewhere the process's peak counts
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Return what is in use now; on a CPU what the process holds, 0 where nobody tells."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_allocated(device))
+    with contextlib.suppress(OSError, IndexError):
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+    return 0
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -86,12 +86,17 @@ def generation_row(asked: Asked, answer: Mapping[str, Any]) -> dict[str, Any]:
     reference = text_of(pair.chosen)
     return {
         "example_id": pair.example_id,
-        "prompt": "\n\n".join(f"{m.role}: {m.content}" for m in pair.prompt),
+        "prompt": prompt_text(pair.prompt),
         "reference": reference,
         "text": answer["text"],
         **({"reasoning": answer["reasoning"]} if answer["reasoning"] else {}),
         **({"references": list(references)} if references != (reference,) else {}),
     }
+
+
+def prompt_text(prompt: Iterable[Message]) -> str:
+    """Return a prompt's turns as one text, each with its speaker."""
+    return "\n\n".join(f"{message.role}: {message.content}" for message in prompt)
 
 
 def text_of(answer: Iterable[Message]) -> str:

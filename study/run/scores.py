@@ -8,9 +8,10 @@ import torch
 
 from study.engine.encoded import Encoded
 from study.engine.forward import pair_logps
-from study.engine.packing import pack, to_device
+from study.engine.packing import pack, pin, to_device
 from study.losses import log_odds
 from study.model.workbench import Workbench
+from study.run.ahead import Ahead, computes_aside
 from study.run.ranking import calibrated_ranking_loss
 
 
@@ -37,22 +38,28 @@ def score_pairs(workbench: Workbench, pairs: Sequence[Encoded]) -> dict[str, lis
     """
     model = workbench.base.model.eval()
     order = sorted(range(len(pairs)), key=lambda i: pairs[i].n_tokens, reverse=True)
-    rows: list[tuple[float, ...]] = [()] * len(pairs)
+    parts = list(chunks(order, workbench.recipe.evaluation.batch_pairs))
+
+    def lay_out(indices: Sequence[int]) -> dict[str, Any]:
+        batch = pack([pairs[i] for i in indices], rejected=True, prompt_nll=False)
+        return pin(batch, device=workbench.device.type)
+
+    ahead = Ahead(lay_out, meanwhile=computes_aside(workbench.device))
+    sums = []
     with torch.inference_mode(), workbench.base.precision():
-        for indices in chunks(order, workbench.recipe.evaluation.batch_pairs):
-            batch = pack([pairs[i] for i in indices], rejected=True, prompt_nll=False)
-            logps = pair_logps(model, to_device(batch, workbench.device))
+        for part, following in zip(parts, [*parts[1:], None], strict=True):
+            batch = to_device(ahead.take(part, following=following), workbench.device)
+            logps = pair_logps(model, batch)
             assert logps.rejected_sum is not None
-            sums = torch.stack([logps.chosen_sum, logps.rejected_sum], dim=1).tolist()
-            for i, row in zip(indices, sums, strict=True):
-                rows[i] = tuple(row)
+            sums.append(torch.stack([logps.chosen_sum, logps.rejected_sum], dim=1))
+    rows = dict(zip(order, torch.cat(sums).tolist(), strict=True))
     return {
         "example_id": [pair.example_id for pair in pairs],
         "cluster_id": [pair.cluster_id for pair in pairs],
         "source": [pair.source for pair in pairs],
-        "chosen_logp_sum": [row[0] for row in rows],
+        "chosen_logp_sum": [rows[i][0] for i in range(len(pairs))],
         "chosen_tokens": [len(pair.chosen_ids) for pair in pairs],
-        "rejected_logp_sum": [row[1] for row in rows],
+        "rejected_logp_sum": [rows[i][1] for i in range(len(pairs))],
         "rejected_tokens": [len(pair.rejected_ids) for pair in pairs],
     }
 

@@ -14,9 +14,11 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
 
+from study.engine.encoded import Encoded
 from study.engine.forward import pair_logps
 from study.engine.packing import to_device
 from study.errors import ModelError
+from study.run.ahead import Ahead, computes_aside
 from study.run.batches import PlannedBatches
 from study.run.checkpoints import save_adapter, seal_checkpoint
 from study.run.reference import Reference, keep_reference
@@ -50,6 +52,7 @@ class ArmTrainer(Trainer):
         self.batches = batches
         self.reference = reference
         self.watch = watch
+        self.ahead = Ahead(batches.pack, meanwhile=computes_aside(watch.workbench.device))
 
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
@@ -82,8 +85,11 @@ class ArmTrainer(Trainer):
         parts = self.batches.microbatches(update, share)
         of_update, n_more = self._of_update(update, share)
         rows = []
-        for part in parts:
-            batch = to_device(self.batches.pack(part), self.watch.workbench.device)
+        for part, following in zip(
+            parts, [*parts[1:], self._first_of(update + 1, share)], strict=True
+        ):
+            packed = self.ahead.take(part, following=following)
+            batch = to_device(packed, self.watch.workbench.device)
             whole = part is parts[-1]
             with (
                 contextlib.nullcontext() if whole else self.accelerator.no_sync(model),
@@ -98,6 +104,11 @@ class ArmTrainer(Trainer):
         update_row = torch.stack(rows).sum(dim=0)
         self.watch.add(update_row)
         return update_row[0]
+
+    def _first_of(self, update: int, share: int) -> list[Encoded] | None:
+        """Return an update's first micro-batch, None behind the last update."""
+        there = update < len(self.batches.updates)
+        return self.batches.microbatches(update, share)[0] if there else None
 
     def _of_update(self, update: int, share: int) -> tuple[dict[str, Any], int]:
         """Return what a loss takes of the whole update, and the tokens that it took to know it.

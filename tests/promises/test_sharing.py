@@ -211,7 +211,7 @@ def search_with_four(stand_in, recipe, runs, storage):
         slots = [Slot(device="cpu")] * 4
         return run_jobs(jobs, slots=slots, quiet=True, open_workbench=stand_in.open_workbench)
 
-    ask = {"trials": 40, "seed": 0, "storage": storage, "sharing": 4}
+    ask = {"trials": 40, "seed": 0, "storage": storage, "workers": 4}
     said = []
     (best,) = search([recipe], runs=runs, run_jobs=workers, say=said.append, **ask)
 

@@ -12,7 +12,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from study.bench.parts import PARTS
+from study.cli.bench.parts import PARTS
 from study.cli.commands import main
 from study.config import recipe as recipe_module
 from study.config.recipe import load_recipe
@@ -390,7 +390,7 @@ def test_status_is_a_table_and_says_where_nothing_is(study, trained):
 
 def test_bench_measures_all_parts_or_those_asked_for(study, monkeypatch, tmp_path):
     calls = []
-    monkeypatch.setattr("study.bench.parts.bench", lambda **options: calls.append(options))
+    monkeypatch.setattr("study.cli.bench.parts.bench", lambda **options: calls.append(options))
     whole = study("bench")
     quick = study("bench", "--quick", "--only", "steps", "--only", "growth", "--out", "b.json")
     wrong = study("bench", "--only", "speed")

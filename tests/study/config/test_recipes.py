@@ -9,6 +9,7 @@ from study.config.files import recipe_names
 from study.config.recipe import Recipe, load_recipe
 
 FULL_SIZE = ("llama-3.2-1b", "smollm2-1.7b")
+REAL = ("smollm2-135m",)
 TINY = ("tiny-llama", "tiny-smollm2")
 
 
@@ -20,7 +21,7 @@ def lies_in_space(recipe: Recipe, arm: str, settings: dict[str, float]) -> bool:
 def test_the_shipped_recipes_are_these() -> None:
     bases = [*FULL_SIZE, *TINY]
 
-    assert recipe_names() == sorted([*bases, *(f"{base}-methods" for base in bases)])
+    assert recipe_names() == sorted([*bases, *REAL, *(f"{base}-methods" for base in bases)])
 
 
 @pytest.mark.parametrize("base", [*FULL_SIZE, *TINY])
@@ -72,12 +73,12 @@ def test_every_published_setting_names_its_source_once(name: str) -> None:
     assert len(sources) == len(set(sources))
 
 
-@pytest.mark.parametrize("name", FULL_SIZE)
+@pytest.mark.parametrize("name", [*FULL_SIZE, *REAL])
 def test_published_settings_leave_most_trials_to_the_search(name: str) -> None:
     search = load_recipe(name).search
     tried = [
         p for p in search.published if lies_in_space(load_recipe(name), p.arm, dict(p.settings))
     ]
 
-    assert {p.arm for p in tried} == {"sft", "orpo", "dpo"}
+    assert {p.arm for p in tried} == {"sft", "orpo", "dpo"} & set(search.space)
     assert len([p for p in tried if p.arm == "orpo"]) <= search.trials / 3

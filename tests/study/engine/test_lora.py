@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from study.engine import lora
-from study.engine.lora import fuse_adapters, restore_adapters
+from study.engine.dropout import draw_seed, drop, places
+from study.engine.lora import Drops, fuse_adapters, parts_of, restore_adapters
 
 LAYERS = ("first", "second")
 
@@ -41,6 +42,27 @@ def x_of(dtype=torch.float64):
     return torch.randn(2, 5, 6, dtype=torch.float64, generator=generator).to(dtype)
 
 
+class SameMask(nn.Dropout):
+    """Dropout as PEFT takes it, a module before the adapter, with the fused layer's masks."""
+
+    def forward(self, x):
+        if not self.training:
+            return x
+        ones = torch.ones_like(x).flatten(0, -2)
+        parts = parts_of(ones, Drops(self.p, draw_seed()))
+        mask = torch.cat([drop(ones[rows], where) for rows, where in parts])
+        return x * mask.view_as(x) / (1 - self.p)
+
+
+def with_masks(model):
+    """Give PEFT's layers the masks that the fused ones draw from the same random state."""
+    for layer in model.modules():
+        for name, dropout in getattr(layer, "lora_dropout", {}).items():
+            if isinstance(dropout, nn.Dropout):
+                layer.lora_dropout[name] = SameMask(dropout.p)
+    return model
+
+
 def outcome(model, *, seed=2, autocast=False):
     """Output, gradient of the input and gradients of the adapter."""
     weight = next(model.parameters())
@@ -71,8 +93,9 @@ def is_fused(model, *, autocast=False) -> bool:
 
 
 @pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"lora_dropout": 0.4}])
-def test_it_equals_pefts_layer_with_gradients(make_model, options) -> None:
-    model = make_model(**options).train()
+def test_it_equals_pefts_layer_with_gradients(make_model, options, monkeypatch) -> None:
+    monkeypatch.setattr(lora, "ROWS_OF_DROPOUT", 4)  # of ten tokens: three parts, one shorter
+    model = with_masks(make_model(**options)).train()
     found, expected = both(model)
 
     assert is_fused(model)
@@ -89,8 +112,52 @@ def test_dropout_is_left_out_in_evaluation(make_model) -> None:
     assert not torch.allclose(trained[0], expected[0])
 
 
-def test_autocast_rounds_no_more_than_pefts_layer_does(make_model) -> None:
-    model = make_model(torch.float32)
+def test_dropout_in_float32_equals_pefts_to_rounding(make_model) -> None:
+    found, expected = both(with_masks(make_model(torch.float32, lora_dropout=0.3)).train())
+
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+def test_dropout_takes_each_value_with_its_chance(share) -> None:
+    """Four standard errors, per row and column too: no value is favoured."""
+    kept = torch.stack(
+        [drop(torch.ones(40, 50), places(torch.ones(40, 50), share, seed)) for seed in range(200)]
+    )
+
+    assert set(kept.unique().tolist()) == {0.0, 1.0}
+    for dims, n in (((0, 1, 2), 400_000), ((0, 1), 8_000), ((0, 2), 10_000)):
+        off = (1 - kept.mean(dims) - share).abs().max().item()
+        assert off < 4 * (share * (1 - share) / n) ** 0.5
+
+
+def test_seed_is_honoured_by_dropout() -> None:
+    x = torch.randn(30, 40)
+
+    assert torch.equal(places(x, 0.1, 7), places(x, 0.1, 7))
+    assert not torch.equal(drop(x, places(x, 0.1, 7)), drop(x, places(x, 0.1, 8)))
+
+
+def test_dropout_keeps_nothing_for_the_backward_pass(make_model) -> None:
+    """What waits is as much as without it, and the input is kept itself, not a copy."""
+    kept = []
+    for share in (0.0, 0.4):
+        model = make_model(lora_dropout=share).train()
+        fuse_adapters(model)
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, sizes=sizes: sizes.append(tensor.numel()) or tensor,
+            lambda tensor: tensor,
+        ):
+            model(x_of())
+        kept.append(sizes)
+
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize("options", [{}, {"lora_dropout": 0.3}])
+def test_autocast_rounds_no_more_than_pefts_layer_does(make_model, options) -> None:
+    model = with_masks(make_model(torch.float32, **options)).train()
     exact = outcome(model)
     found, expected = both(model, autocast=True)
 
@@ -234,7 +301,7 @@ def test_onednns_products_equal_pytorchs_for_any_layout(monkeypatch) -> None:
     x, square = torch.randn(5, 300), torch.randn(300, 301)
     for weight in (square[:, 1:], square[:, 1:].T, square[:7, :300]):
         for bias in (None, torch.randn(len(weight))):
-            found, expected = lora._product(x, weight, bias), nn.functional.linear(x, weight, bias)
+            found, expected = lora.product(x, weight, bias), nn.functional.linear(x, weight, bias)
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -244,7 +311,7 @@ def test_large_products_alone_go_to_onednn() -> None:
     operators = []
     for n_tokens in (511, 512):
         with torch.profiler.profile() as profile:
-            lora._product(torch.randn(n_tokens, 512), weight)
+            lora.product(torch.randn(n_tokens, 512), weight)
         operators.append({event.key for event in profile.key_averages()})
 
     assert ["mkldnn::_linear_pointwise" in names for names in operators] == [False, True]

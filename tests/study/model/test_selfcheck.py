@@ -218,13 +218,13 @@ ROW = 40
 SILENT = {  # went wrong without a word, or crashed, before this check
     "doge": ("padded", "batched"),
     "falcon_h1": ("padded", "one at a time"),
-    "gemma3n_text": ("packed", "batched"),
+    "gemma3n_text": ("packed", "in slots"),
     "gemma4_text": ("packed", "batched"),
     "llama4_text": ("plain", "batched"),
-    "hyperclovax": ("packed", "batched"),
+    "hyperclovax": ("packed", "in slots"),
     "recurrent_gemma": ("padded", "without a cache"),
     "gptj": ("padded", "batched"),
-    "phi": ("packed", "batched"),
+    "phi": ("packed", "in slots"),
     "mamba": ("padded", "one at a time"),
     "mamba2": ("padded", "one at a time"),
     "qwen3_5_text": ("padded", "one at a time"),
@@ -348,7 +348,7 @@ def test_a_model_of_16_bit_numbers_is_held_to_what_they_allow(
         tiny_base("hyperclovax", toy_tokenizer, dtype="bfloat16"), ALL_LINEAR, longest_row=ROW
     )
 
-    assert (found.layout, found.generation) == (layout, "batched")
+    assert (found.layout, found.generation) == (layout, "in slots" if right else "batched")
     assert found.tolerance_nats >= 0.25
 
 
@@ -438,7 +438,7 @@ def test_rows_beyond_a_models_positions_are_refused(
 def test_rows_beyond_rotary_positions_are_not(toy_tokenizer, cache) -> None:
     found = check_base(tiny_base("llama", toy_tokenizer), ALL_LINEAR, longest_row=129)
 
-    assert (found.layout, found.generation) == ("packed", "batched")
+    assert (found.layout, found.generation) == ("packed", "in slots")
 
 
 @pytest.mark.parametrize("layout", ["padded", "plain"])
@@ -466,7 +466,7 @@ def test_slower_layouts_give_the_packed_ones_gradients(toy_tokenizer, encoded, l
         torch.testing.assert_close(gradient, expected[name], rtol=0, atol=2e-4 * scale + 1e-6)
 
 
-@pytest.mark.parametrize("way", ["one at a time", "without a cache"])
+@pytest.mark.parametrize("way", ["batched", "one at a time", "without a cache"])
 def test_every_way_of_answering_gives_the_same_answers(workbench, way) -> None:
     expected = continue_prompts(workbench, workbench.test[:6])
     workbench.base.checked = dataclasses.replace(workbench.base.checked, generation=way)

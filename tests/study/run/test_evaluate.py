@@ -111,7 +111,7 @@ def test_generation_stops_at_the_end_of_turn(workbench, monkeypatch) -> None:
     assert all(a["ended"] or a["response_tokens"] == limit for a in answers)
 
     prompt = workbench.test[0]
-    monkeypatch.setattr("study.run.answers._continue", lambda wb, prompts: [[5, 6, end, 7]])
+    monkeypatch.setattr("study.run.answers.continue_prompts", lambda wb, pairs: [[5, 6, end, 7]])
     (answer,) = generate(workbench, [prompt])
     assert answer["ended"] is True
     assert answer["response_tokens"] == 3
@@ -123,7 +123,7 @@ def test_exact_match_ignores_case_and_full_stop_only(workbench, monkeypatch) -> 
 
     def answer_with(text: str) -> float:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        monkeypatch.setattr("study.run.answers._continue", lambda wb, prompts: [ids])
+        monkeypatch.setattr("study.run.answers.continue_prompts", lambda wb, pairs: [ids])
         return generate(workbench, [workbench.test[0]])[0]["exact_match"]
 
     assert answer_with(f"{pair.answer.upper()}.") == 1.0

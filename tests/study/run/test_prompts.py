@@ -122,7 +122,7 @@ def test_reasoning_is_kept_beside_the_answer_that_is_scored(workbench, monkeypat
     pair = workbench.pairs[workbench.test[0].example_id]
     perfect = pair.chosen[0].content
     ids = tokenizer(f"<think>\n\n</think>\n\n{perfect}", add_special_tokens=False)["input_ids"]
-    monkeypatch.setattr("study.run.answers._continue", lambda wb, prompts: [ids])
+    monkeypatch.setattr("study.run.answers.continue_prompts", lambda wb, pairs: [ids])
     (answer,) = generate(workbench, workbench.test[:1])
 
     assert answer["rouge1"] == answer["rougeL"] == 1.0

@@ -161,12 +161,14 @@ def test_small_micro_batches_agree_with_whole_updates(workbench, tmp_path, nll_o
     torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), rtol=2e-5, atol=0)
 
 
-@pytest.mark.parametrize("log_every_steps", [2, 3])
+@pytest.mark.parametrize(("log_every_steps", "dropout"), [(2, 0.0), (3, 0.3)])
 def test_a_run_that_was_killed_resumes_to_the_same_adapter(
-    workbench, tmp_path, log_every_steps
+    workbench, tmp_path, log_every_steps, dropout
 ) -> None:
     """Checkpoints come every 4 steps: with a log, or between two."""
     with_training(workbench, log_every_steps=log_every_steps)
+    adapter = dataclasses.replace(workbench.recipe.adapter, dropout=dropout)
+    workbench.recipe = dataclasses.replace(workbench.recipe, adapter=adapter)
     undisturbed = train_run(workbench, arm="orpo", settings=ORPO, seed=1, folder=tmp_path / "whole")
     whole = adapter_of(workbench)
 
@@ -303,6 +305,7 @@ def test_two_processes_of_a_launch_train_what_one_does(small_overrides, tmp_path
     recipe = tmp_path / "kto.toml"
     recipe.write_text(f"{shipped}\n[arms.kto]\nlearning_rate = 3e-3\nbeta = 0.1\n")
     options = [f"--set={text}" for text in small_overrides]
+    options += ["--arm=sft", "--arm=orpo", "--arm=kto"]
     command = ["compare", f"--recipe={recipe}", "--seeds=1", "--device=cpu", *options]
     alone = ["-m", "study.cli.commands", *command, f"--runs={tmp_path / 'alone'}"]
     launched = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes=2"]

@@ -1,0 +1,164 @@
+"""Answers in slots against those in batches: joins, leaves, the cache's bound."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from study.engine import greedy
+from study.engine.forward import install
+from study.engine.greedy import answer_greedily, n_slots
+from study.engine.lora import fuse_adapters, merged_adapters
+from study.engine.slots import Slots, token_bytes
+
+VOCABULARY, LIMIT, NEVER = 97, 12, 97
+PROMPTS = [[(7 * n + 3 * k) % VOCABULARY for k in range(3 + 5 * n % 17)] for n in range(11)]
+
+
+def random_causal():
+    """A random model whose answers wander: its output layer is not its embedding."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        shape = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3}
+        heads = {"num_attention_heads": 6, "num_key_value_heads": 2}
+        model = LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, **shape, **heads))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1 * torch.randn(parameter.shape))
+    install(model)
+    return model.eval().requires_grad_(requires_grad=False)
+
+
+@pytest.fixture(scope="module")
+def causal():
+    return random_causal()
+
+
+def answers(causal, way, *, end=NEVER, limit=LIMIT, **options):
+    with torch.inference_mode():
+        return answer_greedily(causal, PROMPTS, limit=limit, end=end, pad=0, way=way, **options)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 64])
+@pytest.mark.parametrize("prefill", [1, 2048])
+def test_slots_give_the_answers_of_batches(causal, monkeypatch, most, prefill) -> None:
+    """A token that answers meet at different lengths ends them, so that slots change hands."""
+    monkeypatch.setattr(greedy, "SLOTS_ON_CPU", most)
+    monkeypatch.setattr(greedy, "PREFILL_TOKENS", prefill)
+    free = answers(causal, "batched")
+    lengths = {t: len({a.index(t) for a in free if t in a}) for a in free for t in a}
+    end = max(lengths, key=lengths.get)
+    expected = answers(causal, "batched", end=end)
+
+    assert lengths[end] > 2
+    assert answers(causal, "in slots") == free
+    assert answers(causal, "in slots", end=end) == expected
+    assert answers(causal, "in slots", limit=1) == [answer[:1] for answer in free]
+
+
+def test_batches_of_any_size_give_the_same_answers(causal) -> None:
+    assert answers(causal, "batched", batch=4) == answers(causal, "batched")
+
+
+def test_a_slot_that_is_free_is_taken_at_once(causal, monkeypatch) -> None:
+    """With as many tokens in all, no pass but the last ones has a free slot."""
+    monkeypatch.setattr(greedy, "SLOTS_ON_CPU", 4)
+    passes = []
+
+    def watched(given):
+        passes.append(int(given.slot_of.max()) + 1)
+        return original(given=given)
+
+    original = causal.forward
+    monkeypatch.setattr(causal, "forward", watched)
+    answers(causal, "in slots")
+    n_prompts = len(PROMPTS)
+
+    assert max(passes) == 4
+    assert len(passes) < 3 + LIMIT * -(-n_prompts // 4)  # and not one batch after the other
+
+
+def test_rows_beyond_packed_attention_are_batched(causal, monkeypatch) -> None:
+    monkeypatch.setattr(causal, "longest_packed_row", 20)
+    monkeypatch.setattr(greedy, "_in_slots", lambda *_, **__: pytest.fail("too long for slots"))
+
+    assert len(answers(causal, "in slots")) == len(PROMPTS)
+
+
+def test_a_cache_takes_what_was_reckoned(causal) -> None:
+    slots = Slots(5, 30, torch.device("cpu"))
+    with torch.inference_mode():
+        causal(given=slots.first_pass(0, PROMPTS[:2]))
+    taken = sum(tensor.nbytes for pair in slots._kept.values() for tensor in pair)
+
+    assert taken == 5 * 30 * token_bytes(causal.config, 4)
+
+
+@pytest.mark.parametrize(
+    ("width", "value_bytes", "device", "expected"),
+    [
+        (300, 4, "cpu", 38),  # 46,080 bytes a token: 13.8 MB a slot of 512 MiB
+        (100, 4, "cpu", 64),
+        (10**6, 4, "cpu", 1),
+        (512, 2, "cuda", 256),
+    ],
+)
+def test_slots_are_as_many_as_the_budget_holds(width, value_bytes, device, expected) -> None:
+    config = SimpleNamespace(
+        num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3, hidden_size=576
+    )
+
+    assert n_slots(config, width=width, value_bytes=value_bytes, device=device) == expected
+
+
+@pytest.fixture
+def adapted():
+    from peft import LoraConfig, get_peft_model
+
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+        model = get_peft_model(random_causal(), config).eval()
+    fuse_adapters(model)
+    return model
+
+
+def state(model) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def test_merged_adapters_come_out_bit_for_bit(adapted) -> None:
+    x = torch.randn(3, 48)
+    layer = adapted.get_base_model().model.layers[0].self_attn.q_proj
+    before, expected = state(adapted), layer(x)
+    with merged_adapters(adapted):
+        merged = layer(x)
+        alone = torch.nn.functional.linear(x, layer.base_layer.weight)
+    after = state(adapted)
+
+    torch.testing.assert_close(merged, expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(merged, alone)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert torch.equal(layer(x), expected)
+    assert not layer.merged
+
+
+def test_weights_come_back_where_an_answer_fails(adapted) -> None:
+    before = state(adapted)
+    with pytest.raises(RuntimeError, match="no memory"), merged_adapters(adapted):
+        raise RuntimeError("no memory")
+
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state(adapted).items())
+
+
+def test_weights_in_16_bits_are_not_merged(adapted) -> None:
+    """Half of what an adapter adds would be lost in rounding."""
+    adapted.to(torch.bfloat16)
+    layer = adapted.get_base_model().model.layers[0].self_attn.q_proj
+    with merged_adapters(adapted):
+        assert not layer.merged
+    adapted.float()
+    with torch.autocast("cpu", torch.bfloat16), merged_adapters(adapted):
+        assert not layer.merged
