@@ -327,7 +327,6 @@ def _share_labels(axes: Sequence[Axes]) -> None:
     for place, axis in enumerate(axes):
         axis.tick_params(labelsize=6)
         axis.tick_params(which="minor", labelleft=False, labelbottom=False)
-        axis.set_title(axis.get_title(loc="left"), fontsize=7, loc="left")
         axis.yaxis.label.set_fontsize(7)
         axis.xaxis.label.set_fontsize(7)
         if place < len(axes) - 4:
@@ -398,8 +397,11 @@ def _draw_space(panel: SpacePanel, axis: Axes, figure: Figure, *, is_small: bool
         zorder=5,
     )
     words = objective_words(panel.objective)
+    between = "\n" if is_small else " "
+    axis.set_title(
+        f"{panel.recipe},{between}{arm_name(panel.arm)}", fontsize=7 if is_small else None
+    )
     axis.set(
-        title=f"{panel.recipe},{chr(10) if is_small else ' '}{arm_name(panel.arm)}",
         xlabel="learning rate",
         ylabel="β" if panel.has_beta else "objective" if is_small else words,
         xscale="log",

@@ -320,7 +320,7 @@ def pairs(findings: Findings, found: BestSetRow) -> Table:
         good = (effect > 0) == (metric.higher_is_better is not False)
         word = ("better" if good else "worse") if shown else ""
         return cell(
-            signed(effect, metric.digits), note=p_value(pair.p_adjusted).split("\xa0", 1)[1],
+            signed(effect, metric.digits), note=p_value(pair.p_adjusted),
             tone=word,
         )  # fmt: skip
 

@@ -8,6 +8,7 @@ from made_answers import PROMPTS, asked
 
 from analysis.findings import Findings
 from analysis.records.load import load_study
+from paper.blocks import Answers, Said, Told
 from paper.browser import agreement, browser, prompts_of, samples_of
 
 
@@ -83,3 +84,30 @@ def test_only_filters_with_a_choice_are_offered() -> None:
 
     assert names == ["group", "source"]
     assert browser(PROMPTS[:1], shown=2).filters == ()
+
+
+def test_rare_combinations_of_many_arms_are_added_up() -> None:
+    arms = [f"arm {place}" for place in range(6)]
+    prompts = [
+        Answers(
+            recipe="tiny",
+            example=str(number),
+            source="",
+            prompt="",
+            answers=tuple(
+                Said(who=arm, told=(Told(text="", seeds=(1,), is_right=bool(number >> place & 1)),))
+                for place, arm in enumerate(arms)
+            ),
+        )
+        for number in [*range(64), 0, 0]
+    ]
+    table = agreement(prompts, "signature")
+    assert table is not None
+    rows = [[cell.lines[0] for cell in row.cells] for row in table.groups[0].rows]
+
+    assert len(rows) == 9
+    assert rows[0] == ["none is right", rows[0][1]]
+    assert rows[-1][0] == "56 other combinations of arms"
+    assert sum(int(row[1].split()[0]) for row in rows) == len(prompts)
+    assert prompts[62].group == "all but arm 0 right"
+    assert prompts[3].group == "only arm 0 and arm 1 right"

@@ -262,11 +262,15 @@ def test_the_box_tells_what_was_chosen_after_a_look(findings: Findings) -> None:
     seen = dataclasses.replace(first.metrics[1], late=True)
     late = dataclasses.replace(first, metrics=(first.metrics[0], seen))
     looked = dataclasses.replace(findings, decisions=(late,), history=("x.", "y."))
+    kept = dataclasses.replace(findings, history=("x.", "y."), n_earlier=2)
     before, after = dict(opening.status(findings).items), dict(opening.status(looked).items)
+    earlier = dict(opening.status(kept).items)
 
     assert before["Data"] == "a toy language, not real data"
     assert after["Chosen after seeing test scores"] == "exact match"
     assert after["Plan"] == "amended: 2 changes after results"
+    assert earlier["Plan"].startswith("kept since these runs were begun")
+    assert earlier["Chosen after seeing test scores"] == "2 choices before these runs"
 
 
 def test_the_forest_shows_registered_metrics_with_their_band(findings: Findings) -> None:

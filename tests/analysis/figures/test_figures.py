@@ -9,11 +9,23 @@ import pytest
 from scipy import stats
 
 from analysis.figures.contrasts import contrast_info
-from analysis.figures.curves import curve_info, curves_alt, draw_curves, quality_info
+from analysis.figures.curves import (
+    curve_info,
+    curves_alt,
+    draw_curves,
+    leading_arms,
+    quality_info,
+)
 from analysis.figures.draw import draw_all
 from analysis.figures.front import front_info
 from analysis.figures.lengths import draw_lengths, length_info
-from analysis.figures.search import history_info, key_lines, published_key, space_info
+from analysis.figures.search import (
+    draw_space,
+    history_info,
+    key_lines,
+    published_key,
+    space_info,
+)
 from analysis.figures.style import FORMATS, STYLE, padded, save, zoomed
 from analysis.findings import build_findings
 from analysis.records.load import load_study
@@ -135,6 +147,49 @@ def test_quality_runs_over_updates_tokens_and_seconds(small_runs):
     assert len({y for _, y in ends.values()}) == 1
 
 
+def test_what_a_run_took_before_its_first_update_counts(small_runs):
+    records = load_study(small_runs)
+    start = {"cost": {"steps": 48, "train_tokens": 900, "train_s": 7.0}}
+    logged = {"split": "train", "tokens": 30, "seconds": 0.5}
+    steps = tuple({**logged, "step": step} for step in range(1, END + 1))
+    runs = tuple(
+        dataclasses.replace(
+            run,
+            steps=(*steps, *(row for row in run.steps if row["split"] == "validation")),
+            record={
+                **run.record,
+                "start": start,
+                "cost": {**run.record["cost"], "reference_tokens": 100, "reference_s": 2.0},
+            },
+        )
+        for run in records.runs
+    )
+    panels = quality_info(dataclasses.replace(records, runs=runs))
+    ends = {panel.along: lines_of(panel, "orpo")[None].points[-1][0] for panel in panels}
+
+    assert ends == pytest.approx(
+        {"step": 48 + END, "tokens": 1000 + 30 * END, "seconds": 9 + END / 2}
+    )
+
+
+def test_of_many_arms_the_baseline_and_those_that_end_best_stand_out(records):
+    panel = quality_info(records)[0]
+    line = lines_of(panel, "orpo")[None]
+    ends = {name: 0.1 * place for place, name in enumerate(("sft", "dpo", "ipo", "kto", "cpo"))}
+    lines = [
+        dataclasses.replace(line, arm=arm, points=((0.0, 0.0), (1.0, end)), band=())
+        for arm, end in (ends | {"orpo": 0.9, "simpo": 0.05}).items()
+    ]
+    many = [dataclasses.replace(panel, lines=tuple(lines))]
+    few = [dataclasses.replace(panel, lines=tuple(lines[:5]))]
+
+    assert set(leading_arms(many)) == {"sft", "orpo", "cpo", "kto", "ipo"}
+    assert set(leading_arms(few)) == set(ends)
+    drawn = draw_curves(many, y_label="", leading=leading_arms(many))
+    texts = [text.get_text() for text in drawn.legends[0].get_texts()]
+    assert "DPO, SimPO" in texts
+
+
 def test_runs_without_tokens_are_shown_over_updates_alone(records):
     runs = tuple(
         dataclasses.replace(run, steps=tuple(row for row in run.steps if row["split"] != "train"))
@@ -188,6 +243,23 @@ def test_the_space_marks_published_and_chosen_settings(records):
     assert list(published_key(records).values()) == [1, 2]
     assert not sft.has_beta
     assert len(sft.points) == 19  # the diverged trial has no height
+
+
+def test_many_searches_share_a_page_and_sizes_stand_for_a_third_setting(records):
+    panel = next(panel for panel in space_info(records) if panel.has_beta)
+    points = tuple(
+        dataclasses.replace(point, third=0.1 * (place + 1))
+        for place, point in enumerate(panel.points)
+    )
+    figure = draw_space([dataclasses.replace(panel, points=points)] * 16, sources={})
+    axes = [axis for axis in figure.axes if axis.get_title()]
+    sizes = axes[0].collections[0].get_sizes()
+
+    assert len(axes) == 16
+    assert figure.get_size_inches()[1] < 9
+    assert len(set(sizes)) == len(sizes) > 5
+    assert list(sizes) == sorted(sizes)
+    assert [axis.get_xlabel() for axis in axes] == [""] * 12 + ["learning rate"] * 4
 
 
 def test_the_key_of_published_settings_fits_the_page():

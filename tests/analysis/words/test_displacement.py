@@ -5,7 +5,9 @@ import re
 import pytest
 
 from analysis.findings import build_findings
+from analysis.judged_rows import DisplacementRow
 from analysis.records.load import load_study
+from analysis.words.displacement import displacement
 from study.records.runs import run_folder
 
 
@@ -46,3 +48,23 @@ def test_one_run_is_flagged_by_its_estimates_and_says_so(tmp_path, builders) -> 
     (found,) = flags(tmp_path, builders, seeds=(1,), shift=(-0.5, -2.0))
 
     assert found.count("in one run, which is not tested") == 2
+
+
+def test_many_flags_are_listed_model_by_model() -> None:
+    rows = [
+        DisplacementRow(
+            recipe=recipe,
+            arm=arm,
+            start="sft",
+            chosen=(-0.5, -0.6, -0.4),
+            margin=(0.5, 0.4, 0.6),
+            flagged=arm != "cpo",
+        )
+        for recipe in ("one", "two")
+        for arm in ("dpo", "simpo", "cpo")
+    ]
+    first, second = displacement(rows)
+
+    assert first.startswith("Flag, one: ")
+    assert "in DPO (−0.500 nats/token), SimPO (−0.500 nats/token);" in second
+    assert "CPO" not in first + second

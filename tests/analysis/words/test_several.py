@@ -106,3 +106,32 @@ def test_a_pair_reads_the_same_from_both_sides():
     )
 
     assert several.headline(ROWS, [turned]) == several.headline(ROWS, [RANKING])
+
+
+def test_many_arms_are_answered_by_what_they_share():
+    outcomes = {"sft-matched": Outcome.BETTER, "orpo": Outcome.TRADE_OFF, "dpo": Outcome.WORSE}
+    rows = [
+        dataclasses.replace(decision(arm, outcome), costs={"train_s": cost})
+        for cost, (arm, outcome) in enumerate(reversed(outcomes.items()), start=1)
+    ]
+    text = several.answer(rows, [RANKING, ANSWERS])
+
+    assert "Best in preference accuracy: ORPO (+0.050 over SFT, 95 % interval +0.040 to " in text
+    assert "Best in exact match: token-matched SFT (+0.070 over SFT" in text
+    assert "to +0.090), not shown to beat SFT." in text
+    assert "better: token-matched SFT; trade-off: ORPO; worse: DPO." in text
+    assert "in preference accuracy ORPO, in exact match none." in text
+    assert "from 1.00 (DPO) to 3.00 (token-matched SFT) times the seconds of SFT." in text
+    assert text.endswith("5 seeds per arm of each of 2 models, 384 held-out pairs.")
+
+
+def test_many_untested_arms_say_why_once():
+    rows = [
+        dataclasses.replace(decision(arm, "not tested"), reason="one seed", n_seeds=(1, 1))
+        for arm in ("orpo", "dpo", "kto")
+    ]
+
+    assert several.answer(rows, []) == (
+        "Over both metrics, against SFT, not tested: ORPO, DPO and KTO. For ORPO the reason is: "
+        "one seed. 1 seed per arm of each of 2 models, 384 held-out pairs."
+    )
