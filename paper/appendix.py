@@ -14,6 +14,7 @@ from paper.tables import (
     costs,
     decisions,
     intervals,
+    pairs,
     provenance,
     results,
     search,
@@ -24,6 +25,8 @@ UNPRINTED = (
     "search-history", "expected-best", "early-correlation", "growth", "curve-loss", "curve-logps",
 )  # fmt: skip
 """Figures that print leaves to files."""
+UNPRINTED_OF_MANY = ("curve-nll", "curve-margin", "contrasts", "response-length")
+"""The same where there are many arms."""
 
 
 def appendix(findings: Findings, figures: Sequence[Figure]) -> list[Block]:
@@ -38,16 +41,16 @@ def appendix(findings: Findings, figures: Sequence[Figure]) -> list[Block]:
         fold("Commands", Commands(lines=findings.commands)),
         *folded("The verdict on each model", decisions.decisions(findings)),
         fold("How it was tested", *_tests(findings)),
-        *folded("The best arms", several.best(findings)),
+        *folded("The best arms", pairs.best(findings)),
         *(
             one
             for found in findings.best_sets
             for one in folded(
                 f"All pairs of arms in {findings.metrics[found.metric].label}",
-                several.pairs(findings, found),
+                pairs.pairs(findings, found),
             )
         ),
-        *folded("Displacement and implicit rewards", several.displaced(findings)),
+        *folded("Displacement and implicit rewards", pairs.displaced(findings)),
         *(
             [fold("What others found", text_of("others"))]
             if several.is_many(decisions.overall(findings))
@@ -67,16 +70,22 @@ def appendix(findings: Findings, figures: Sequence[Figure]) -> list[Block]:
         )
         if len(findings.searches) > several.MOST_SEARCHES:
             blocks += _gathered("Every search in full", [search.search(findings, "search-full")])
-        blocks += folded("Published settings that were tried", search.published(findings))
+        blocks += folded(
+            "Published settings that were tried",
+            search.published(findings),
+            is_printed=len(findings.searches) <= several.MOST_SEARCHES,
+        )
     blocks += _tuning(findings)
     if findings.benchmarks:
         blocks.append(fold("Benchmarks", table_block(benchmarks.benchmark(findings))))
     blocks += _claims_in_full(findings)
+    many = several.is_many(decisions.overall(findings))
+    unprinted = (*UNPRINTED, *UNPRINTED_OF_MANY) if many else UNPRINTED
     for summary, is_printed in (
         ("More figures", True),
-        ("Figures of the search and of costs", False),
+        ("Other figures", False),
     ):
-        own = [figure for figure in figures if (figure.file.name not in UNPRINTED) == is_printed]
+        own = [figure for figure in figures if (figure.file.name not in unprinted) == is_printed]
         if own:
             blocks.append(fold(summary, *own, is_printed=is_printed))
     if findings.bench is not None:

@@ -95,17 +95,23 @@ def build_document(
 
 
 def _scores(findings: Findings) -> list[Block]:
-    return [table_block(results.scores(findings)), *listing(findings.displacement)]
+    return [table_block(results.scores(findings)), *_flags(findings)]
+
+
+def _flags(findings: Findings) -> list[Block]:
+    """List the flags, or run them together where they are many."""
+    if wording.are_many(findings) and findings.displacement:
+        return said(" ".join(findings.displacement))
+    return listing(findings.displacement)
 
 
 def _design(findings: Findings) -> list[Block]:
-    arms, many = Prose(text=wording.arms(findings)), wording.are_many(findings)
     return [
         beside(
             Column(
                 blocks=(
                     Prose(text=wording.question(findings)),
-                    *([] if many else [arms]),
+                    Prose(text=wording.arms(findings)),
                     Prose(text=wording.alike(findings)),
                 )
             ),
@@ -119,7 +125,6 @@ def _design(findings: Findings) -> list[Block]:
                 )
             ),
         ),
-        *([arms] if many else []),
     ]
 
 

@@ -1,6 +1,7 @@
 """Findings on every arm there is, made of those on two: ORPO's rows under other names."""
 
 import dataclasses
+from typing import Any
 
 from analysis.findings import BestSetRow, DisplacementRow, Findings
 from analysis.judged_rows import PairRow
@@ -14,7 +15,7 @@ OUTCOMES = {"sft-matched": Outcome.BETTER, "dpo": Outcome.TRADE_OFF, "kto": Outc
 def with_every_arm(findings: Findings) -> Findings:
     """Give every arm ORPO's numbers; some have other verdicts."""
 
-    def more(rows, field="arm"):
+    def more[Row: Any](rows: tuple[Row, ...], field: str = "arm") -> tuple[Row, ...]:
         copies = [
             dataclasses.replace(row, **{field: name})
             for name in LIKE_ORPO

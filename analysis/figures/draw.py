@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from analysis.figures.bench import GROWTH, draw_growth, growth_alt, growth_info
 from analysis.figures.claims import BETAS, beta_info, betas_alt, draw_betas
 from analysis.figures.contrasts import CONTRASTS, contrast_info, contrasts_alt, draw_contrasts
+from analysis.figures.curve_drawing import curve_drawer
 from analysis.figures.curves import (
     CURVES,
     QUALITY,
-    curve_drawer,
     curve_info,
     curves_alt,
     leading_arms,
@@ -24,6 +24,7 @@ from analysis.figures.curves import (
 )
 from analysis.figures.front import FRONT, draw_front, front_alt, front_info
 from analysis.figures.lengths import LENGTHS, draw_lengths, length_info, lengths_alt
+from analysis.figures.published import published_key
 from analysis.figures.search import (
     HISTORY,
     SPACE,
@@ -31,7 +32,6 @@ from analysis.figures.search import (
     draw_space,
     history_alt,
     history_info,
-    published_key,
     space_alt,
     space_info,
 )

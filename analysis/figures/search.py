@@ -1,7 +1,6 @@
 """Figures of the searches: ``*_info`` functions are pure; draw functions draw what they return."""
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,8 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.palette import FRAME, INK
+from analysis.figures.published import key_lines, published_key
 from analysis.figures.style import (
-    KEY_WIDTH,
     LOSSES,
     Point,
     colour_of,
@@ -113,26 +112,6 @@ def space_info(records: StudyRecords) -> tuple[SpacePanel, ...]:
     """Collect where in its space every finished search looked and what it chose."""
     sources = published_key(records)
     return tuple(_space_panel(search, sources) for search in records.searches if search.best)
-
-
-def published_key(records: StudyRecords) -> dict[str, int]:
-    """Number the sources of published settings that were tried, from 1."""
-    tried = [
-        str(trial["published"])
-        for search in records.searches
-        for trial in search.trials
-        if trial.get("published")
-    ]
-    return {source: number for number, source in enumerate(dict.fromkeys(tried), start=1)}
-
-
-def key_lines(sources: Mapping[str, int]) -> list[str]:
-    """Write the key of published settings in lines that fit below the figure."""
-    return [
-        line
-        for source, number in sources.items()
-        for line in textwrap.wrap(f"{number}  {source}", KEY_WIDTH, subsequent_indent="    ")
-    ]
 
 
 def _history_panel(search: SearchRecord) -> HistoryPanel:
@@ -399,7 +378,7 @@ def _draw_space(panel: SpacePanel, axis: Axes, figure: Figure, *, is_small: bool
     words = objective_words(panel.objective)
     between = "\n" if is_small else " "
     axis.set_title(
-        f"{panel.recipe},{between}{arm_name(panel.arm)}", fontsize=7 if is_small else None
+        f"{panel.recipe},{between}{arm_name(panel.arm)}", fontsize=6 if is_small else None
     )
     axis.set(
         xlabel="learning rate",

@@ -12,7 +12,7 @@ from paper.cells import Table
 from paper.document import build_document
 from paper.forest import arms_forest
 from paper.readme import block
-from paper.tables import costs, decisions, results, several
+from paper.tables import costs, decisions, pairs, results, several
 from study.arms import ARMS
 
 TRAINED = [arm_name(name) for name in ARMS if name != "base"]
@@ -97,7 +97,7 @@ def test_costs_name_the_parts_of_start_and_reference(ten: Findings) -> None:
 
 
 def test_all_pairs_are_shown_once_with_their_corrected_p(ten: Findings) -> None:
-    table = several.pairs(ten, ten.best_sets[0])
+    table = pairs.pairs(ten, ten.best_sets[0])
     cells = [cell for row in table.groups[0].rows for cell in row.cells[1:] if cell.lines != ("",)]
     orpo = next(row for row in table.groups[0].rows if row.cells[0].lines == ("ORPO",))
 
@@ -105,11 +105,11 @@ def test_all_pairs_are_shown_once_with_their_corrected_p(ten: Findings) -> None:
     assert orpo.cells[1].lines == ("+0.050",)
     assert orpo.cells[1].note == p_value(0.01)
     assert orpo.cells[1].tone == "better"
-    assert rows_of(several.best(ten))[0][1] == "ORPO, DPO"
+    assert rows_of(pairs.best(ten))[0][1] == "ORPO, DPO"
 
 
 def test_displacement_and_implicit_rewards_are_shown_by_arm(ten: Findings) -> None:
-    dpo, cpo = rows_of(several.displaced(ten))[:2]
+    dpo, cpo = rows_of(pairs.displaced(ten))[:2]
 
     assert dpo[1:] == [
         "SFT",

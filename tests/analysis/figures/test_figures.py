@@ -9,21 +9,20 @@ import pytest
 from scipy import stats
 
 from analysis.figures.contrasts import contrast_info
+from analysis.figures.curve_drawing import draw_curves
 from analysis.figures.curves import (
     curve_info,
     curves_alt,
-    draw_curves,
     leading_arms,
     quality_info,
 )
 from analysis.figures.draw import draw_all
 from analysis.figures.front import front_info
 from analysis.figures.lengths import draw_lengths, length_info
+from analysis.figures.published import key_lines, published_key
 from analysis.figures.search import (
     draw_space,
     history_info,
-    key_lines,
-    published_key,
     space_info,
 )
 from analysis.figures.style import FORMATS, STYLE, padded, save, zoomed
