@@ -15,7 +15,7 @@ OUTCOMES = {"sft-matched": Outcome.BETTER, "dpo": Outcome.TRADE_OFF, "kto": Outc
 def with_every_arm(findings: Findings) -> Findings:
     """Give every arm ORPO's numbers; some have other verdicts."""
 
-    def more[Row: Any](rows: tuple[Row, ...], field: str = "arm") -> tuple[Row, ...]:
+    def more(rows: Any, field: str = "arm") -> Any:
         copies = [
             dataclasses.replace(row, **{field: name})
             for name in LIKE_ORPO
