@@ -23,6 +23,8 @@ PACKAGES = (
 HARMLESS = (
     r"`is_gradient_checkpointing` is deprecated",  # PEFT asks transformers under an old name
     r".*pin_memory.*no accelerator",
+    r"Paged optimizers are not supported on CPU",  # said beside training.optimizer
+    r"This implementation of AdamW is deprecated",  # GaLore's, a copy of transformers'
 )
 """Warnings of libraries about each other that a user can do nothing about."""
 
