@@ -124,7 +124,7 @@ def model_config(model: ModelConfig) -> PretrainedConfig:
 
     if model.name in PUBLISHED_DIMENSIONS:
         known = {"model_type": "llama", **PUBLISHED_DIMENSIONS[model.name]}
-        return AutoConfig.for_model(**known)  # type: ignore[no-any-return]
+        return AutoConfig.for_model(**known)
     if model.name.startswith("toy:"):
         from study.model.toy import base_config
 
