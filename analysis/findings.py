@@ -11,6 +11,7 @@ from analysis.judge.intervals import matched_rows, subgroup_rows
 from analysis.judge.judged import judged_by
 from analysis.judge.several import best_sets
 from analysis.judged_rows import (
+    BenchmarkRow,
     BestSetRow,
     ClaimPart,
     ClaimRow,
@@ -41,6 +42,7 @@ from analysis.statistics import calibration
 from analysis.tables import arms as tables
 from analysis.tables import provenance
 from analysis.tables.bench import bench_table
+from analysis.tables.benchmarks import benchmark_rows
 from analysis.tables.rouge import rouge_remarks, rouge_rows
 from analysis.tables.trials import budget_remarks, tuning_rows
 from analysis.words import advice, notes
@@ -54,6 +56,7 @@ __all__ = [
     "ArmRow",
     "Bench",
     "BenchRow",
+    "BenchmarkRow",
     "BestSetRow",
     "CalibrationRow",
     "ClaimPart",
@@ -148,6 +151,7 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
         table_notes=notes.table_notes(records, (*contrasts, *pooled)),
         claims=claims,
         claim_remarks=claim_remarks(records, claims),
+        benchmarks=benchmark_rows(records),
         subgroups=subgroup_rows(records, judged),
         matched=matched_rows(records, [name for name in METRICS if name in reported]),
     )

@@ -126,6 +126,33 @@ class ClaimRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BenchmarkRow:
+    """One arm on one task of a benchmark, or on all of a group's."""
+
+    recipe: str
+    form: str
+    """``adapter`` on its base, or ``merged``."""
+    group: str
+    task: str
+    """Empty for the average over the group's tasks."""
+    arm: str
+    n_seeds: int
+    n_items: int
+    accuracy: float
+    above_chance: float
+    """(accuracy - chance) / (1 - chance); 0 is guessing, 1 is all right."""
+    low: float | None
+    high: float | None
+    """Bounds of its 95 % interval over seeds and items; None where none can be had."""
+    difference: float | None
+    """Above chance minus the baseline's; None for the baseline."""
+    difference_low: float | None
+    difference_high: float | None
+    p_adjusted: float | None
+    """Holm's p over the group's treatments, and of tasks over those of one treatment."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class IntervalRow:
     """A difference with its interval, of which nothing is tested or corrected."""
 

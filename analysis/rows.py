@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from analysis.judged_rows import BestSetRow, ClaimRow, DecisionRow, IntervalRow
+from analysis.judged_rows import BenchmarkRow, BestSetRow, ClaimRow, DecisionRow, IntervalRow
 from analysis.search_rows import TuningRow
 
 
@@ -303,3 +303,5 @@ class Findings:
     """Differences from the baseline that was given as many tokens; empty without that arm."""
     claim_remarks: tuple[str, ...] = ()
     """One sentence per thing to know about how the claims were judged."""
+    benchmarks: tuple[BenchmarkRow, ...] = ()
+    """Scores on benchmarks: every group's average first, then its tasks."""

@@ -29,6 +29,7 @@ from paper.browser import agreement, browser, samples_of
 from paper.cells import Table
 from paper.prose import read_text
 from paper.tables import (
+    benchmarks,
     claims,
     contrasts,
     costs,
@@ -244,6 +245,8 @@ def _appendix(findings: Findings, figures: Sequence[Figure]) -> list[Block]:
         blocks.append(_fold("How was searched", _text("search"), *_list(findings.search_remarks)))
         blocks += _folded("Published settings that were tried", search.published(findings))
     blocks += _tuning(findings)
+    if findings.benchmarks:
+        blocks.append(_fold("Benchmarks", _table(benchmarks.benchmark(findings))))
     blocks += _claims_in_full(findings)
     for summary, is_printed in (
         ("More figures", True),

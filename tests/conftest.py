@@ -209,10 +209,12 @@ def small_overrides(model_folder) -> list[str]:
 
 @pytest.fixture(scope="session")
 def small_recipe(small_overrides):
-    """The embedded recipe cut down to seconds, on the random tiny Llama."""
+    """The embedded recipe cut down to SFT and ORPO and to seconds, on the random tiny Llama."""
+    from made_records import narrowed
+
     from study.config.recipe import load_recipe
 
-    recipe = load_recipe("tiny-llama").override(small_overrides)
+    recipe = narrowed(load_recipe("tiny-llama").override(small_overrides), "sft", "orpo")
     return dataclasses.replace(recipe, name="small")
 
 

@@ -6,6 +6,7 @@ made up here.
 """
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -223,6 +224,16 @@ def scores_of(frame):
         values = [float(row[name]) for row in rows if not pd.isna(row[name])]
         scores[name] = np.mean(values)
     return {name: float(value) for name, value in scores.items()}
+
+
+def narrowed(recipe, *arms):
+    """Return a recipe that trains and searches some of its arms alone."""
+    space = {arm: recipe.search.space[arm] for arm in arms if arm in recipe.search.space}
+    return replace(
+        recipe,
+        arms={arm: recipe.arms[arm] for arm in arms},
+        search=replace(recipe.search, space=space),
+    )
 
 
 def make_run(runs, recipe, arm, seed, *, diverged=False, tuned=True, examples=None, setting=None):

@@ -25,6 +25,7 @@ from study.records.files import read_jsonl
 from study.records.folders import read_config
 from study.records.layout import (
     BENCH,
+    BENCHMARKS,
     BEST,
     CONFIRMATIONS,
     EXAMPLES,
@@ -36,7 +37,8 @@ from study.records.layout import (
     recipes_in,
     search_folder,
 )
-from study.records.runs import RunFolder, claim_folders, compare_folders
+from study.records.released import BenchmarkScores
+from study.records.runs import RunFolder, claim_folders, compare_folders, run_folder
 from study.records.schema import (
     Bench,
     Best,
@@ -115,6 +117,7 @@ def load_study(runs: Path) -> StudyRecords:
             if (asked := read_asked(runs, recipe, part)) is not None
         },
         claim_runs=tuple(run for run in claim_runs if run.recipe in recipes),
+        benchmarks=_load_benchmarks(runs, finished),
     )
 
 
@@ -201,6 +204,18 @@ def _load_run(folder: RunFolder, record: Record, recipe: str, arm: str, seed: in
     if ok:
         checks.check_scores(run, who)
     return run
+
+
+def _load_benchmarks(runs: Path, finished: Sequence[RunRecord]) -> tuple[BenchmarkScores, ...]:
+    """Read what finished runs scored on benchmarks; of a run that was made again, nothing."""
+    found = []
+    for run in finished:
+        folder = run_folder(runs, run.recipe, run.arm, run.seed).path
+        for path in sorted((folder / BENCHMARKS).glob("*/*.json")):
+            scores = read_as(path, BenchmarkScores)
+            if scores is not None and scores["digest"] == run.record["digest"]:
+                found.append(scores)
+    return tuple(found)
 
 
 def _load_answers(path: Path, record: Record) -> tuple[Mapping[str, Any], ...]:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from analysis.records.metrics import example_scores
 from study.arms import ARMS, BASELINE, UNTRAINED, arms_in_order
+from study.records.released import BenchmarkScores
 from study.records.schema import Best, ClaimsPlan, Confirmation, Plan, Record, RunConfig, Trial
 
 LOCAL: Final = Path("runs/local")
@@ -89,6 +90,8 @@ class StudyRecords:
     """(recipe, part) -> the recipe's own file and what was set over it, where known."""
     claim_runs: tuple[RunRecord, ...] = ()
     """Runs that decide claims; their ``arm`` is the name of their setting."""
+    benchmarks: tuple[BenchmarkScores, ...] = ()
+    """Item scores of finished runs on benchmarks, where any were made."""
 
     @property
     def sesoi(self) -> Mapping[str, float]:

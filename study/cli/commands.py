@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from study import __version__
-from study.cli import tables
+from study.cli import release, tables
 from study.cli.bench.parts import PARTS as BENCH_PARTS
 from study.cli.options import (
     TINY,
@@ -369,6 +369,10 @@ def data_check_command(
     (recipe,) = chosen_recipes(names or TINY[:1], (*assignments, f"data.name={json.dumps(source)}"))
     report = datacheck.check(recipe)
     click.echo(json.dumps(report, ensure_ascii=False) if as_json else datacheck.as_text(report))
+
+
+for command in release.COMMANDS:
+    main.add_command(command)
 
 
 if __name__ == "__main__":

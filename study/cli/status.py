@@ -8,8 +8,9 @@ from study.arms import ARMS, UNTRAINED, arms_in_order
 from study.config.files import recipe_names
 from study.config.recipe import load_recipe
 from study.errors import RecordError, UnreadableError
-from study.records.files import read_jsonl
+from study.records.files import checksum, read_jsonl
 from study.records.layout import (
+    BENCHMARKS,
     BEST,
     CONFIG,
     TRIALS,
@@ -19,6 +20,7 @@ from study.records.layout import (
     search_folder,
 )
 from study.records.locks import Lease, is_held, leases
+from study.records.released import BenchmarkScores, Release
 from study.records.runs import (
     RunFolder,
     claim_folders,
@@ -54,6 +56,8 @@ def status(runs: Path, recipes: Sequence[str] = ()) -> list[Row]:
             *_searches(runs, name, arms),
             *_compared(runs, name, arms),
             *_claimed(runs, name),
+            *_benchmarked(runs, name),
+            *_released(runs, name),
         )
     ]
 
@@ -171,6 +175,59 @@ def _claimed(runs: Path, recipe: str) -> list[Row]:
             {"recipe": recipe, "part": "claims", "arm": name, "seed": seed}
             | state
             | {"detail": detail}
+        )
+    return rows
+
+
+def _benchmarked(runs: Path, recipe: str) -> list[Row]:
+    """List which runs were scored on benchmarks, and on how many tasks."""
+    rows = []
+    for arm, seed, folder in compare_folders(runs, recipe):
+        for form in sorted((folder.path / BENCHMARKS).glob("*")):
+            paths = sorted(form.glob("*.json"))
+            try:
+                found = [read_as(path, BenchmarkScores) for path in paths]
+                n_items = sum(len(one["items"]) for one in found if one is not None)
+                tasks = "1 task" if len(paths) == 1 else f"{len(paths)} tasks"
+                state, detail = "finished", f"{form.name}: {tasks}, {n_items} items"
+            except RecordError as error:
+                state, detail = "damaged", str(error)
+            about = {"recipe": recipe, "part": "benchmark", "arm": arm, "seed": seed}
+            rows.append({**about, "state": state, "detail": detail})
+    return rows
+
+
+def _released(runs: Path, recipe: str) -> list[Row]:
+    """List what was exported; a folder that was moved or changed since is damaged."""
+    rows = []
+    for path in sorted((runs / recipe / "release").glob("*/seed-*/*.json")):
+        state, detail = "finished", ""
+        try:
+            record = read_as(path, Release)
+            assert record is not None
+            folder = Path(record["folder"])
+            where = f", pushed to {record['pushed']}" if record["pushed"] else ""
+            forced = ", forced" if record["forced"] else ""
+            detail = f"{record['form']}{forced}, in {folder}{where}"
+            changed = [
+                name
+                for name, expected in record["files"].items()
+                if not (folder / name).is_file() or checksum(folder / name) != expected
+            ]
+            if changed:
+                state, detail = "damaged", f"{folder / changed[0]} was changed or is gone"
+        except (RecordError, OSError) as error:
+            state, detail = "damaged", str(error)
+        arm, seed = path.parent.parent.name, int(path.parent.name.removeprefix("seed-"))
+        rows.append(
+            {
+                "recipe": recipe,
+                "part": "release",
+                "arm": arm,
+                "seed": seed,
+                "state": state,
+                "detail": detail,
+            }
         )
     return rows
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from study.arms import UNTRAINED
+from study.arms import UNTRAINED, arms_in_order
+from study.records.released import AnswerRow, BenchmarkScores, Release
 
 
 def search_table(found: Sequence[dict[str, Any]]) -> str:
@@ -45,6 +46,64 @@ def claims_table(records: Sequence[dict[str, Any]]) -> str:
         for recipe, name, group in _grouped(records, "setting")
     ]
     return table(list(dict.fromkeys(key for row in rows for key in row)), rows)
+
+
+def release_table(record: Release) -> str:
+    """Lay out an export: scores before and after, checks, and where it is."""
+    rows = [
+        {
+            "score": name,
+            "adapter on its base": f"{row['trained']:.4f}",
+            "released": f"{row['released']:.4f}",
+            "difference": f"{row['difference']:+.4f}",
+            "matters from": "" if row["margin"] is None else f"{row['margin']:g}",
+        }
+        for name, row in record["scores"].items()
+    ]
+    checks = [
+        {"check": one["name"], "passed": "yes" if one["passed"] else "NO", "detail": one["detail"]}
+        for one in record["checks"]
+    ]
+    return "\n".join(
+        (
+            table(list(rows[0]), rows),
+            "",
+            table(["check", "passed", "detail"], checks),
+            "",
+            f"{record['form']} model in {record['folder']}, with its card in README.md",
+        )
+    )
+
+
+def answers_text(rows: Sequence[AnswerRow]) -> str:
+    """Lay out prompts, each with the answer of every arm below it."""
+    return "\n\n".join(
+        "\n".join(
+            (
+                *(f"{turn['role']}: {turn['content']}" for turn in row["prompt"]),
+                *(f"  {arm}: {text}" for arm, text in row["answers"].items()),
+            )
+        )
+        for row in rows
+    )
+
+
+def benchmark_table(found: Sequence[BenchmarkScores]) -> str:
+    """Lay out mean scores: a row for each form and task, a column for each arm."""
+    groups: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for one in found:
+        arms = groups.setdefault((one["form"], one["task"]), {})
+        arms.setdefault(one["arm"], []).append(mean(one["scores"]))
+    rows = [
+        {"form": form, "task": task}
+        | {
+            arm: f"{mean(runs):.3f}" + (f" ± {stdev(runs):.3f}" if len(runs) > 1 else "")
+            for arm, runs in arms.items()
+        }
+        for (form, task), arms in groups.items()
+    ]
+    arms_named = arms_in_order({one["arm"] for one in found})
+    return table(["form", "task", *arms_named], rows)
 
 
 def status_table(rows: Sequence[dict[str, Any]], runs: Path) -> str:

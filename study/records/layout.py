@@ -8,11 +8,14 @@
     <recipe>/compare/<arm>/seed-<n>/
                                config.json  steps.jsonl  examples.parquet
                                generations.jsonl  adapter/  record.json
+                               benchmarks/<form>/<task>.json, made afterwards
     <recipe>/starts/<digest>/  config.json  steps.jsonl  adapter/  record.json
     <recipe>/claims/config.json
     <recipe>/claims/<setting>/seed-<n>/
                                as in a comparison
     <recipe>/{compare,claims,search/<arm>}/resolved.json
+    <recipe>/release/<arm>/seed-<n>/
+                               adapter.json  adapter/  merged.json  merged/
     <recipe>/{search,compare,claims}/recipe.json
                                a recipe file of the user's own: how it was named
     bench.json                 what `study bench` measured
@@ -50,6 +53,10 @@ BENCH = "bench.json"
 """What `study bench` measured, beside the recipes' folders."""
 
 
+BENCHMARKS = "benchmarks"
+"""In a run's folder: item scores of benchmarks, by form and task."""
+
+
 HISTORY = "history.jsonl"
 """Rows of ``at`` (a date) and ``what`` (one sentence): what came before these records."""
 
@@ -67,6 +74,16 @@ def plan_path(runs: Path, recipe: str) -> Path:
 def search_folder(runs: Path, recipe: str, arm: str) -> Path:
     """Return the folder of one arm's search."""
     return runs / recipe / SEARCH / arm
+
+
+def release_path(runs: Path, recipe: str, arm: str, seed: int, form: str) -> Path:
+    """Return the file that records an export; the model is beside it unless it went elsewhere."""
+    return runs / recipe / "release" / arm / f"seed-{seed}" / f"{form}.json"
+
+
+def benchmark_path(run: Path, form: str, task: str) -> Path:
+    """Return the file of a run's scores on one task of a benchmark."""
+    return run / BENCHMARKS / form / f"{task}.json"
 
 
 def recipes_in(runs: Path) -> list[str]:

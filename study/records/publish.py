@@ -7,6 +7,7 @@ from study.errors import RecordError
 from study.records.files import checksum, read_json, read_jsonl, write_jsonl, write_sealed
 from study.records.layout import (
     BENCH,
+    BENCHMARKS,
     BEST,
     GENERATIONS,
     HISTORY,
@@ -51,7 +52,7 @@ def publish(source: Path, target: Path) -> list[Path]:
         folders += [path.parent for path in (source / recipe / "search").glob(f"*/{BEST}")]
         folders += [source / recipe / part for part in ("search", "compare", "claims")]
         for folder in sorted(filter(Path.is_dir, folders)):
-            for path in sorted(folder.iterdir()):
+            for path in sorted((*folder.iterdir(), *folder.glob(f"{BENCHMARKS}/*/*.json"))):
                 if path.is_file() and path.name != JOURNAL and not _is_aside(path):
                     copy = target / path.relative_to(source)
                     copy.parent.mkdir(parents=True, exist_ok=True)

@@ -60,6 +60,7 @@ def test_every_direct_dependency_is_pinned(root: Path) -> None:
     required = [
         *project["build-system"]["requires"],
         *project["project"]["dependencies"],
+        *project["project"]["optional-dependencies"]["benchmarks"],
         *project["project"]["optional-dependencies"]["galore"],
         *project["project"]["optional-dependencies"]["postgresql"],
         *project["project"]["optional-dependencies"]["tracking"],

@@ -5,6 +5,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from made_records import narrowed
 
 from study.cli.status import status
 from study.compare import compare
@@ -58,9 +59,9 @@ def drop_a_line(path):
 
 @pytest.fixture
 def recipe():
-    return load_recipe("tiny-llama").override(
-        ["search.confirm_top=1", "search.confirm_seeds=1", "training.max_steps=160"]
-    )
+    few = ["search.confirm_top=1", "search.confirm_seeds=1", "training.max_steps=160"]
+    shipped = narrowed(load_recipe("tiny-llama"), "sft", "orpo")
+    return shipped.override([*few, "search.objective=nll+lor"])
 
 
 @pytest.fixture

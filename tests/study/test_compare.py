@@ -1,4 +1,3 @@
-import dataclasses
 import functools
 import json
 import sys
@@ -7,7 +6,7 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
-from made_records import whole_best, whole_trial
+from made_records import narrowed, whole_best, whole_trial
 
 from study.cli.status import status
 from study.compare import compare
@@ -33,8 +32,7 @@ SCORES = {"nll": 1.0, "accuracy": 0.75}
 @pytest.fixture
 def recipe():
     """The shipped recipe with its two searched arms alone."""
-    shipped = load_recipe("tiny-llama")
-    return dataclasses.replace(shipped, arms={arm: shipped.arms[arm] for arm in ("sft", "orpo")})
+    return narrowed(load_recipe("tiny-llama"), "sft", "orpo")
 
 
 @pytest.fixture
@@ -118,10 +116,7 @@ def test_finished_runs_are_kept_and_missing_ones_made(recipe, trained, tmp_path)
 def test_matched_sft_takes_the_rate_that_sfts_search_froze_and_has_no_search(
     trained, tmp_path, monkeypatch
 ):
-    shipped = load_recipe("tiny-llama")
-    recipe = dataclasses.replace(
-        shipped, arms={**shipped.arms, "sft-matched": {"learning_rate": 1e-3}}
-    )
+    recipe = narrowed(load_recipe("tiny-llama"), "sft", "sft-matched", "orpo")
     monkeypatch.setattr(
         "study.run.budget.budget_of", lambda workbench, arm, seed: (recipe.training, None)
     )

@@ -249,7 +249,7 @@ def test_z_is_of_the_whole_update_however_it_is_split(bench, shared, shifted, tm
         settings = {"arm": "kto", "settings": SETTINGS["kto"], "seed": 1, "folder": folder}
         train_run(cut, **settings, start=start_of(bench, shared))
         rows = [row for row in read_jsonl(folder / STEPS) if row["split"] == "train"]
-        zs = list(dict.fromkeys(shifted))
+        zs = list(dict.fromkeys(round(z, 4) for z in shifted))
         found.append((len(shifted), zs, [(row["loss"], row["grad_norm"]) for row in rows]))
     (n_whole, z_whole, rows_whole), (n_parts, z_parts, rows_parts) = found
 
@@ -257,7 +257,7 @@ def test_z_is_of_the_whole_update_however_it_is_split(bench, shared, shifted, tm
     assert len(z_whole) == len(z_parts) == 3  # the first update's rate is 0
     assert z_whole[0] == pytest.approx(2.5, abs=1e-5)
     assert all(abs(z - 2.5) > 1e-4 for z in z_whole[1:])
-    torch.testing.assert_close(torch.tensor(z_parts), torch.tensor(z_whole), rtol=2e-5, atol=0)
+    torch.testing.assert_close(torch.tensor(z_parts), torch.tensor(z_whole), rtol=0, atol=2e-4)
     torch.testing.assert_close(
         torch.tensor(rows_parts), torch.tensor(rows_whole), rtol=2e-5, atol=0
     )

@@ -305,6 +305,7 @@ def test_two_processes_of_a_launch_train_what_one_does(small_overrides, tmp_path
     recipe = tmp_path / "kto.toml"
     recipe.write_text(f"{shipped}\n[arms.kto]\nlearning_rate = 3e-3\nbeta = 0.1\n")
     options = [f"--set={text}" for text in small_overrides]
+    options += ["--arm=sft", "--arm=orpo", "--arm=kto"]
     command = ["compare", f"--recipe={recipe}", "--seeds=1", "--device=cpu", *options]
     alone = ["-m", "study.cli.commands", *command, f"--runs={tmp_path / 'alone'}"]
     launched = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes=2"]

@@ -5,6 +5,7 @@ import math
 from types import SimpleNamespace
 
 import pytest
+from made_records import narrowed
 
 from study.compare import compare
 from study.config.canonical import to_dict
@@ -21,7 +22,7 @@ BOTH = {"learning_rate": [1e-5, 1e-3], "beta": [0.01, 1.0]}
 
 @pytest.fixture
 def recipe():
-    tree = to_dict(load_recipe("tiny-llama"))
+    tree = to_dict(narrowed(load_recipe("tiny-llama"), "sft", "orpo"))
     tree["search"] |= {"confirm_top": 1, "confirm_seeds": 2}
     for arm in ("dpo", "ipo"):
         tree["search"]["space"][arm] = BOTH
