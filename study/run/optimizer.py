@@ -6,9 +6,9 @@ import torch
 
 from study.config.training import GALORE, TrainingConfig
 
-ADAPTER_MATRICES = ["lora_A", "lora_B"]
-"""Parts of the names of the layers whose gradients GaLore projects: all else is frozen, or no
-matrix of a linear layer."""
+ADAPTER_MATRICES = r".*\.lora_[AB]\.\w+"
+"""Names of the layers whose gradients GaLore projects: all else is frozen, or no matrix of a
+linear layer."""
 
 
 def optimizer_options(training: TrainingConfig) -> dict[str, Any]:

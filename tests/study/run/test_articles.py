@@ -40,16 +40,17 @@ SMALL = (
 
 GALORE_STAND_IN = '''
 import torch
-
-class GaLoreProjector:
-    """Only its name is needed."""
+from galore_torch.galore_projector import GaLoreProjector
 
 class GaLoreAdamW(torch.optim.AdamW):
-    """AdamW that keeps what it was told."""
+    """AdamW that keeps a projector for every matrix that it is told to project."""
 
-    def __init__(self, params, **options):
-        self.told = [{k: v for k, v in group.items() if k != "params"} for group in params]
-        super().__init__(params, **options)
+    def step(self, closure=None):
+        super().step(closure)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if "rank" in group and parameter.grad is not None:
+                    self.state[parameter]["projector"] = GaLoreProjector()
 
 GaLoreAdafactor = GaLoreAdamW8bit = GaLoreAdamW
 '''
@@ -129,7 +130,7 @@ def galore(tmp_path, monkeypatch) -> None:
     package = tmp_path / "galore_torch"
     package.mkdir()
     (package / "__init__.py").write_text(GALORE_STAND_IN)
-    (package / "galore_projector.py").write_text("from galore_torch import GaLoreProjector\n")
+    (package / "galore_projector.py").write_text("class GaLoreProjector:\n    pass\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(trainer_optimizer, "is_galore_torch_available", lambda: True)
     for name in ("galore_torch", "galore_torch.galore_projector"):
@@ -193,19 +194,24 @@ def test_galore_projects_the_adapters_matrices_and_is_resumed(small, tmp_path) -
             folder=tmp_path / "b",
             on_validation=interrupted,
         )
+    kept = next((tmp_path / "b").rglob("optimizer.pt"))
+    states = torch.load(kept, weights_only=True)["state"].values()
     again = train_run(workbench, arm="orpo", settings=settings, seed=1, folder=tmp_path / "b")
 
+    assert sum("projector" in state for state in states) == 2 * 7
     assert again.validation == whole.validation
     assert optimizer_options(recipe.training) == {
         "optim": "galore_adamw",
         "weight_decay": 0.0,
-        "optim_target_modules": ["lora_A", "lora_B"],
+        "optim_target_modules": r".*\.lora_[AB]\.\w+",
         "optim_args": "rank=8,update_proj_gap=200,scale=0.25",
     }
 
 
-def interrupted(step: int, scores: Any) -> bool:
-    raise KeyboardInterrupt
+def interrupted(step: int, _: Any) -> bool:
+    if step == 4:
+        raise KeyboardInterrupt
+    return False
 
 
 @pytest.mark.parametrize(
