@@ -6,6 +6,7 @@ those of equivalence, say the same, so that answer and table never differ.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -23,6 +24,7 @@ from analysis.statistics.models import Heterogeneity
 from study.arms import BASELINE
 
 NOT_TESTED: Final = "not tested"
+SIZES_DIFFER: Final = "every model shows it by itself; by how much depends on the model"
 COSTS: Final = ("train_s", "train_tokens", "peak_memory_bytes")
 
 
@@ -56,7 +58,7 @@ def decision_rows(
         for place in (POOLED, *records.recipes)
         if (place, arm, judged.primary[0]) in asked
     ]
-    return tuple(
+    decisions = [
         _decision(
             records,
             judged,
@@ -65,7 +67,20 @@ def decision_rows(
             costs,
         )
         for place, arm in places
-    )
+    ]
+    return tuple(agreed(row, decisions) for row in decisions)
+
+
+def agreed(row: DecisionRow, decisions: Sequence[DecisionRow]) -> DecisionRow:
+    """Take the verdict that every model has by itself, though the effects' sizes differ."""
+    if row.outcome != Outcome.DEPENDS:
+        return row
+    singles = {
+        one.outcome for one in decisions if one.treatment == row.treatment and one.recipe != POOLED
+    }
+    if singles not in ({Outcome.BETTER}, {Outcome.WORSE}):
+        return row
+    return replace(row, outcome=singles.pop(), reason=SIZES_DIFFER)
 
 
 def _decision(

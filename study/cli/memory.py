@@ -12,9 +12,15 @@ NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
 
 
 OPTIMIZER_BYTES: Mapping[str, int] = MappingProxyType(
-    {"adamw_torch": 8, "adamw_torch_fused": 8, "paged_adamw_8bit": 2}
+    {
+        "adamw_torch": 8,
+        "adamw_torch_fused": 8,
+        "paged_adamw_8bit": 2,
+        "galore_adamw": 8,
+        "galore_adamw_8bit": 2,
+    }
 )
-"""Two moments per trained parameter."""
+"""Two moments per trained parameter; of GaLore's, which has fewer, a bound."""
 
 
 class Memory(NamedTuple):

@@ -3,6 +3,7 @@
 import datetime as dt
 import functools
 import importlib.metadata
+import importlib.util
 import logging
 import os
 import platform
@@ -12,17 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import study
+from study.config.training import GALORE
 from study.errors import nearest, require
 
 PACKAGES = (
     "torch transformers trl peft bitsandbytes accelerate datasets tokenizers optuna rouge-score "
-    "flash-attn numpy"
+    "flash-attn galore-torch numpy"
 ).split()
 
 
 HARMLESS = (
     r"`is_gradient_checkpointing` is deprecated",  # PEFT asks transformers under an old name
     r".*pin_memory.*no accelerator",
+    r"Paged optimizers are not supported on CPU",  # said beside training.optimizer
+    r"This implementation of AdamW is deprecated",  # GaLore's, a copy of transformers'
 )
 """Warnings of libraries about each other that a user can do nothing about."""
 
@@ -103,6 +107,24 @@ def cache_folder() -> Path:
     from platformdirs import user_cache_dir
 
     return Path(os.environ.get("ORPO_STUDY_CACHE") or user_cache_dir("orpo-study"))
+
+
+def require_optimizer(name: str, device: str) -> None:
+    """Refuse an optimiser that cannot run here, before a model is loaded for it.
+
+    Raises:
+        ConfigError: its package is absent, or it needs another device.
+    """
+    require(
+        not name.startswith(GALORE) or importlib.util.find_spec("galore_torch") is not None,
+        f"training.optimizer is {name!r}, which needs the package galore-torch (pip install "
+        "'.[galore]'); or set training.optimizer=adamw_torch_fused",
+    )
+    require(
+        name != "galore_adamw_8bit" or device.startswith("cuda"),
+        f"training.optimizer is {name!r}, which needs a CUDA device, not {device}; set "
+        "training.optimizer=galore_adamw",
+    )
 
 
 def trackers() -> list[str]:

@@ -14,6 +14,9 @@ EXTENDS: Final = "extends"
 REPLACED: Final = ("arms", "space")
 """Tables of names rather than fields: an arm's entry is replaced as a whole."""
 
+EITHER: Final = {"max_steps": "epochs", "epochs": "max_steps"}
+"""Fields of which a recipe has one: it replaces the other of the recipe that is extended."""
+
 
 def is_file(name_or_path: str) -> bool:
     """Tell whether a recipe is asked for by its file."""
@@ -36,9 +39,15 @@ def read_tree(name_or_path: str) -> dict[str, Any]:
     published setting of every searched arm is filled in, see ``published.toml``.
 
     Raises:
-        ConfigError: no such recipe, broken TOML, or recipes that extend each other.
+        ConfigError: no such recipe, broken TOML, recipes that extend each other, or
+            updates given beside epochs.
     """
     tree = _extended(name_or_path, ())
+    training = tree.get("training")
+    if isinstance(training, dict) and EITHER.keys() <= training.keys():
+        raise ConfigError(
+            f"recipe {name_or_path}: training has both max_steps and epochs; give one of them"
+        )
     search = tree.get("search")
     if isinstance(search, dict) and "published" not in search:
         search["published"] = _published(search.get("space", {}))
@@ -65,7 +74,7 @@ def _extended(name_or_path: str, above: tuple[str, ...]) -> dict[str, Any]:
 
 def _merged(beneath: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Put fields above others, table by table."""
-    merged = dict(beneath)
+    merged = {name: value for name, value in beneath.items() if EITHER.get(name) not in above}
     for name, value in above.items():
         old = merged.get(name)
         if isinstance(old, dict) and isinstance(value, dict):

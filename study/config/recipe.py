@@ -89,6 +89,8 @@ class AdapterConfig:
     """Dropout probability before the adapter's first matrix."""
     target_modules: tuple[str, ...]
     """Names of the linear layers that get an adapter; ``["all-linear"]`` is all but the output."""
+    chat_tokens: Literal["trained", "frozen"] = "trained"
+    """Whether embeddings of tokens that a chat template adds are trained beside the adapter."""
 
     def __post_init__(self) -> None:
         """Refuse ranks and probabilities that mean nothing."""
@@ -241,7 +243,9 @@ class Recipe:
     """Arm -> the settings it is trained with where no search has frozen any."""
 
     def __post_init__(self) -> None:
-        """Refuse names that are not a plain folder name, and unknown arms."""
+        """Work epochs out to updates; refuse names that are no folder's, and unknown arms."""
+        in_updates = self.training.in_updates(self.data.train_pairs)
+        object.__setattr__(self, "training", in_updates)
         plain = self.name.replace("-", "").replace("_", "").replace(".", "")
         require(
             plain.isalnum() and plain.isascii() and self.name[0] != ".",
@@ -285,7 +289,8 @@ class Recipe:
     def override(self, assignments: Iterable[str]) -> Self:
         """Return a copy with ``section.field=value`` assignments applied.
 
-        Values are read as TOML; what is not TOML is taken as text.
+        Values are read as TOML; what is not TOML is taken as text. Of updates and
+        epochs, the one that is set last counts.
 
         Raises:
             ConfigError: an assignment has no ``=``, or names an unknown field.
@@ -293,6 +298,11 @@ class Recipe:
         tree = plain(self, neutral=True)
         for assignment in assignments:
             assign(tree, assignment)
+            if assignment.partition("=")[0].strip() == "training.max_steps":
+                tree["training"]["epochs"] = 0
+        training = tree["training"]
+        if isinstance(training, dict) and training.get("epochs"):
+            training.pop("max_steps", None)  # worked out again, perhaps from other pairs
         return typing.cast(Self, from_dict(tree))
 
 
@@ -316,4 +326,7 @@ def from_dict(tree: Mapping[str, Any]) -> Recipe:
     Raises:
         ConfigError: unknown, missing or mistyped fields.
     """
+    training = tree.get("training")
+    if isinstance(training, dict) and "epochs" in training:
+        tree = {**tree, "training": {"max_steps": 0, **training}}
     return typing.cast(Recipe, build(Recipe, tree))

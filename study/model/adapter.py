@@ -61,7 +61,7 @@ def _attach(base: Base, config: AdapterConfig) -> Any:
         use_rslora=config.kind == "rslora",
         fan_in_fan_out=any(type(layer).__name__ == "Conv1D" for layer in base.model.modules()),
         target_modules=_targets(base.model, config.target_modules),
-        trainable_token_indices=_trained_tokens(base),
+        trainable_token_indices=_trained_tokens(base) if config.chat_tokens == "trained" else None,
     )
     try:
         model = get_peft_model(base.model, lora)

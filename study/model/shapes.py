@@ -36,9 +36,32 @@ PUBLISHED_DIMENSIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "max_position_embeddings": 131072,
             "tie_word_embeddings": True,
         },
+        "meta-llama/Meta-Llama-3-8B": {
+            "hidden_size": 4096,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "intermediate_size": 14336,
+            "vocab_size": 128256,
+            "max_position_embeddings": 8192,
+            "tie_word_embeddings": False,
+        },
+        "mistralai/Mistral-7B-v0.1": {
+            "model_type": "mistral",
+            "hidden_size": 4096,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "intermediate_size": 14336,
+            "vocab_size": 32000,
+            "max_position_embeddings": 32768,
+            "sliding_window": 4096,
+            "tie_word_embeddings": False,
+        },
     }
 )
-"""Llama architectures of the shipped recipes, so that no network is needed."""
+"""Architectures of the shipped recipes, Llama's but where they say so, so that no network is
+needed."""
 
 
 CHATML_IDS = (0, 1)
@@ -100,7 +123,8 @@ def model_config(model: ModelConfig) -> PretrainedConfig:
     from transformers import AutoConfig, LlamaConfig
 
     if model.name in PUBLISHED_DIMENSIONS:
-        return LlamaConfig(**PUBLISHED_DIMENSIONS[model.name])
+        known = {"model_type": "llama", **PUBLISHED_DIMENSIONS[model.name]}
+        return AutoConfig.for_model(**known)
     if model.name.startswith("toy:"):
         from study.model.toy import base_config
 

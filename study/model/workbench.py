@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from study.config.canonical import digest
+from study.config.environment import require_optimizer
 from study.config.recipe import Recipe
 from study.data.encoding import cut_all, encode_all
 from study.data.load import load_pairs
@@ -51,9 +52,11 @@ def open_workbench(recipe: Recipe, *, device: str, progress: Progress = unheard)
     """Load the base model, read and split the pairs, and encode them.
 
     Raises:
+        ConfigError: the recipe's optimiser cannot run here.
         ModelError: the base model cannot be loaded as the recipe asks.
         DataError: the pairs cannot be read, or too few of them are usable.
     """
+    require_optimizer(recipe.training.optimizer, device)
     if recipe.training.threads:
         torch.set_num_threads(recipe.training.threads)
     loaded = load_pairs(recipe.data)

@@ -27,6 +27,7 @@ from study.run.batches import PlannedBatches
 from study.run.budget import budget_of
 from study.run.checkpoints import TRAINER, read_seal, resume_from, save_adapter
 from study.run.memory import peak_memory_bytes, reset_peak_memory
+from study.run.optimizer import optimizer_options
 from study.run.planned import Start
 from study.run.reference import find_reference, recall_reference
 from study.run.scores import initial_validation
@@ -180,8 +181,6 @@ def _arguments(
         learning_rate=learning_rate,
         lr_scheduler_type=training.schedule,
         warmup_steps=training.warmup_steps,
-        optim=training.optimizer,
-        weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
         activation_checkpointing=training.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
@@ -199,4 +198,5 @@ def _arguments(
         remove_unused_columns=False,
         dataloader_pin_memory=base.device.type == "cuda",
         label_names=[],
+        **optimizer_options(training),
     )

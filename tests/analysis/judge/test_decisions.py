@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from analysis.findings import build_findings
-from analysis.judge.comparisons import comparisons, is_paired, pooled_comparisons
+from analysis.judge.comparisons import POOLED, comparisons, is_paired, pooled_comparisons
+from analysis.judge.decisions import agreed
 from analysis.judge.judged import judged_by
 from analysis.records.load import load_study
-from analysis.statistics import against_baseline
+from analysis.statistics import Outcome, against_baseline
 from analysis.words.answer import answer, headline
 from analysis.words.history import history
 from study.arms import ARMS, Arm
@@ -87,7 +88,9 @@ def test_changes_after_finished_runs_are_told_and_earlier_ones_are_not(records):
     assert told[0].startswith(
         "tiny-llama and tiny-smollm2: after 4 finished runs seeds 3 were added; the smallest"
     )
-    assert told[1] == "tiny-llama: the space was narrowed (2026-11-26, after 6 finished runs)."
+    assert told[1] == (
+        "tiny-llama and tiny-smollm2: the space was narrowed (2026-11-26, after 6 finished runs)."
+    )
     assert history(unseen, judged_by(unseen)) == ()
 
 
@@ -185,6 +188,29 @@ def test_every_outcome_has_a_sentence_and_says_what_follows(
     assert short.endswith(todo)
     assert "over 2 models ORPO" in short
     assert len(short.split()) <= 40
+
+
+@pytest.mark.parametrize(
+    ("singles", "outcome"),
+    [
+        (["better", "better"], "better"),
+        (["worse", "worse"], "worse"),
+        (["better", "trade-off"], "depends on the model"),
+        (["inconclusive", "inconclusive"], "depends on the model"),
+        (["trade-off", "trade-off"], "depends on the model"),
+    ],
+)
+def test_models_that_differ_in_size_alone_keep_the_verdict_of_each(decided, singles, outcome):
+    row = decided[0]
+    pooled = dataclasses.replace(row, recipe=POOLED, outcome=Outcome.DEPENDS)
+    each = [
+        dataclasses.replace(row, recipe=f"model {n}", outcome=one) for n, one in enumerate(singles)
+    ]
+
+    found = agreed(pooled, [pooled, *each])
+    assert found.outcome == outcome
+    assert bool(found.reason) == (outcome in ("better", "worse"))
+    assert agreed(each[0], [pooled, *each]) == each[0]
 
 
 def test_models_that_share_seeds_have_a_wider_interval_than_independent_ones(records):

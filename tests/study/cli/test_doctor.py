@@ -21,16 +21,23 @@ PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 
 def llama_parameters(dimensions: dict[str, Any]) -> int:
-    """Count a tied Llama's weights by hand."""
+    """Count a Llama's or a Mistral's weights by hand."""
     hidden, inner = dimensions["hidden_size"], dimensions["intermediate_size"]
     key_value = hidden // dimensions["num_attention_heads"] * dimensions["num_key_value_heads"]
     layer = 2 * hidden * hidden + 2 * hidden * key_value + 3 * hidden * inner + 2 * hidden
-    return dimensions["vocab_size"] * hidden + dimensions["num_hidden_layers"] * layer + hidden
+    tables = 1 if dimensions["tie_word_embeddings"] else 2
+    vocabulary = tables * dimensions["vocab_size"] * hidden
+    return vocabulary + dimensions["num_hidden_layers"] * layer + hidden
 
 
 @pytest.mark.parametrize(
     ("name", "total", "layers"),
-    [("smollm2-1.7b", 1_711_376_384, 24), ("llama-3.2-1b", 1_235_814_400, 16)],
+    [
+        ("smollm2-1.7b", 1_711_376_384, 24),
+        ("llama-3.2-1b", 1_235_814_400, 16),
+        ("article-b", 7_241_732_096, 32),
+        ("article-c", 8_030_261_248, 32),
+    ],
 )
 def test_full_size_models_have_their_published_size_and_adapters_everywhere(
     name: str, total: int, layers: int
@@ -77,6 +84,7 @@ def test_nf4_needs_half_a_byte_and_its_scales() -> None:
         (["training.gradient_checkpointing=true"], "activations", False),
         (["data.max_length_tokens=4096"], "activations", True),
         (["training.optimizer=paged_adamw_8bit"], "adapter_and_optimizer", False),
+        (["adapter.chat_tokens=frozen"], "adapter_and_optimizer", False),
         (["model.quantization=none"], "weights", True),
         (["adapter.rank=64"], "adapter_and_optimizer", True),
     ],

@@ -1,7 +1,9 @@
 """Recipes are complete, typed and named by their digest."""
 
 import copy
+import dataclasses
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -151,6 +153,8 @@ def test_a_field_added_later_changes_no_digest_while_it_is_neutral(name: str) ->
         ("model.template_kwargs.thinking=false", "template_kwargs", {"thinking": False}),
         ("model.template_kwargs={ a = 1, b = 'x' }", "template_kwargs", {"a": 1, "b": "x"}),
         ("model.template_date=2026-01-31", "template_date", "2026-01-31"),
+        ("adapter.chat_tokens=frozen", "chat_tokens", "frozen"),
+        ("training.galore_rank=8", "galore_rank", 8),
     ],
 )
 def test_a_field_added_later_is_in_the_digest_once_it_is_set(
@@ -161,9 +165,72 @@ def test_a_field_added_later_is_in_the_digest_once_it_is_set(
     def run(recipe: Recipe) -> dict[str, Any]:
         return run_config(recipe, arm="base", settings={}, seed=1)
 
-    assert run(new)["recipe"]["model"] == run(recipe)["recipe"]["model"] | {field: value}
+    section = assignment.partition(".")[0]
+    assert run(new)["recipe"][section] == run(recipe)["recipe"][section] | {field: value}
     assert from_dict(to_dict(new)) == new
     assert digest(run(new)) != digest(run(recipe))
+
+
+EPOCHS = ("training.epochs=1", "data.train_pairs=100", "training.batch_pairs=16")
+
+
+@pytest.mark.parametrize(
+    ("assignments", "steps"),
+    [
+        (EPOCHS, 7),  # the last update takes the 12 pairs that it lacks from a second pass
+        ((*EPOCHS, "training.epochs=2"), 13),
+        ((*EPOCHS, "training.epochs=0.5", "training.warmup_steps=2"), 4),
+        ((*EPOCHS, "training.max_steps=50"), 50),
+        (("training.max_steps=50", *EPOCHS), 7),
+        ((*EPOCHS, "training.epochs=0"), 96),
+    ],
+)
+def test_epochs_are_worked_out_to_updates(
+    recipe: Recipe, assignments: Sequence[str], steps: int
+) -> None:
+    new = recipe.override(["training.warmup_steps=2", *assignments])
+
+    assert new.training.max_steps == steps
+    assert from_dict(to_dict(new)) == new
+    assert run_config(new, arm="base", settings={}, seed=1)["recipe"]["training"].get(
+        "epochs", 0.0
+    ) == (0.0 if steps in (50, 96) else new.training.epochs)
+
+
+def test_the_stages_of_an_epoch_are_shares_of_its_updates(recipe: Recipe) -> None:
+    new = staged(recipe, *EPOCHS, "training.epochs=4", "training.start_share=0.25")
+    first, second = new.training.first_stage(), new.training.second_stage()
+
+    assert (new.training.max_steps, first.max_steps, second.max_steps) == (25, 6, 19)
+    assert first.epochs == second.epochs == 0
+    assert dataclasses.replace(new, training=first).training == first
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 1.0, "max_steps": 50}, "max_steps is 50, and training.epochs 1, which are 150"),
+        ({"epochs": -1.0}, "training.epochs is -1.0; it must be 0 or more"),
+        ({"galore_rank": 0}, "training.galore_rank is 0; it must be at least 1"),
+        ({"galore_scale": 0.0}, "training.galore_scale must be positive"),
+        (
+            {"optimizer": "galore_adamw", "weight_decay": 0.1},
+            "weight_decay is 0.1, which transformers does not hand to galore_adamw; set it to 0",
+        ),
+    ],
+)
+def test_settings_of_training_that_cannot_hold_are_refused(
+    recipe: Recipe, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_dict(changed(recipe, "training", **changes))
+
+    assert message in str(caught.value)
+
+
+def test_epochs_need_a_number_of_pairs(recipe: Recipe) -> None:
+    with pytest.raises(ConfigError, match=r"epochs is 1, and data\.train_pairs 0, all that there"):
+        recipe.override(["training.epochs=1", "data.train_pairs=0"])
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest_name() -> None:

@@ -38,6 +38,23 @@ def test_an_arm_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert mine.arms["sft"] == load_recipe("tiny-llama").arms["sft"]
 
 
+@pytest.mark.parametrize(
+    ("beneath", "given", "steps", "epochs"),
+    [
+        ("tiny-llama", "epochs = 2", 300, 2.0),
+        ("article-c", "max_steps = 60", 60, 0.0),
+        ("article-c", "batch_pairs = 16", 62, 1.0),
+    ],
+)
+def test_updates_replace_epochs_beneath_them_and_the_other_way(
+    tmp_path: Path, beneath: str, given: str, steps: int, epochs: float
+) -> None:
+    path = written(tmp_path, "mine", f'extends = "{beneath}"\n[training]\n{given}\n')
+    training = load_recipe(path).training
+
+    assert (training.max_steps, training.epochs) == (steps, epochs)
+
+
 def test_a_file_extends_a_file_beside_it_from_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,6 +73,10 @@ def test_a_file_extends_a_file_beside_it_from_any_folder(
         ("extends = 3\n", "extends is 3; it names a shipped recipe or a file"),
         ('extends = "gone.toml"\n', "there is no recipe file .*gone.toml"),
         ('extends = "tiny-llama"\n[training]\nsteps = 3\n', "mine.toml.*steps"),
+        (
+            'extends = "tiny-llama"\n[training]\nepochs = 1\nmax_steps = 150\n',
+            "training has both max_steps and epochs; give one of them",
+        ),
     ],
 )
 def test_what_cannot_be_extended_is_refused(tmp_path: Path, text: str, message: str) -> None:
