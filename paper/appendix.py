@@ -110,7 +110,8 @@ def _comparisons(findings: Findings) -> list[Fold]:
         for recipe, treatment in intervals.scopes(findings)
     }
     widest = {treatment: recipe for recipe, treatment in reversed(subgroups)}
-    first = [*widest.items()][-1:]
+    many = several.is_many(decisions.overall(findings))
+    first = [] if many else [*widest.items()][-1:]
     return [
         *folded("Every score of the first comparison", next(iter(scores), None)),
         *_gathered("Every score of the other comparisons", scores[1:]),
@@ -123,7 +124,7 @@ def _comparisons(findings: Findings) -> list[Fold]:
             )
         ),
         *_gathered(
-            "Subgroups of the other comparisons",
+            "Subgroups of every comparison" if many else "Subgroups of the other comparisons",
             [
                 table
                 for (recipe, treatment), table in subgroups.items()
