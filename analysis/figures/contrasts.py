@@ -34,6 +34,10 @@ CONTRASTS: Final = FigureFile(
 )
 
 
+MOST_NAMED: Final = 3
+"""Treatments that the key names one by one; more of them have their names beside the rows."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bar:
     """One contrast: estimate, interval, and which arm the interval favours."""
@@ -147,12 +151,15 @@ def draw_contrasts(panels: Sequence[ContrastPanel]) -> Figure:
         axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.grid(visible=False, axis="y")
     treatments = dict.fromkeys(bar.treatment for panel in panels for bar in panel.bars)
+    named = [BASELINE] if len(treatments) > MOST_NAMED else [*treatments, BASELINE]
+    own = [mark("o", "none", "in favour of the arm, in its colour", edge=INK)]
     legend(
         figure,
         [
+            *(own if len(treatments) > MOST_NAMED else []),
             *(
                 mark("o", colour_of(arm), f"in favour of {arm_name(arm)}", line="-")
-                for arm in (*treatments, BASELINE)
+                for arm in named
             ),
             mark("o", INK, "inconclusive, or neither direction is better", line="-"),
         ],

@@ -8,7 +8,7 @@ import matplotlib as mpl
 import pytest
 from scipy import stats
 
-from analysis.figures.contrasts import contrast_info
+from analysis.figures.contrasts import contrast_info, draw_contrasts
 from analysis.figures.curve_drawing import draw_curves
 from analysis.figures.curves import (
     curve_info,
@@ -298,6 +298,20 @@ def test_contrasts_show_tested_ones_with_the_arm_they_favour(findings):
 
 
 @pytest.mark.slow
+def test_the_key_of_many_arms_is_short(findings):
+    rows = [row for row in findings.pooled if row.metric == "accuracy"]
+    many = [dataclasses.replace(row, treatment=f"arm {n}") for row in rows for n in range(4)]
+    keys = [
+        [text.get_text() for text in draw_contrasts(contrast_info(found)).legends[0].get_texts()]
+        for found in (rows, many)
+    ]
+
+    assert keys[0][:2] == ["in favour of ORPO", "in favour of SFT"]
+    assert keys[1][:2] == ["in favour of the arm, in its colour", "in favour of SFT"]
+    assert {len(key) for key in keys} == {3}
+    assert [bar.name for bar in contrast_info(many)[0].bars] == [f"arm {n}" for n in range(4)]
+
+
 def test_every_figure_is_drawn_in_every_format(records, findings, tmp_path):
     files = draw_all(records, findings, tmp_path)
 
