@@ -197,7 +197,7 @@ def costly_arms(names: Iterable[str]) -> list[str]:
     that continues another computes more than one that does not depends on them.
     """
     dearest: dict[str | None, Arm] = {}
-    for arm in (arm for arm in ARMS.values() if arm.name in set(names)):
+    for arm in map(ARMS.__getitem__, arms_in_order(names)):
         if arm.loss is not None and arm.budget == "updates":
             beside = dearest.setdefault(arm.starts_from, arm)
             dearest[arm.starts_from] = max(beside, arm, key=_passes)

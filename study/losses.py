@@ -111,8 +111,8 @@ def ipo(logps: PairLogps, *, n_tokens: int, n_pairs: int, beta: float) -> Tensor
     """Return (r_w/|w| - r_l/|l| - 1/(2β))² per pair, with r as in `dpo`.
 
     Azar et al. 2023, arXiv 2310.12036, Eq. 17, ``beta`` being τ there; (1/(2β))²
-    at the start. Log-ratios are means per token, as in TRL and HALOs: with the
-    sums of the equation the best τ would depend on how long answers are.
+    at the start. Deviation: log-ratios are means per token, as in TRL and HALOs; with
+    the sums of the equation the best τ would depend on how long answers are.
 
     >>> import torch
     >>> pair = PairLogps(*torch.tensor([[0.0], [0], [-2], [2], [-6], [3], [-3], [-5]]))

@@ -44,14 +44,19 @@ def claim_rows(records: StudyRecords) -> tuple[ClaimRow, ...]:
     if not records.claims:
         return ()
     recipes = tuple(records.claims)
-    claims = records.claims[recipes[0]]["claims"]
+    claims = records.registered_claims
     parts = {_key(part): part for claim in claims for part in claim["parts"]}
     judged = {
         _key(part) for claim in claims if not claim["not_testable"] for part in claim["parts"]
     }
     tested = _tested(records, recipes, parts, judged)
     places = (*([POOLED] if len(recipes) > 1 else []), *recipes)
-    return tuple(_row(records, claim, place, tested) for claim in claims for place in places)
+    own = {recipe: records.claims[recipe]["claims"] for recipe in recipes}
+    return tuple(
+        _row(records, own[place][number] if place in own else claim, place, tested)
+        for number, claim in enumerate(claims)
+        for place in places
+    )
 
 
 def claim_remarks(records: StudyRecords, rows: Sequence[ClaimRow]) -> tuple[str, ...]:

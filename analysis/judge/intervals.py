@@ -10,10 +10,12 @@ import numpy.typing as npt
 from analysis.judge.comparisons import POOLED, averaged, contrast_of, is_paired
 from analysis.judge.judged import Judged
 from analysis.judged_rows import IntervalRow
+from analysis.printing import is_matched
 from analysis.records.load import score_matrix
 from analysis.records.study import Scores, StudyRecords
 from analysis.statistics import Contrast, NotTestableError
-from study.arms import ARMS, BASELINE
+from study.arms import BASELINE
+from study.records.texts import has_texts
 
 FEWEST: Final = 8
 """Pairs of a group that is shown."""
@@ -28,10 +30,10 @@ def subgroup_rows(records: StudyRecords, judged: Judged) -> tuple[IntervalRow, .
     """Compare every treatment with the baseline within the registered subgroups.
 
     They are the pair's source, the family of its question, and the quarter of its
-    prompt's length in characters, counted over prompts that were answered. A
+    prompt's length in characters, counted over answered prompts whose text is known. A
     grouping with one group is left out, so are groups of fewer than ``FEWEST`` pairs.
     """
-    treatments = [arm for arm in records.treatments if not _is_matched(arm)]
+    treatments = [arm for arm in records.treatments if not is_matched(arm)]
     return tuple(
         row
         for treatment in treatments
@@ -45,9 +47,9 @@ def matched_rows(records: StudyRecords, metrics: Sequence[str]) -> tuple[Interva
     return tuple(
         row
         for baseline in records.treatments
-        if _is_matched(baseline)
+        if is_matched(baseline)
         for treatment in records.treatments
-        if not _is_matched(treatment)
+        if not is_matched(treatment)
         for metric in metrics
         for row in _rows(
             records,
@@ -58,10 +60,6 @@ def matched_rows(records: StudyRecords, metrics: Sequence[str]) -> tuple[Interva
              for recipe in records.recipes},
         )
     )  # fmt: skip
-
-
-def _is_matched(arm: str) -> bool:
-    return arm in ARMS and ARMS[arm].budget == "tokens"
 
 
 def _sides(
@@ -165,6 +163,7 @@ def _labels(records: StudyRecords, recipe: str, metric: str) -> Labels:
         str(row["example_id"]): len(row["prompt"])
         for other in records.of(recipe)
         for row in other.generations
+        if has_texts([row])
     }
     edges = np.quantile(list(lengths.values()) or [0], (0.25, 0.5, 0.75))
     return {

@@ -260,11 +260,23 @@ def _load_claims(runs: Path, recipes: Sequence[str]) -> dict[str, ClaimsPlan]:
     found = {recipe: read_as(claims_path(runs, recipe), ClaimsPlan) for recipe in recipes}
     claims = {recipe: plan for recipe, plan in found.items() if plan is not None}
     require(
-        len({digest([plan["claims"], plan["early"]]) for plan in claims.values()}) <= 1,
+        _are_alike(list(claims.values())),
         f"{' and '.join(claims)} were registered with different claims",
         "start `study compare` again for all of them, which registers the present ones",
     )
     return {**claims}
+
+
+def _are_alike(plans: Sequence[ClaimsPlan]) -> bool:
+    """Tell whether claims differ at most where a study does not train their arms."""
+    if len({digest([plan["early"], len(plan["claims"])]) for plan in plans}) > 1:
+        return False
+    for versions in zip(*(plan["claims"] for plan in plans), strict=True):
+        told = {digest({**one, "parts": [], "not_testable": ""}) for one in versions}
+        judged = {digest(one) for one in versions if one["parts"]}
+        if len(told) > 1 or len(judged) > 1:
+            return False
+    return True
 
 
 def _load_searches(runs: Path, recipe: str) -> list[SearchRecord]:

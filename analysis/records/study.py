@@ -99,6 +99,12 @@ class StudyRecords:
         found: Mapping[str, float] = self.plans[self.recipes[0]]["sesoi"]
         return found
 
+    @property
+    def registered_claims(self) -> tuple[Mapping[str, Any], ...]:
+        """Every claim, as a study that trains its arms registered it where there is one."""
+        versions = zip(*(plan["claims"] for plan in self.claims.values()), strict=True)
+        return tuple(next((one for one in same if one["parts"]), same[0]) for same in versions)
+
     def of(self, recipe: str, arm: str | None = None) -> tuple[RunRecord, ...]:
         """Return the finished runs of a recipe, or of one of its arms."""
         return tuple(run for run in self.runs if run.recipe == recipe and arm in (None, run.arm))

@@ -7,6 +7,7 @@ from study.arms import BASELINE
 def deviations(records: StudyRecords) -> tuple[str, ...]:
     """List the departures from the sources that these runs were made with."""
     recipes = [records.of(recipe)[0].config["recipe"] for recipe in records.recipes]
+    arms = {run.arm for run in records.runs}
     objectives = {search.best["objective"] for search in records.searches if search.best}
     sentences = [
         *(
@@ -46,6 +47,17 @@ def deviations(records: StudyRecords) -> tuple[str, ...]:
             f"The search optimises {', '.join(sorted(objectives))} on validation pairs, the same "
             "for every arm and free of β; an evaluation loss that contains β would reward small "
             "values of β."
+        )
+    if "sft-matched" in arms:
+        sentences.append("Token-matched SFT alone takes more updates than the other arms.")
+    if "ipo" in arms:
+        sentences.append(
+            "IPO's log-ratios are means per token, as in TRL and HALOs; its equation has sums."
+        )
+    if "kto" in arms:
+        sentences.append(
+            "KTO's z is the mean over a whole update in which each prompt has both answers of "
+            "another pair; HALOs and TRL take it from a micro-batch's completions."
         )
     over = {recipe["training"]["nll_over"] for recipe in recipes}
     if "response" in over:

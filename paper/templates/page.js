@@ -1,7 +1,13 @@
 
 // Tables: a button in each head sorts the rows of every group.
+const UNITS = { s: 1, min: 60, h: 3600, MiB: 1, GiB: 1024 };
 const value = (row, place) => {
   const text = row.cells[place] ? row.cells[place].innerText.trim() : "";
+  const sized = /^(?:\d+\.?\d* (?:s|min|h|MiB|GiB)\b ?)+/.exec(text);
+  if (sized) {
+    const parts = [...sized[0].matchAll(/([\d.]+) (\w+)/g)];
+    return parts.reduce((sum, [, size, unit]) => sum + size * UNITS[unit], 0);
+  }
   const number = /^[[(+−-]?\d[\d,]*\.?\d*(e[−-]?\d+)?/.exec(text);
   return number ? Number(number[0].replace(/[[(+,]/g, "").replace(/−/g, "-")) : text;
 };

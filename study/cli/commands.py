@@ -40,7 +40,7 @@ from study.records.layout import BENCH
 @click.group(cls=StudyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="study")
 def main() -> None:
-    """Compare SFT and ORPO on small models: search settings, train seeds, keep records."""
+    """Compare post-training methods on small models: search, train seeds, keep records."""
     quieten()
 
 

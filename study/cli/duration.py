@@ -70,7 +70,7 @@ def _whole(recipe: Recipe, parts: Mapping[str, Any], workers: int) -> dict[str, 
 
 def _wall(jobs: list[float], workers: int) -> float:
     """Return when the last of some jobs ends: they are evenly spread, and none is split."""
-    return max(*jobs, sum(jobs) / workers)
+    return max([*jobs, sum(jobs) / workers])
 
 
 def lines(found: Mapping[str, Any], estimate: int) -> list[tuple[str, str]]:
@@ -107,7 +107,7 @@ def lines(found: Mapping[str, Any], estimate: int) -> list[tuple[str, str]]:
         *(others if found["not_timed"] else ()),
         ("timed step", f"{steps}; {found['batch_pairs']} pairs, {_busy(found['workers'])}"),
         ("measured peak", memory),
-        ("study search", search),
+        *([("study search", search)] if found["searched"] else ()),
         ("study compare", compare),
     ]
 

@@ -145,10 +145,11 @@ def _logit_bytes(shape: Shape, tokens: int, value_bytes: int, device: str) -> in
 
 
 def _mask_bytes(recipe: Recipe, device: str, value_bytes: int) -> int:
-    """A mask is a byte on CUDA, a float32 on a CPU; where the engine's own layer serves, nothing.
+    """Return what is kept of dropout for each input value.
 
-    It draws masks again. PEFT's layer keeps them; it serves with DoRA, NF4 and, on a
-    CPU, weights in 16 bits.
+    The engine's own layer keeps nothing and draws again. PEFT's, which serves with
+    DoRA, NF4 and, on a CPU, 16-bit weights, keeps a mask: a byte per value on CUDA, a
+    float32 on a CPU.
     """
     on_cpu = device == "cpu"
     plain = recipe.adapter.kind != "dora" and recipe.model.quantization == "none"

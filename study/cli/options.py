@@ -234,6 +234,7 @@ def job_runner(
 
     trackers()  # refused here where one is unknown, before a model is loaded
     if n_processes() > 1:
+        launch.check_shares(recipes)
         return functools.partial(launch.run_here, device=device)
     slots = plan_slots(recipes, device=device, workers=workers)
     return functools.partial(run_jobs, slots=slots, quiet=quiet)

@@ -24,7 +24,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from study.engine.layout import Sequences, _to, lay_out
+from study.engine.layout import Sequences, lay_out, on_device
 from study.engine.precision import compute_dtype
 from study.engine.slots import Pass
 from study.engine.strips import attend_in_strips
@@ -175,7 +175,7 @@ def agrees_with_rows(
     have different lengths; what a release documents is checked, not trusted.
     """
     conversations = [(5, [3, 7]), (2, [6, 1])]
-    sequences = _to(lay_out(conversations), device)
+    sequences = on_device(lay_out(conversations), device)
     n_tokens = sum(prompt + sum(answers) for prompt, answers in conversations)
     generator = torch.Generator().manual_seed(0)
     found = []

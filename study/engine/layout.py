@@ -79,7 +79,8 @@ def spans(firsts: Array, lengths: Array) -> Array:
     return found
 
 
-def _to(sequences: Sequences, device: torch.device) -> Sequences:
+def on_device(sequences: Sequences, device: torch.device) -> Sequences:
+    """Bring the tensors to a device."""
     return sequences._replace(
         row_index=[index.to(device) for index in sequences.row_index],
         row_place=sequences.row_place.to(device),

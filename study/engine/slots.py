@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from study.engine.layout import Sequences, _to, lay_out
+from study.engine.layout import Sequences, lay_out, on_device
 
 
 class Pass(NamedTuple):
@@ -51,7 +51,7 @@ class Slots:
             slot_of=(first + torch.arange(len(prompts)).repeat_interleave(lengths)).to(self.device),
             positions=torch.cat([torch.arange(n) for n in lengths]).to(self.device),
             last_at=(lengths.cumsum(0) - 1).to(self.device),
-            sequences=_to(sequences, self.device),
+            sequences=on_device(sequences, self.device),
             longest=sequences.longest_key,
             mask=None,
         )

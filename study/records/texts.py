@@ -21,7 +21,12 @@ FIELDS = ("prompt", "reference", "references")
 
 
 def withhold(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Put hashes in the place of a row's prompt and references; its answer stays."""
+    """Put hashes in the place of a row's prompt and references; its answer stays.
+
+    A row that has hashes already keeps them.
+    """
+    if WITHHELD in row:
+        return dict(row)
     found = {name: row[name] for name in FIELDS if name in row}
     return {
         **row,

@@ -122,9 +122,10 @@ def _make(workbench: "Workbench", report: Report, run: PlannedRun) -> None:
 
 
 def _last_validation(folder: RunFolder) -> Mapping[str, float]:
-    """Return a start's scores of validation pairs, which its record holds in place of test pairs'.
+    """Return a start's last validation scores; its record has them in place of test scores.
 
-    They are logged: a start that was interrupted after its last update scores nothing again.
+    They are read from the log, so that a start interrupted after its last update is not
+    scored again.
 
     Raises:
         RecordError: none were logged.

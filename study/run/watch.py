@@ -245,7 +245,7 @@ def metric_sums(loss: Tensor, logps: PairLogps, n_tokens: int) -> Tensor:
 
 
 def _row(numbers: Sequence[float | None], dtype: str, device: torch.device) -> Tensor:
-    """Return one update's sums as `metric_sums` made them, (11,)."""
+    """Return one update's sums as `metric_sums` made them, (15,)."""
     known = [math.nan if number is None else number for number in numbers]
     return torch.tensor(known, dtype=getattr(torch, dtype), device=device)
 

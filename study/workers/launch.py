@@ -10,6 +10,7 @@ from study.errors import ConfigError
 from study.records.processes import join, n_processes
 
 if TYPE_CHECKING:
+    from study.config.recipe import Recipe
     from study.model.jobs import Job
 
 
@@ -24,6 +25,21 @@ def refuse(command: str) -> None:
             f"`study {command}` was started by a launcher with {n_processes()} processes; it "
             f"starts its own: `study {command} --workers {n_processes()}`"
         )
+
+
+def check_shares(recipes: Sequence["Recipe"]) -> None:
+    """Refuse updates that have fewer pairs than there are processes to share them.
+
+    Raises:
+        ConfigError: a recipe has such updates.
+    """
+    for recipe in recipes:
+        if recipe.training.batch_pairs < n_processes():
+            raise ConfigError(
+                f"{recipe.name} has updates of {recipe.training.batch_pairs} pairs, fewer than the "
+                f"{n_processes()} processes of this launch; launch fewer, or set "
+                "training.batch_pairs"
+            )
 
 
 def run_here(jobs: Sequence["Job"], *, device: str) -> list[Any]:

@@ -131,6 +131,22 @@ def test_tables_are_sorted_by_keyboard_within_their_groups(page: Path, chrome: C
     assert chrome.run(column)[-1] == "0.0 s"
 
 
+def test_durations_and_memory_are_sorted_by_size(page: Path, chrome: Chrome) -> None:
+    chrome.open(page)
+    sizes = ["2 min 5 s", "1 h 0 min", "8.2 s", "1.2 GiB", "900 MiB"]
+    rising = chrome.run(
+        "(() => { const table = document.querySelector('#caption-cost').closest('table');"
+        " const body = table.tBodies[0], first = body.rows[0];"
+        f" body.replaceChildren(...{sizes}.map((size) => {{ const row = first.cloneNode(true);"
+        " row.cells[1].textContent = size; return row; }));"
+        " table.tHead.rows[0].cells[1].querySelector('button').click();"
+        " return [...body.rows].map((row) => row.cells[1].textContent); })()"
+    )
+
+    assert [one for one in rising if "B" not in one] == ["8.2 s", "2 min 5 s", "1 h 0 min"]
+    assert [one for one in rising if "B" in one] == ["900 MiB", "1.2 GiB"]
+
+
 def test_a_reader_browses_answers_by_keyboard(page: Path, chrome: Chrome) -> None:
     chrome.open(page)
 

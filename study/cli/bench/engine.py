@@ -51,7 +51,7 @@ class EveryNth:
         return isinstance(token, int) and token % self.n == 0
 
     def __hash__(self) -> int:
-        """Raise nothing: equal ends have the same mean length."""
+        """Hash by the mean length: a class that defines equality has no hash of its own."""
         return hash(self.n)
 
 

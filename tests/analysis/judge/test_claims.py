@@ -1,5 +1,6 @@
 """Claims of the sources: evidence against its oracles, verdicts against their rules."""
 
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,6 +16,8 @@ from analysis.records.load import load_study, scores_of
 from analysis.statistics.verdicts import ClaimVerdict, claim_verdict
 from analysis.tables.provenance import commands
 from analysis.tables.rouge import rouge_rows
+from study.config.canonical import to_dict
+from study.config.claims import load_claims
 from study.config.recipe import load_recipe
 from study.errors import RecordError
 from study.records.files import read_json, write_json
@@ -184,10 +187,10 @@ def test_costs_are_ratios_and_equal_ones_need_no_test(rows):
 
 
 def test_a_claim_on_arms_that_a_study_does_not_train_is_not_testable(rows):
-    row = row_of(rows, "8", "tiny-llama")
+    row = row_of(rows, "12", "tiny-llama")
 
     assert (row.verdict, row.parts) == (NOT_TESTABLE, ())
-    assert row.remark == "this study does not train DPO"
+    assert row.remark == "this study does not train IPO or KTO"
 
 
 @pytest.mark.parametrize(
@@ -320,8 +323,6 @@ def test_runs_of_claims_are_checked_like_those_of_a_comparison(one_recipe, build
 
 
 def test_models_registered_with_different_claims_are_refused(claim_study, tmp_path):
-    import shutil
-
     runs = shutil.copytree(claim_study, tmp_path / "runs")
     path = claims_path(runs, "tiny-llama")
     plan = read_json(path)
@@ -329,6 +330,25 @@ def test_models_registered_with_different_claims_are_refused(claim_study, tmp_pa
 
     with pytest.raises(RecordError, match="registered with different claims; start"):
         load_study(runs)
+
+
+def test_a_claim_is_judged_by_the_models_that_train_its_arms(claim_study, tmp_path):
+    runs = shutil.copytree(claim_study, tmp_path / "runs")
+    path = claims_path(runs, "tiny-smollm2")
+    every_arm = load_claims().within(load_recipe("tiny-smollm2-methods"))
+    write_json(path, {**read_json(path), "claims": to_dict(every_arm)["claims"]})
+    records = load_study(runs)
+    others = [
+        replace(run, arm=arm) for arm in ("ipo", "kto") for run in records.ok("tiny-smollm2", "sft")
+    ]
+    rows = claim_rows(replace(records, runs=(*records.runs, *others)))
+    untrained, trained, pooled = (
+        row_of(rows, "12", name) for name in ("tiny-llama", "tiny-smollm2", "all models")
+    )
+
+    assert (untrained.parts, untrained.remark) == ((), "this study does not train IPO or KTO")
+    assert all(part.p_adjusted is not None for part in trained.parts)
+    assert pooled.parts[0].test == "not tested: tiny-llama: no finished run of IPO"
 
 
 def test_the_figure_over_beta_shows_every_seed_and_their_means(records):

@@ -9,6 +9,7 @@ from analysis import statistics as stats
 from analysis.judge.intervals import FAMILY, FEWEST, LENGTH, SOURCE, matched_rows, subgroup_rows
 from analysis.judge.judged import judged_by
 from analysis.records.load import load_study
+from study.records.texts import withhold
 
 
 def with_sources(records, source_of):
@@ -53,6 +54,22 @@ def test_quarters_of_prompts_hold_about_as_many_pairs(small_runs):
     assert [row.group.split()[0] for row in rows] == ["shortest", "second", "third", "longest"]
     assert sum(row.n_examples for row in rows) == n
     assert max(row.n_examples for row in rows) - min(row.n_examples for row in rows) <= 1
+
+
+def test_prompts_that_were_not_published_have_no_length(study_runs):
+    records = with_sources(load_study(study_runs), lambda n: "a")
+    runs = tuple(
+        dataclasses.replace(
+            run,
+            generations=tuple(withhold(row) for row in run.generations)
+            if run.recipe == "tiny-llama"
+            else run.generations,
+        )
+        for run in records.runs
+    )
+    rows = subgroup_rows(dataclasses.replace(records, runs=runs), judged_by(records))
+
+    assert {row.recipe for row in rows if row.grouping == LENGTH} == {"tiny-smollm2"}
 
 
 def test_small_groups_are_left_out_and_models_are_averaged(study_runs):

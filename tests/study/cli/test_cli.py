@@ -75,30 +75,16 @@ def trained(monkeypatch):
     monkeypatch.setattr("study.workers.jobs.run_jobs", run_jobs)
 
 
-STAGED = """
-[arms.dpo]
-learning_rate = 1e-4
-beta = 0.1
-
-[search.space.dpo]
-learning_rate = [1e-5, 1e-3]
-beta = [0.01, 1.0]
-"""
-
-
 @pytest.fixture
-def staged(tmp_path, trained, monkeypatch):
-    """A recipe with an arm that continues SFT."""
+def staged(trained, monkeypatch):
+    """The name of a recipe with an arm that continues SFT, whose starts are there."""
     found = {"digest": "d", "cost": {}}
     for module in ("search.search", "search.confirm", "run.make"):
         monkeypatch.setattr(
             f"study.{module}.find_start",
             lambda *_, start, **__: start and SimpleNamespace(record=found),
         )
-    shipped = resources.files("study").joinpath("recipes/tiny-llama.toml").read_text("utf-8")
-    path = tmp_path / "staged.toml"
-    path.write_text(shipped + STAGED)
-    return path
+    return "tiny-llama"
 
 
 def test_arms_narrow_a_search_and_a_comparison(study, staged, tmp_path):
@@ -538,8 +524,6 @@ def test_claims_are_made_and_shown_by_setting(study, trained):
 
 
 def read_recipe(name):
-    from importlib import resources
-
     return resources.files("study").joinpath(f"recipes/{name}.toml").read_text()
 
 

@@ -256,6 +256,19 @@ def test_the_whole_study_is_worked_out_from_its_parts(
     assert found == {"search_s": search_s, "compare_s": compare_s}
 
 
+def test_a_search_of_arms_that_are_not_timed_takes_no_estimate() -> None:
+    recipe = load_recipe("tiny-llama")
+    space = {"sft": recipe.search.space["sft"]}
+    recipe = dataclasses.replace(recipe, search=dataclasses.replace(recipe.search, space=space))
+    parts = {**PARTS, "arms": {"orpo": PARTS["arms"]["orpo"]}}
+    found = duration._whole(recipe, parts, 2)
+    told = {**parts, **found, "workers": 2, "batch_pairs": 8, "searched": [], "not_timed": []}
+    names = [name for name, _ in duration.lines({**told, "trials": 8, "repeated": [2, 1]}, 2**30)]
+
+    assert found["search_s"] == [0, 0]
+    assert names == ["timed step", "measured peak", "study compare"]
+
+
 def test_a_recipe_is_timed_on_pairs_of_ones_own(small_recipe, monkeypatch) -> None:
     monkeypatch.setattr(duration, "run_jobs", run_here)
     description = doctor.describe(small_recipe, "cpu", timed=True)

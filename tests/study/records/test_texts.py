@@ -30,6 +30,7 @@ def test_a_withheld_row_keeps_its_answer_and_has_hashes_for_the_rest() -> None:
     assert sha256(ROW["reference"]) in row["reference"]
     assert [text for text in ("Who wrote", "Somebody", "Nobody") if text in told] == []
     assert not has_texts([row])
+    assert withhold(row) == row
 
 
 def test_rows_are_restored_where_every_text_is_known() -> None:

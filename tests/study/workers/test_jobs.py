@@ -12,12 +12,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from study.cli.options import job_runner
 from study.config.recipe import load_recipe
 from study.errors import ConfigError, DataError, RecordError, StudyError
 from study.model.jobs import Job
 from study.workers import devices, jobs
 from study.workers.devices import Slot, cuda_devices, plan_slots
 from study.workers.jobs import run_jobs
+from study.workers.launch import check_shares
 from study.workers.mendable import mendable
 from study.workers.progress import open_display
 
@@ -85,10 +87,12 @@ import sys
 
 import work
 
+from study.cli.options import job_runner
 from study.config.recipe import load_recipe
 from study.model.jobs import Job
 from study.workers.devices import Slot
 from study.workers.jobs import run_jobs
+from study.workers.launch import check_shares
 
 if __name__ == "__main__":
     recipe = load_recipe("tiny-llama")
@@ -386,3 +390,13 @@ def test_what_a_user_can_mend_is_told_from_what_nobody_can(error, words):
     told = mendable(error)
 
     assert told is None if words is None else words in told
+
+
+def test_updates_of_fewer_pairs_than_processes_are_refused(monkeypatch) -> None:
+    recipe = load_recipe("tiny-llama")
+    monkeypatch.setenv("WORLD_SIZE", "16")
+    check_shares([recipe])
+    monkeypatch.setenv("WORLD_SIZE", "17")
+
+    with pytest.raises(ConfigError, match=r"tiny-llama has updates of 16 pairs.* 17 processes"):
+        job_runner([recipe], device="cpu", workers=None, quiet=True)
