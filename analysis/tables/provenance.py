@@ -5,12 +5,13 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.records.study import LOCAL, RunRecord, StudyRecords
+from analysis.records.study import LOCAL, RunRecord, SearchRecord, StudyRecords
 from study.arms import UNTRAINED
 from study.config.canonical import digest, to_dict
 from study.config.files import recipe_names
 from study.config.recipe import load_recipe
 from study.config.seeds import study_seed
+from study.records.digests import published_of
 
 
 def signature(records: StudyRecords) -> str:
@@ -113,7 +114,10 @@ def _commands_of(records: StudyRecords, recipe: str) -> list[tuple[str, str, str
         trials = max(len(search.trials) for search in searches)
         seed, searched = searches[0].config["seed"], searches[0].config["recipe"]
         spaces = {search.arm: search.config["recipe"]["search"]["space"] for search in searches}
-        searched = {**searched, "search": {**searched["search"], "space": spaces}}
+        told = {**searched["search"], "space": spaces}
+        if _published_as_shipped(recipe, searches):
+            del told["published"]
+        searched = {**searched, "search": told}
         found.append(("search", f" --trials {trials}{_seed(seed)}", searched))
     seeds = sorted({run.seed for run in records.of(recipe) if run.arm != UNTRAINED})
     if seeds:
@@ -135,6 +139,19 @@ def _commands_of(records: StudyRecords, recipe: str) -> list[tuple[str, str, str
         found.append(("claims", f" --seeds {n}{_seed(seed)}", shared))
     said = [(part, *_asked(records, recipe, part, used), options) for part, options, used in found]
     return [(part, named, options + overrides) for part, named, overrides, options in said]
+
+
+def _published_as_shipped(recipe: str, searches: Sequence[SearchRecord]) -> bool:
+    """Tell whether every search tried the published settings that its shipped recipe has."""
+    if recipe not in recipe_names():
+        return False
+    shipped = load_recipe(recipe)
+    return all(
+        search.arm in shipped.search.space
+        and search.config["recipe"]["search"]["published"]
+        == [to_dict(one) for one in published_of(shipped, search.arm)]
+        for search in searches
+    )
 
 
 def _seed(seed: int) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 from study.arms import ARMS, Settings, check_settings, costly_arms
 from study.config.canonical import to_dict
-from study.config.recipe import Recipe
+from study.config.recipe import PublishedSetting, Recipe
 from study.records.schema import SCHEMA
 
 PARTS = ("name", "model", "adapter", "data", "training", "evaluation")
@@ -51,8 +51,7 @@ def search_config(
     tree = to_dict(recipe)["search"]
     search = {key: value for key, value in tree.items() if key != "trials"}
     search["space"] = tree["space"][arm]
-    theirs = FIRST if arm in FIRST else (arm,)
-    search["published"] = [one for one in tree["published"] if one["arm"] in theirs]
+    search["published"] = [to_dict(one) for one in published_of(recipe, arm)]
     return {
         "schema": SCHEMA,
         "arm": arm,
@@ -60,6 +59,12 @@ def search_config(
         "seed": seed,
         "recipe": _parts(recipe) | {"search": search},
     }
+
+
+def published_of(recipe: Recipe, arm: str) -> list[PublishedSetting]:
+    """List the published settings that describe an arm's search."""
+    theirs = FIRST if arm in FIRST else (arm,)
+    return [one for one in recipe.search.published if one.arm in theirs]
 
 
 def _budget(recipe: Recipe, arm: str) -> dict[str, Any]:

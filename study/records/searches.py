@@ -156,7 +156,10 @@ def _check_same_study(recipe: Recipe, arm: str, folder: Path, start: Settings | 
         if part != "search"
         for line in differences(found["recipe"][part], value, part)
     ]
-    advice = "give compare the same --set as search, or another --runs"
+    advice = (
+        "give the same --set as that search, name another --runs, or begin again with "
+        "`study search --fresh`"
+    )
     if not lines:
         lines = differences(found.get("start", {}), wanted.get("start", {}), "start")
         advice = f"search it again from the new start: `study search --arm {arm} --fresh`"

@@ -16,7 +16,7 @@ from study.records.layout import EXAMPLES, RECORD, search_folder
 from study.records.plan import seeds_of
 from study.records.runs import compare_folders
 
-RECIPES = ("tiny-llama", "tiny-smollm2")
+RECIPES = ("tiny-llama-methods", "tiny-smollm2-methods")
 
 
 @pytest.fixture
@@ -48,7 +48,10 @@ def test_no_seed_serves_two_recipes(published) -> None:
 def test_records_are_of_the_shipped_recipes(published, recipe) -> None:
     for arm, seed, folder in compare_folders(published, recipe):
         record = folder.record()
-        config = run_config(load_recipe(recipe), arm=arm, settings=record["settings"], seed=seed)
+        start = read_json(folder.path / "config.json").get("start", {}).get("settings")
+        config = run_config(
+            load_recipe(recipe), arm=arm, settings=record["settings"], seed=seed, start=start
+        )
 
         assert record["digest"] == digest(config), folder.path / RECORD
         assert record["tuned"] == (arm != "base")
@@ -67,7 +70,7 @@ def test_the_scores_of_every_record_are_the_means_of_its_examples(published, rec
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_frozen_settings_are_those_that_were_compared(published, recipe) -> None:
-    for arm in ("sft", "orpo"):
+    for arm in load_recipe(recipe).search.space:
         best = read_json(search_folder(published, recipe, arm) / "best.json")
         used = [
             f.record()["settings"] for a, _, f in compare_folders(published, recipe) if a == arm

@@ -50,7 +50,7 @@ def train_run(workbench, *, arm, settings, seed, folder, on_validation, start):
     for step in (0, 60, 120):
         time.sleep(0.01)
         distance = math.log10(settings["learning_rate"] / 2e-3) ** 2
-        scores = {"nll": 3 + distance - step / 100, "lor": distance, **SCORES}
+        scores = {"nll": 3 + distance - step / 100, "ranking": distance, **SCORES}
         if on_validation(step, scores):
             return SimpleNamespace(status="stopped", validation=scores)
     return outcome(scores)

@@ -150,7 +150,7 @@ def test_a_file_beside_the_records_is_found(small_runs, report):
     write_json(small_runs / BENCH, report)
     records = load_study(small_runs)
     findings = build_findings(records, origin="local")
-    shown = {file.name: info for file, _, info in _figures(records, findings)}
+    shown = {file.name: info for file, _, _, info in _figures(records, findings)}
 
     assert without.bench is None
     assert findings.bench == bench_table(report)

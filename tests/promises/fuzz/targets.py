@@ -212,7 +212,7 @@ def check_tex(escaped: str) -> None:
 def _allowed_words() -> frozenset[str]:
     from paper import escape
 
-    own = r"\leavevmode\strut\hfil\break\clipped\allowbreak\codepoint\ensuremath"
+    own = r"\leavevmode\strut\hfil\break\clipped\allowbreak\codepoint\described\ensuremath"
     printed = "".join(map(str, escape._TEX.values()))
     return frozenset(re.findall(r"\\[a-zA-Z]+", own + printed))
 

@@ -23,6 +23,7 @@ from study.records.plan import write_plan
 
 COMMANDS = [
     "search", "compare", "claims", "note", "report", "status", "doctor", "recipes", "bench", "data",
+    "benchmark", "export", "generate",
 ]  # fmt: skip
 
 
@@ -73,22 +74,16 @@ def trained(monkeypatch):
     monkeypatch.setattr("study.run.make._untrained", lambda workbench, run: Outcome())
     monkeypatch.setattr("study.run.evaluate.evaluate_run", lambda workbench, folder: scores)
     monkeypatch.setattr("study.workers.jobs.run_jobs", run_jobs)
-
-
-@pytest.fixture
-def staged(trained, monkeypatch):
-    """The name of a recipe with an arm that continues SFT, whose starts are there."""
     found = {"digest": "d", "cost": {}}
     for module in ("search.search", "search.confirm", "run.make"):
         monkeypatch.setattr(
             f"study.{module}.find_start",
             lambda *_, start, **__: start and SimpleNamespace(record=found),
         )
-    return "tiny-llama"
 
 
-def test_arms_narrow_a_search_and_a_comparison(study, staged, tmp_path):
-    options = ("--recipe", staged, "--arm", "dpo", "--runs", tmp_path, "--quiet", "--json")
+def test_arms_narrow_a_search_and_a_comparison(study, trained, tmp_path):
+    options = ("--recipe", "tiny-llama", "--arm", "dpo", "--runs", tmp_path, "--quiet", "--json")
     found = study("search", "--trials", 2, *options)
     made = study("compare", "--seeds", 1, *options)
     again = study("search", "--trials", 2, "--fresh", *options)
@@ -101,8 +96,10 @@ def test_arms_narrow_a_search_and_a_comparison(study, staged, tmp_path):
     assert begun == ["dpo", "dpo", "sft"]
 
 
-def test_a_comparison_begins_afresh_as_a_whole(study, staged, tmp_path):
-    result = study("compare", "--recipe", staged, "--arm", "dpo", "--fresh", "--runs", tmp_path)
+def test_a_comparison_begins_afresh_as_a_whole(study, trained, tmp_path):
+    result = study(
+        "compare", "--recipe", "tiny-llama", "--arm", "dpo", "--fresh", "--runs", tmp_path
+    )
 
     assert result.exit_code == 2
     assert "leave out --arm" in result.output
@@ -133,11 +130,11 @@ def test_every_option_has_help():
     assert all(option.help for option in options)
 
 
-def test_options_of_one_name_are_the_same_everywhere():
+def test_options_of_one_name_are_the_same_in_all_commands_that_make_records():
     seen = {}
     for path, command in commands():
         for option in command.params:
-            if path not in {("note",), ("status",)}:  # their --recipe only names records
+            if path in {("search",), ("compare",), ("claims",)}:
                 seen.setdefault(option.name, set()).add(getattr(option, "help", None))
 
     assert {name: texts for name, texts in seen.items() if len(texts) > 1} == {}
@@ -352,7 +349,7 @@ def test_what_search_froze_is_what_compare_uses(study, trained, tmp_path):
     result = study("compare", "--recipe", "tiny-llama", "--seeds", 1, "--json")
 
     best = read_json(tmp_path / "runs/local/tiny-llama/search/orpo/best.json")
-    orpo = json.loads(result.stdout)[-1]
+    orpo = next(row for row in json.loads(result.stdout) if row["arm"] == "orpo")
     assert (orpo["settings"], orpo["tuned"]) == (best["settings"], True)
     assert "untuned" not in result.stderr
 
@@ -470,6 +467,8 @@ def test_a_real_search_and_comparison_leave_their_records(real, tmp_path):
         ("sft", "ok", True),
         ("sft-matched", "ok", True),
         ("orpo", "ok", True),
+        ("dpo", "ok", True),
+        ("simpo", "ok", True),
     ]
     for record in records:
         folder = tmp_path / f"tiny-llama/compare/{record['arm']}/seed-{record['seed']}"
@@ -536,7 +535,7 @@ def test_fresh_begins_anew_and_says_where_the_old_records_are(study, trained, tm
     fresh = study(command, "--recipe", "tiny-llama", *short, *other, "--fresh")
 
     assert refused.exit_code == 1
-    assert "recipe.training.batch_pairs: 16 in the records, 8 asked for" in refused.stderr
+    assert "training.batch_pairs: 16 in the records, 8 asked for" in refused.stderr
     assert "--fresh" in refused.stderr
     assert fresh.exit_code == 0
     (kept,) = (tmp_path / "runs/local/tiny-llama").glob(f"{command}.old-*")

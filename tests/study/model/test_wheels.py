@@ -218,6 +218,6 @@ def test_the_real_model_passes_the_check_against_itself(real_base) -> None:
 
     found = measure(real_base, load_recipe("smollm2-135m").adapter)
 
-    assert (found.layout, found.generation) == ("packed", "batched")
+    assert (found.layout, found.generation) == ("packed", "in slots")
     assert real_base.resolved["licence"] == "Apache-2.0"
     assert real_base.resolved["stored_as"].startswith("Q4_1 (210)")
