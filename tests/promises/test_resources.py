@@ -102,7 +102,7 @@ def test_a_real_comparison_on_a_full_disk_goes_on_when_there_is_room(model_folde
     options = [word for change in changes for word in ("--set", change)]
     program = (sys.executable, "-m", "study.cli.commands", "compare", "--recipe", "tiny-llama")
 
-    words = "--seeds 1 --device cpu --workers 1 --quiet".split()
+    words = "--seeds 1 --arm sft --arm orpo --device cpu --workers 1 --quiet".split()
 
     def compare():
         return subprocess.run(
@@ -117,14 +117,14 @@ def test_a_real_comparison_on_a_full_disk_goes_on_when_there_is_room(model_folde
         states = [row["state"] for row in status(tmp_path / "disk/runs")]
         remount("size=64m")
         done = compare()
-        finished = [row["state"] for row in status(tmp_path / "disk/runs")][2:]
+        finished = {row["arm"]: row["state"] for row in status(tmp_path / "disk/runs")}
 
     assert full.returncode == 1
     assert "No space left on device" in full.stderr
     assert "Traceback" not in full.stderr
     assert "damaged" not in states
     assert done.returncode == 0, done.stderr
-    assert finished == ["finished"] * 3
+    assert {finished[arm] for arm in ("base", "sft", "orpo")} == {"finished"}
 
 
 def test_a_line_that_does_not_fit_leaves_the_file_as_it_was(tmp_path):

@@ -100,6 +100,7 @@ import sys
 from pathlib import Path
 
 import stand_in
+from made_records import narrowed
 
 from study.compare import compare
 from study.config.recipe import load_recipe
@@ -111,7 +112,7 @@ if __name__ == "__main__":
         slots = [Slot(device="cpu")]
         return run_jobs(jobs, slots=slots, quiet=True, open_workbench=stand_in.open_workbench)
 
-    recipe, runs = load_recipe("tiny-llama"), Path(sys.argv[1])
+    recipe, runs = narrowed(load_recipe("tiny-llama"), "sft", "orpo"), Path(sys.argv[1])
     compare([recipe], runs=runs, seeds=6, seed=0, run_jobs=here)
 """
 
@@ -120,6 +121,7 @@ import sys
 from pathlib import Path
 
 import stand_in
+from made_records import narrowed
 
 from study.config.recipe import load_recipe
 from study.workers.devices import Slot
@@ -133,7 +135,8 @@ if __name__ == "__main__":
 
     runs, storage = sys.argv[1:]
     ask = {"trials": 12, "seed": 0, "storage": storage, "say": print}
-    search([load_recipe("tiny-llama")], runs=Path(runs), run_jobs=here, **ask)
+    recipe = narrowed(load_recipe("tiny-llama"), "sft", "orpo")
+    search([recipe], runs=Path(runs), run_jobs=here, **ask)
 """
 
 POSTGRESQL = ("initdb", "postgres", "pg_isready")

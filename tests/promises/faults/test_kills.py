@@ -26,6 +26,7 @@ KILLS = int(os.environ.get("ORPO_STUDY_KILLS", "3"))
 """Kills in all; half of them hit searches."""
 TRIALS = 4
 RECIPE = "tiny-llama"
+ARMS = ("sft", "orpo")
 SMALL = (
     "data.train_pairs=64",
     "data.validation_pairs=12",
@@ -167,18 +168,19 @@ def start(words, environment=()):
 
 def options(runs):
     changes = [word for change in SMALL for word in ("--set", change)]
-    return ("--recipe", RECIPE, "--runs", str(runs), "--device", "cpu", "--quiet", *changes)
+    arms = [word for arm in ARMS for word in ("--arm", arm)]
+    return ("--recipe", RECIPE, "--runs", str(runs), "--device", "cpu", "--quiet", *arms, *changes)
 
 
 def is_done(runs):
-    rows = status(runs, [RECIPE])
+    rows = [row for row in status(runs, [RECIPE]) if row["arm"] in ("base", *ARMS)]
     parts = {row["part"] for row in rows if row["state"] != "missing"}
     return {row["state"] for row in rows if row["part"] in parts} == {"finished"}
 
 
 def check_search(runs, seen):
     """Every trial that was ever finished is still there, and nothing is half a file."""
-    for arm in ("sft", "orpo"):
+    for arm in ARMS:
         folder = search_folder(runs, RECIPE, arm)
         read_json(folder / "config.json")
         read_json(folder / "best.json")
@@ -197,7 +199,7 @@ def check_search(runs, seen):
 
 def check_whole_search(runs):
     """The total is exact, nothing counts twice, and equal settings gave equal trials."""
-    for arm in ("sft", "orpo"):
+    for arm in ARMS:
         folder = search_folder(runs, RECIPE, arm)
         rows = list(read_jsonl(folder / "trials.jsonl"))
         settings = [json.dumps(row["settings"]) for row in rows]

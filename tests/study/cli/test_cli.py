@@ -431,7 +431,7 @@ def real(model_folder, tmp_path):
 @pytest.mark.slow
 def test_signals_stop_a_real_search_within_seconds_and_it_goes_on(real, tmp_path):
     """SIGTERM to the parent alone, then SIGINT to all, as Ctrl-C on a terminal sends it."""
-    command = real("search", "--trials", "3")
+    command = real("search", "--trials", "3", "--arm", "sft", "--arm", "orpo")
     journal = tmp_path / "tiny-llama/search/orpo/journal.log"
     for number, send in ((signal.SIGTERM, os.kill), (signal.SIGINT, os.killpg)):
         before = journal.stat().st_size if journal.exists() else 0
