@@ -51,7 +51,7 @@ def status(findings: Findings) -> Facts:
     changes, earlier = len(findings.history) - findings.n_earlier, findings.n_earlier
     since = " since these runs were begun" if earlier else ""
     chosen = [
-        *([f"{earlier} {_choices_word(earlier)} before these runs"] if earlier else []),
+        *([f"{earlier} {_choices_word(earlier)} noted by the authors"] if earlier else []),
         *late,
     ]
     items = [

@@ -25,7 +25,7 @@ def history(records: StudyRecords, judged: Judged) -> tuple[str, ...]:
         for event in _events(plan):
             told.setdefault(event, []).append(recipe)
     sentences = [
-        f"Before these records: {row['what'].rstrip('.')} ({row['at']})." for row in records.history
+        f"Noted by the authors: {row['what'].rstrip('.')} ({row['at']})." for row in records.history
     ]
     sentences += [f"{' and '.join(recipes)}: {event}." for event, recipes in told.items()]
     sentences += [

@@ -270,7 +270,7 @@ def test_the_box_tells_what_was_chosen_after_a_look(findings: Findings) -> None:
     assert after["Chosen after seeing test scores"] == "exact match"
     assert after["Plan"] == "amended: 2 changes after results"
     assert earlier["Plan"].startswith("kept since these runs were begun")
-    assert earlier["Chosen after seeing test scores"] == "2 choices before these runs"
+    assert earlier["Chosen after seeing test scores"] == "2 choices noted by the authors"
 
 
 def test_the_forest_shows_registered_metrics_with_their_band(findings: Findings) -> None:

@@ -298,7 +298,7 @@ def test_what_came_before_the_records_stands_in_the_history(small_runs):
     records = load_study(small_runs)
 
     assert history(records, judged_by(records))[0] == (
-        "Before these records: the task was changed after scores had been seen (2026-11-20)."
+        "Noted by the authors: the task was changed after scores had been seen (2026-11-20)."
     )
 
 
