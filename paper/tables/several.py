@@ -106,15 +106,15 @@ def _effect(findings: Findings, one: CoPrimaryRow | None) -> Cell:
 
 def scores(findings: Findings, metrics: Sequence[Metric], note: str) -> Table:
     """Print settings and scores in one row for each arm, models as groups of rows."""
-    width = round(0.56 / max(1, len(metrics)), 3)
+    width = round(0.6 / max(1, len(metrics)), 3)
     recipes = dict.fromkeys(arm.recipe for arm in findings.arms)
     untuned = any(not arm.tuned for arm in findings.arms if is_trained(arm.arm))
     return Table(
         name="scores",
         columns=(
             Column(head="Arm", width=0.13, unbroken=True),
-            Column(head="Learning rate,\nothers", width=0.24, unbroken=True),
-            Column(head="Seeds\n(diverged)", width=round(0.63 - width * len(metrics), 3),
+            Column(head="Learning rate,\nothers", width=0.21, unbroken=True),
+            Column(head="Seeds\n(diverged)", width=round(0.66 - width * len(metrics), 3),
                    number=True),
             *(
                 Column(head=_stacked(metric), width=width, number=True) for metric in metrics
@@ -140,7 +140,7 @@ def scores(findings: Findings, metrics: Sequence[Metric], note: str) -> Table:
 
 def _stacked(metric: Metric) -> str:
     """Break a head into short lines."""
-    unit = f" ({metric.unit})" if metric.unit else ""
+    unit = f" ({metric.unit.replace('/', ' per ')})" if metric.unit else ""
     return "\n".join(textwrap.wrap(f"{metric.label}{arrow(metric)}{unit}", HEAD_WIDTH))
 
 

@@ -36,7 +36,7 @@ def builders():
         "study": made_records.make_study,
         "examples": made_records.make_examples,
         "scores": made_records.scores_of,
-        "settings": made_records.SETTINGS,
+        "settings": made_records.METHOD_SETTINGS,
         "recipe": made_records.load_recipe,
         "remove": shutil.rmtree,
     }

@@ -299,7 +299,7 @@ def test_help_loads_no_heavy_library() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not (PUBLISHED / "tiny-llama").is_dir(), reason="runs/published holds no records yet"
+    not (PUBLISHED / "tiny-llama-methods").is_dir(), reason="runs/published holds no records yet"
 )
 def test_the_published_records_become_a_report(tmp_path: Path) -> None:
     result = build.build(PUBLISHED, tmp_path)
