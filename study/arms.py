@@ -1,7 +1,8 @@
 """What an arm is: one way to train, as data. Adding one is an entry in ``ARMS``.
 
 A new arm takes its entry here, a loss in ``study/losses.py``, settings and a
-space in a recipe, and a test against an oracle; nothing else names it.
+space in a recipe, and a test against an oracle; what the report says of it in one
+line stands in ``paper/wording.py``.
 """
 
 import math

@@ -16,8 +16,8 @@ def deviations(records: StudyRecords) -> tuple[str, ...]:
             else []
         ),
         (
-            "All arms see the same pairs for the same number of updates; the paper trains SFT for "
-            "one epoch and ORPO for up to ten."
+            "All arms but one that is matched in tokens see the same pairs for the same number of "
+            "updates; the paper trains SFT for one epoch and ORPO for up to ten."
         ),
         (
             "ORPO starts from the base model; the code published with the article on Llama-3.2-1B "

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from analysis.judged_rows import BestSetRow, DecisionRow, PairRow
-from analysis.printing import arm_name, capital, in_unit, number, signed
+from analysis.printing import arm_name, capital, in_unit, is_matched, number, signed
 from analysis.records.metrics import METRICS
 from analysis.statistics import Outcome
-from study.arms import ARMS, BASELINE
+from study.arms import BASELINE
 from study.config.judging import ANSWERS
 
 MOST_NAMED: Final = 3
@@ -63,7 +63,7 @@ def headline(rows: Sequence[DecisionRow], best_sets: Sequence[BestSetRow]) -> st
 
 def matched(best_sets: Sequence[BestSetRow], treatments: Sequence[str]) -> str:
     """Compare every treatment with the baseline that had as many tokens; empty without one."""
-    control = next((arm for arm in treatments if _is_control(arm)), None)
+    control = next((arm for arm in treatments if is_matched(arm)), None)
     if control is None:
         return ""
     said = [
@@ -109,7 +109,7 @@ def _verdicts(rows: Sequence[DecisionRow]) -> Iterator[str]:
 
 def _beyond_tokens(best_sets: Sequence[BestSetRow], rows: Sequence[DecisionRow]) -> Iterator[str]:
     """Name the arms that beat the baseline with as many tokens, where there is one."""
-    control = next((row.treatment for row in rows if _is_control(row.treatment)), None)
+    control = next((row.treatment for row in rows if is_matched(row.treatment)), None)
     if control is None or not best_sets:
         return
     said = []
@@ -151,10 +151,6 @@ def _size(row: DecisionRow) -> str:
     each = f" of each of {row.n_models} models" if row.n_models > 1 else ""
     n = f"{seeds} {'seed' if seeds == 1 else 'seeds'} per arm{each}"
     return f"{n}, {row.n_examples} held-out pairs."
-
-
-def _is_control(arm: str) -> bool:
-    return arm in ARMS and ARMS[arm].budget == "tokens" and ARMS[arm].tuned_as == BASELINE
 
 
 def _effects(best_sets: Sequence[BestSetRow], control: str, arm: str) -> str:

@@ -157,7 +157,8 @@ def _within(claim: Claim, here: set[str]) -> Claim:
     if not missing:
         return claim
     labels = " or ".join(ARMS[arm].label for arm in missing)
-    return replace(claim, parts=(), not_testable=f"this study does not train {labels}")
+    reason = claim.not_testable or f"this study does not train {labels}"
+    return replace(claim, parts=(), not_testable=reason)
 
 
 def _check_claim(claim: Claim, names: set[str]) -> None:

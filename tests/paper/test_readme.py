@@ -49,7 +49,7 @@ def test_the_figure_of_the_readme_is_small_and_shown(root: Path) -> None:
     figure = root / FIGURE
 
     assert f"]({FIGURE.as_posix()})" in (root / "README.md").read_text(encoding="utf-8")
-    assert 1_000 < figure.stat().st_size < 150_000
+    assert 1_000 < figure.stat().st_size < 70_000
 
 
 def test_each_block_is_replaced_by_itself() -> None:
