@@ -18,7 +18,7 @@ from study.cli.options import (
     begin_again,
     chosen_recipes,
     device_option,
-    job_runner,
+    job_place,
     json_option,
     kept_asked,
     recipe_options,
@@ -65,6 +65,7 @@ def search_command(
     runs: Path,
     seed: int,
     workers: int | None,
+    on: str,
     arms: tuple[str, ...],
     trials: int | None,
     storage: str | None,
@@ -87,6 +88,7 @@ def search_command(
         if storage is not None:
             raise click.UsageError("--fresh cannot empty a storage; name another with --storage")
         begin_again(recipes, runs, "search", say, arms)
+    place = job_place(recipes, device, workers, quiet, on)
     with kept_asked(names, assignments, recipes, runs, "search"):
         found = search.search(
             recipes,
@@ -94,9 +96,9 @@ def search_command(
             trials=trials,
             seed=seed,
             storage=storage,
-            workers=workers or 1,
+            workers=place.sharing,
             arms=arms,
-            run_jobs=job_runner(recipes, device, workers, quiet),
+            run_jobs=place.run_jobs,
             say=say,
         )
     show(found, as_json, tables.search_table)
@@ -115,6 +117,7 @@ def compare_command(
     runs: Path,
     seed: int,
     workers: int | None,
+    on: str,
     arms: tuple[str, ...],
     seeds: int,
     fresh: bool,
@@ -134,6 +137,7 @@ def compare_command(
         if arms:
             raise click.UsageError("--fresh sets all arms of a comparison aside; leave out --arm")
         begin_again(recipes, runs, "compare", say)
+    place = job_place(recipes, device, workers, quiet, on)
     with kept_asked(names, assignments, recipes, runs, "compare"):
         records = compare.compare(
             recipes,
@@ -141,7 +145,7 @@ def compare_command(
             seeds=seeds,
             seed=seed,
             arms=arms,
-            run_jobs=job_runner(recipes, device, workers, quiet),
+            run_jobs=place.run_jobs,
             say=say,
         )
     show(records, as_json, tables.compare_table)
@@ -159,6 +163,7 @@ def claims_command(
     runs: Path,
     seed: int,
     workers: int | None,
+    on: str,
     seeds: int,
     fresh: bool,
     quiet: bool,
@@ -176,13 +181,14 @@ def claims_command(
     say_cost(recipes, device, say)
     if fresh:
         begin_again(recipes, runs, "claims", say)
+    place = job_place(recipes, device, workers, quiet, on)
     with kept_asked(names, assignments, recipes, runs, "claims"):
         records = claim_runs.make_claim_runs(
             recipes,
             runs=runs,
             seeds=seeds,
             seed=seed,
-            run_jobs=job_runner(recipes, device, workers, quiet),
+            run_jobs=place.run_jobs,
             say=say,
         )
     show(records, as_json, tables.claims_table)
