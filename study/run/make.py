@@ -125,9 +125,7 @@ def _faults(run: PlannedRun) -> list[str]:
 
 
 def _job(run: PlannedRun) -> Job:
-    return Job(
-        name=run.name, recipe=run.recipe, kind="study.run.make:make_run", given={"run": run}
-    )
+    return Job(name=run.name, recipe=run.recipe, kind="study.run.make:make_run", given={"run": run})
 
 
 def _train(

@@ -56,9 +56,7 @@ def find_start(
     return Start(folder=run.folder, record=record)
 
 
-def plan_start(
-    workbench: "Workbench | Elsewhere", start: PlannedStart, *, seed: int
-) -> PlannedRun:
+def plan_start(workbench: "Workbench | Elsewhere", start: PlannedStart, *, seed: int) -> PlannedRun:
     """Name the run that makes a start; the workbench's recipe is that of the first stage."""
     recipe, facts = workbench.recipe, resolved_facts(workbench)
     unnamed = PlannedRun(
