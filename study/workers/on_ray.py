@@ -56,6 +56,11 @@ def open_ray(ask: Ask) -> Place:
         )
     if ask.device.startswith("cuda:"):
         raise ConfigError(f"--device {ask.device} is one of this machine; on Ray give cuda or cpu")
+    if ask.address.startswith("ray://"):
+        raise ConfigError(
+            f"--on ray:{ask.address} is an address of Ray's client, which is not supported; run "
+            "the command on a machine of the cluster, with --on ray"
+        )
     _connect(ask.address)
     import ray
 
@@ -144,7 +149,9 @@ class _Cluster:
         if trackers := os.environ.get("ORPO_STUDY_TRACKERS"):
             environment["ORPO_STUDY_TRACKERS"] = trackers
         actor: Any = ray.remote(Trainer)
-        return actor.options(scheduling_strategy="SPREAD", **self.needs[recipe.name]).remote(environment)
+        return actor.options(scheduling_strategy="SPREAD", **self.needs[recipe.name]).remote(
+            environment
+        )
 
 
 class _Worker:
@@ -262,7 +269,7 @@ class _Far(Elsewhere):
 
     def _call(self, method: str, *arguments: Any) -> Any:
         import ray
-        from ray.exceptions import RayActorError, RayError, RayTaskError
+        from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
         try:
             return ray.get(getattr(self._actor, method).remote(*arguments))
@@ -277,7 +284,9 @@ class _Far(Elsewhere):
                 ) from None
             if isinstance(error, RayTaskError):
                 raise
-            raise LostError("died", "its node or the process there was lost") from None
+            scarce = isinstance(error, OutOfMemoryError)
+            cause = "its node ran out of memory" if scarce else "its node or process was lost"
+            raise LostError("died", cause) from None
 
     def _listen(
         self, message: tuple[str, Any], functions: Mapping[str, Any], folder: Path | None

@@ -1,6 +1,5 @@
 """Jobs on a real Ray cluster of several nodes on this machine, some of which are killed."""
 
-import dataclasses
 import json
 import os
 import random
@@ -12,12 +11,17 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from study.cli import main
 from study.cli.options import job_place
 from study.compare import compare
-from study.errors import ConfigError
-from study.records.files import read_jsonl
+from study.config.recipe import load_recipe
+from study.errors import ConfigError, ModelError
+from study.model.jobs import Job
+from study.records.files import read_json, read_jsonl
 from study.records.layout import search_folder
+from study.search.search import search
 
 ray = pytest.importorskip("ray", reason="Ray (extra cluster) is not installed")
 
@@ -46,9 +50,16 @@ class Nodes:
         self.cluster.wait_for_nodes()
         return self.cluster.address
 
+    def logs(self):
+        """Return the folder of what Ray logs."""
+        return Path(self.cluster.head_node.get_logs_dir_path())
+
     def kill_one(self):
-        """Kill a node at random, with all that runs on it."""
-        node = self.alive.pop(random.randrange(len(self.alive)))
+        """Kill one of the nodes that train, at random, with all that runs on it."""
+        actors = ray._private.state.actors().values()
+        busy = {one["Address"]["NodeID"] for one in actors if one["State"] == "ALIVE"}
+        node = random.choice([node for node in self.alive if node.node_id in busy])
+        self.alive.remove(node)
         self.cluster.remove_node(node, allow_graceful=False)
 
 
@@ -67,17 +78,20 @@ def nodes():
 
 
 @pytest.fixture(scope="module")
-def recipe(small_recipe):
-    """Two arms, with a checkpoint and a score after every step."""
+def overrides(small_overrides):
+    """The smallest recipe, with a checkpoint and a score after every step."""
     every = ("validate_every_steps=1", "checkpoint_every_steps=1", "log_every_steps=1")
-    small = small_recipe.override(
-        [
-            *(f"training.{one}" for one in every),
-            *("search.confirm_top=1", "search.confirm_seeds=1", "search.pruning=halving"),
-            "search.space.orpo.learning_rate=[1e-5, 1e-1]",
-        ]
-    )
-    return dataclasses.replace(small, name="small")
+    return [
+        *small_overrides,
+        *(f"training.{one}" for one in every),
+        *("search.confirm_top=1", "search.confirm_seeds=1", "search.pruning=halving"),
+        "search.space.orpo.learning_rate=[1e-5, 1e-1]",
+    ]
+
+
+@pytest.fixture(scope="module")
+def recipe(overrides):
+    return load_recipe("tiny-llama").override(overrides)
 
 
 def place(recipe, address, workers=None):
@@ -92,13 +106,18 @@ def here(recipe):
     return lambda jobs: [job.work(workbench, lambda *_: None) for job in jobs]
 
 
+def wait_for(folder, pattern):
+    until = time.monotonic() + 600
+    while not any(folder.glob(pattern)):
+        assert time.monotonic() < until, f"{folder} never held {pattern}"
+        time.sleep(0.02)
+
+
 def kill_when(nodes, folder, pattern):
     """Kill a node as soon as a file is there; return the thread that does."""
 
     def wait():
-        until = time.monotonic() + 500
-        while time.monotonic() < until and not any(folder.glob(pattern)):
-            time.sleep(0.02)
+        wait_for(folder, pattern)
         nodes.kill_one()
 
     thread = threading.Thread(target=wait, daemon=True)
@@ -131,7 +150,7 @@ def made(runs):
 
 
 def test_a_comparison_that_lost_a_node_equals_one_made_here(nodes, recipe, tmp_path):
-    options = {"seeds": 1, "seed": 0, "say": [].append}
+    options = {"seeds": 1, "seed": 0, "say": [].append, "arms": ["sft", "orpo"]}
     on_ray = place(recipe, nodes.fill())
     killer = kill_when(nodes, tmp_path / "ray", "**/whole.json")
     records = compare([recipe], runs=tmp_path / "ray", run_jobs=on_ray.run_jobs, **options)
@@ -144,27 +163,77 @@ def test_a_comparison_that_lost_a_node_equals_one_made_here(nodes, recipe, tmp_p
     assert made(tmp_path / "ray") == made(tmp_path / "here")
 
 
-def test_a_search_that_lost_a_node_tries_and_prunes_what_one_here_does(nodes, recipe, tmp_path):
-    from study.search.search import search
-
-    options = {"trials": 7, "seed": 0, "say": [].append, "arms": ["orpo"]}
-    on_ray = place(recipe, nodes.fill(), workers=1)
-    killer = kill_when(nodes, tmp_path / "ray", "**/trials.jsonl")
-    killer_too = kill_when(nodes, tmp_path / "ray", "**/.trial-*/trainer/*/whole.json")
-    (best,) = search([recipe], runs=tmp_path / "ray", run_jobs=on_ray.run_jobs, **options)
-    killer.join()
-    killer_too.join()
-    (same,) = search([recipe], runs=tmp_path / "here", run_jobs=here(recipe), **options)
-    rows = [
-        timeless(list(read_jsonl(search_folder(tmp_path / runs, "small", "orpo") / "trials.jsonl")))
-        for runs in ("ray", "here")
+def test_a_search_whose_driver_and_node_were_killed_finds_what_one_here_does(
+    nodes, recipe, overrides, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    asked = [
+        *("search", "--recipe", "tiny-llama", "--arm", "orpo", "--trials", "7", "--workers", "1"),
+        *("--device", "cpu", "--runs", str(tmp_path / "ray"), "--on", f"ray:{nodes.fill()}"),
+        *(word for one in overrides for word in ("--set", one)),
     ]
-    for row in (*rows[0], *rows[1]):
-        del row["number"]  # a trial that is tried again has another
+    first = subprocess.Popen(
+        [sys.executable, "-m", "study.cli", *asked],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    wait_for(tmp_path / "ray", "**/.trial-*/trainer/*/whole.json")
+    first.kill()
+    said, _ = first.communicate()
+    killer = kill_when(nodes, tmp_path / "ray", "**/trials.jsonl")
+    second = CliRunner().invoke(main, asked)
+    killer.join()
+    options = {"trials": 7, "seed": 0, "say": [].append, "arms": ["orpo"]}
+    (same,) = search([recipe], runs=tmp_path / "here", run_jobs=here(recipe), **options)
+    found = {name: search_folder(tmp_path / name, recipe.name, "orpo") for name in ("ray", "here")}
+    rows = {name: list(read_jsonl(folder / "trials.jsonl")) for name, folder in found.items()}
+    best = read_json(found["ray"] / "best.json")
 
-    assert rows[0] == rows[1]
-    assert len(rows[0]) == best["n_trials"] == 7
-    assert "pruned" in {row["state"] for row in rows[0]}
-    assert best["settings"] == same["settings"]
-    assert best["value"] == same["value"]
-    assert not list(search_folder(tmp_path / "ray", "small", "orpo").glob(".trial-*"))
+    assert second.exit_code == 0, second.output
+    assert "tiny-llama/orpo: begins" in said
+    assert "a fresh worker tries once more" in second.stderr
+    assert not [word for word in WORDS_OF_RAY if word in said + second.output]
+    assert [tried(row) for row in rows["ray"]] == [tried(row) for row in rows["here"]]
+    assert len(rows["ray"]) == best["n_trials"] == 7
+    assert "pruned" in {row["state"] for row in rows["ray"]}
+    assert (best["settings"], best["value"]) == (same["settings"], same["value"])
+    assert not list(found["ray"].glob(".trial-*"))
+    logs = [path.read_text(errors="replace") for path in nodes.logs().rglob("*") if path.is_file()]
+    assert logs
+    assert not [words for words in (SECRET, "--trials") for log in logs if words in log]
+
+
+def tried(row):
+    """Return what a trial was, but for its number: one that is tried again has another."""
+    return {name: value for name, value in timeless(row).items() if name != "number"}
+
+
+def test_sigterm_ends_as_ctrl_c_does_and_frees_the_nodes(nodes, recipe, capfd):
+    on_ray = place(recipe, nodes.fill())
+    job = Job(name="job", recipe=recipe, kind="time:sleep", given={})
+    timer = threading.Timer(3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        on_ray.run_jobs([job])
+    began = time.monotonic()
+    while ray.available_resources().get("CPU") != 2 and time.monotonic() < began + 60:
+        time.sleep(0.1)
+
+    assert ray.available_resources()["CPU"] == 2
+    assert capfd.readouterr().err == ""
+
+
+def test_errors_of_a_node_arrive_as_themselves(nodes, recipe, tmp_path):
+    broken = recipe.override([f"model.name={tmp_path}"])
+    on_ray = place(broken, nodes.fill())
+    with pytest.raises(ModelError, match=str(tmp_path)):
+        on_ray.run_jobs([Job(name="job", recipe=broken, kind="time:sleep", given={})])
+
+
+def test_a_place_that_is_not_there_is_one_message(nodes, recipe):
+    with pytest.raises(ConfigError, match=r"needs 3 CPUs and 0 GPUs; set training\.threads"):
+        place(recipe.override(["training.threads=3"]), nodes.fill())
+    with pytest.raises(ConfigError, match=r"--device cuda:1 is one of this machine"):
+        job_place([recipe], "cuda:1", None, quiet=True, on="ray")
