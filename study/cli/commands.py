@@ -18,7 +18,7 @@ from study.cli.options import (
     begin_again,
     chosen_recipes,
     device_option,
-    job_runner,
+    job_place,
     json_option,
     kept_asked,
     recipe_options,
@@ -68,6 +68,7 @@ def search_command(
     runs: Path,
     seed: int,
     workers: int | None,
+    on: str,
     arms: tuple[str, ...],
     trials: int | None,
     storage: str | None,
@@ -86,12 +87,12 @@ def search_command(
     say = speaker(quiet)
     recipes = chosen_recipes(names, assignments, device, say)
     say_cost(recipes, device, say)
-    run_jobs = job_runner(recipes, device, workers, quiet)
     if fresh:
         if storage is not None:
             raise click.UsageError("--fresh cannot empty a storage; name another with --storage")
         search.check_searches(recipes, runs=runs, trials=trials, seed=seed, arms=arms, fresh=True)
         begin_again(recipes, runs, "search", say, arms)
+    place = job_place(recipes, device, workers, quiet, on)
     with kept_asked(names, assignments, recipes, runs, "search"):
         found = search.search(
             recipes,
@@ -99,9 +100,9 @@ def search_command(
             trials=trials,
             seed=seed,
             storage=storage,
-            workers=workers or 1,
+            workers=place.sharing,
             arms=arms,
-            run_jobs=run_jobs,
+            run_jobs=place.run_jobs,
             say=say,
         )
     show(found, as_json, tables.search_table)
@@ -120,6 +121,7 @@ def compare_command(
     runs: Path,
     seed: int,
     workers: int | None,
+    on: str,
     arms: tuple[str, ...],
     seeds: int,
     fresh: bool,
@@ -135,13 +137,13 @@ def compare_command(
     say = speaker(quiet)
     recipes = chosen_recipes(names, assignments, device, say)
     say_cost(recipes, device, say)
-    run_jobs = job_runner(recipes, device, workers, quiet)
     if fresh:
         if arms:
             raise click.UsageError("--fresh sets all arms of a comparison aside; leave out --arm")
         for recipe in recipes:
             compare.plan_runs(recipe, runs=runs, seeds=seeds, seed=seed)  # or it is refused here
         begin_again(recipes, runs, "compare", say)
+    place = job_place(recipes, device, workers, quiet, on)
     with kept_asked(names, assignments, recipes, runs, "compare"):
         records = compare.compare(
             recipes,
@@ -149,7 +151,7 @@ def compare_command(
             seeds=seeds,
             seed=seed,
             arms=arms,
-            run_jobs=run_jobs,
+            run_jobs=place.run_jobs,
             say=say,
         )
     show(records, as_json, tables.compare_table)
@@ -167,6 +169,7 @@ def claims_command(
     runs: Path,
     seed: int,
     workers: int | None,
+    on: str,
     seeds: int,
     fresh: bool,
     quiet: bool,
@@ -182,18 +185,18 @@ def claims_command(
     say = speaker(quiet)
     recipes = chosen_recipes(names, assignments, device, say)
     say_cost(recipes, device, say)
-    run_jobs = job_runner(recipes, device, workers, quiet)
     if fresh:
         for recipe in recipes:
             claim_runs.plan_claim_runs(recipe, runs=runs, seeds=seeds, seed=seed)
         begin_again(recipes, runs, "claims", say)
+    place = job_place(recipes, device, workers, quiet, on)
     with kept_asked(names, assignments, recipes, runs, "claims"):
         records = claim_runs.make_claim_runs(
             recipes,
             runs=runs,
             seeds=seeds,
             seed=seed,
-            run_jobs=run_jobs,
+            run_jobs=place.run_jobs,
             say=say,
         )
     show(records, as_json, tables.claims_table)

@@ -61,6 +61,7 @@ def test_every_direct_dependency_is_pinned(root: Path) -> None:
         *project["build-system"]["requires"],
         *project["project"]["dependencies"],
         *project["project"]["optional-dependencies"]["benchmarks"],
+        *project["project"]["optional-dependencies"]["cluster"],
         *project["project"]["optional-dependencies"]["galore"],
         *project["project"]["optional-dependencies"]["postgresql"],
         *project["project"]["optional-dependencies"]["tracking"],
