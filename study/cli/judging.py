@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 )
 @click.option("--train", is_flag=True, help="First train --reward on the training pairs alone.")
 @click.option("--epochs", type=click.IntRange(min=1), default=3, show_default=True, help="--train.")
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), help="Of --train. [default: by base]"
+)
 @click.option("--endpoint", metavar="URL", help="OpenAI-compatible, e.g. http://localhost:8000/v1.")
 @click.option("--model", metavar="NAME", help="With --endpoint: the model that judges.")
 @click.option(
@@ -124,7 +127,7 @@ def _reward(name: str, recipe: Any, options: dict[str, Any], say: Any) -> Any:
 
     device = pick_device(options["device"])
     if options["train"]:
-        training = Training(epochs=options["epochs"], device=device)
+        training = Training(epochs=options["epochs"], rate=options["rate"], device=device)
         train_judge(recipe, Path(name), training, say=say)
     wanted = {key: options[key] for key in ("revision", "label", "dtype", "batch")}
     return load_reward(Wanted(name=name, device=device, **wanted))

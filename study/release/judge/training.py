@@ -117,7 +117,7 @@ def _fit(
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         if step % 50 == 0 or step == n_steps:
             say(f"training the judge: step {step} of {n_steps}, loss {mean(losses[-50:]):.3f}")
     model.eval()
