@@ -1,4 +1,4 @@
-"""What is said of judges: how often they are right, and what exact match says of their win rates."""
+"""What is said of judges: how often they are right, and what exact match says of them."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ from analysis.judged_rows import JudgeRow
 from analysis.printing import number
 
 BELOW = 0.6
-"""Accuracy on held-out pairs up to whose lower bound a judge is called little better than chance."""
+"""Lower bound of a judge's accuracy below which it is called little better than guessing."""
 
 
 def judge_remarks(judges: Iterable[JudgeRow]) -> tuple[str, ...]:
@@ -43,14 +43,15 @@ def _against_exact_match(row: JudgeRow) -> list[str]:
     """Hold win rates against exact match, where the right answer is known."""
     if row.caught is None or row.kept is None:
         return []
-    found = [
+    told = (
         f"By exact match, which is known here, {number(row.caught, 3)} of {row.n_wrong} wrong "
         f"answers lose and {number(row.kept, 3)} of {row.n_right} right ones win or tie; where "
         "right answers are the chosen ones, a faultless judge's win rate is half the exact match."
-    ]
-    if row.correlation is not None:
-        found.append(
-            f"Over {row.n_runs} runs the rank correlation of its win rate with exact match is "
-            f"{number(row.correlation, 2)}."
-        )
-    return found
+    )
+    if row.correlation is None:
+        return [told]
+    also = (
+        f"Over {row.n_runs} runs the rank correlation of its win rate with exact match is "
+        f"{number(row.correlation, 2)}."
+    )
+    return [told, also]

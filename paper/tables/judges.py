@@ -7,7 +7,8 @@ from paper.cells import Cell, Column, Group, Heading, Row, Span, Table, cell, on
 WINS_NOTE = (
     "Won is the share of prompts on which the judge prefers the arm's answer to the chosen one, a "
     "tie or a verdict that turned with the order counting half. At equal length it is the "
-    "prediction of a logistic model in the difference of lengths in characters, for none. Intervals are over seeds and over prompts like these, clustered. p is of "
+    "prediction of a logistic model in the difference of lengths in characters, for none. "
+    "Intervals are over seeds and over prompts like these, clustered. p is of "
     "the raw difference, Holm-corrected over the treatments of one judge. The plan does not name "
     "these scores, so they are no part of the verdict."
 )

@@ -1,7 +1,5 @@
 """Reward models as judges: trained on training pairs, refused where they are none, kept."""
 
-import dataclasses
-import json
 import shutil
 from pathlib import Path
 
@@ -12,7 +10,6 @@ from click.testing import CliRunner
 from study.cli import main, status
 from study.data.pairs import Message
 from study.errors import ConfigError, DataError, ModelError
-from study.records.files import read_jsonl, write_jsonl
 from study.records.layout import judge_path, judged_path
 from study.records.publish import publish
 from study.records.released import JudgedAnswers, JudgeRecord
@@ -168,7 +165,7 @@ def test_a_judge_without_a_tokenizer_or_with_anothers_is_refused(judge_folder, t
     tokenizer.add_tokens([f"new{n}" for n in range(50)])
     tokenizer.save_pretrained(larger)
 
-    with pytest.raises(ModelError, match="no tokenizer that can be read|is empty"):
+    with pytest.raises(ModelError, match=r"no tokenizer that can be read|is empty"):
         load_reward(Wanted(name=str(bare)))
     with pytest.raises(ModelError, match="do not belong together"):
         load_reward(Wanted(name=str(larger)))
