@@ -161,7 +161,10 @@ def _around(contrast: Contrast | None) -> tuple[float | None, float | None]:
 
 def _over_prompts(wins: Array, clusters: Sequence[str]) -> tuple[float | None, float | None]:
     """Return the interval of a model that no seed changes: over prompts, by cluster."""
-    groups = clusters_of(clusters, len(wins))
+    try:
+        groups = clusters_of(clusters, len(wins))
+    except NotTestableError:
+        return None, None
     variance = float(cluster_variance(wins, groups))
     if not variance:
         return None, None

@@ -8,6 +8,9 @@ from analysis.printing import number
 BELOW = 0.6
 """Lower bound of a judge's accuracy below which it is called little better than guessing."""
 
+CHANCE = 0.5
+"""Share of wrong answers that lose which a coin reaches too."""
+
 
 def judge_remarks(judges: Iterable[JudgeRow]) -> tuple[str, ...]:
     """Say of every judge how far its win rates can be trusted."""
@@ -48,10 +51,16 @@ def _against_exact_match(row: JudgeRow) -> list[str]:
         f"answers lose and {number(row.kept, 3)} of {row.n_right} right ones win or tie; where "
         "right answers are the chosen ones, a faultless judge's win rate is half the exact match."
     )
+    found = [told]
+    if row.caught <= CHANCE:
+        found.append(
+            "Of these answers, unlike the pairs it was made for, it knows no more than a coin: "
+            "its win rates do not say which arm is right more often."
+        )
     if row.correlation is None:
-        return [told]
+        return found
     also = (
         f"Over {row.n_runs} runs the rank correlation of its win rate with exact match is "
         f"{number(row.correlation, 2)}."
     )
-    return [told, also]
+    return [*found, also]

@@ -124,7 +124,9 @@ def _known_run(run: ChosenRun, judge: Judge, questions: Sequence[Question]) -> J
         found = read_as(judged_path(run.folder.path, judge.slug), JudgedAnswers)
     except RecordError:
         return None
-    if found is None or found["asked"] != _asked(judge, questions):
+    if found is None or found["digest"] != run.record["digest"]:
+        return None
+    if found["asked"] != _asked(judge, questions):
         return None
     return found if _is_whole(found["verdicts"]) else None
 

@@ -106,7 +106,9 @@ def _fit(
     rate = training.rate or (TOY_RATE if recipe.model.name.startswith(TOY) else RATE)
     n_steps = training.epochs * (len(rows) // training.batch_pairs)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=n_steps + 1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rate, total_steps=n_steps + 1, pct_start=0.1
+    )
     model.train()
     losses = []
     for step, batch in enumerate(_batches(rows, training), start=1):

@@ -184,7 +184,8 @@ def test_what_is_said_of_a_judge_names_what_makes_it_doubtful(judge, found):
     trusted = judge_rows(records(judge, found))[0]
     doubtful = dataclasses.replace(trusted, low=0.4, trained_on="other pairs")
     silent = dataclasses.replace(trusted, accuracy=None)
-    sure, unsure, none = judge_remarks([trusted, doubtful, silent])
+    blind = dataclasses.replace(trusted, caught=0.45)
+    sure, unsure, none, coin = judge_remarks([trusted, doubtful, silent, blind])
 
     assert "prefers the chosen answer in 0.879" in sure
     assert "wrong answers lose" in sure
@@ -193,6 +194,7 @@ def test_what_is_said_of_a_judge_names_what_makes_it_doubtful(judge, found):
     assert "little better than guessing" in unsure
     assert "Test pairs may be among them" in unsure
     assert "mean nothing" in none
+    assert "no more than a coin" in coin
 
 
 def test_an_interval_of_a_share_is_clopper_pearsons_for_prompts_on_their_own():
