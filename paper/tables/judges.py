@@ -5,7 +5,7 @@ from analysis.printing import MISSING, arm_name, number, p_value, signed
 from paper.cells import Cell, Column, Group, Heading, Row, Span, Table, cell, one_group, row
 
 WINS_NOTE = (
-    "Won is the share of prompts on which the judge prefers the arm's answer to the chosen one, a "
+    "A win rate is the share of prompts on which the judge prefers the arm's answer to the chosen one, a "
     "tie or a verdict that turned with the order counting half. At equal length it is the "
     "prediction of a logistic model in the difference of lengths in characters, for none. "
     "Intervals are over seeds and over prompts like these, clustered. p is of "
@@ -48,14 +48,14 @@ def wins(findings: Findings) -> Table:
     return Table(
         name="win-rates",
         columns=(
-            Column(head="Arm", width=0.2),
+            Column(head="Arm", width=0.18),
             Column(head="Runs", width=0.06, number=True),
-            Column(head="Won", width=0.15, number=True),
-            Column(head="At equal length", width=0.15, number=True),
-            Column(head="Won minus SFT's", width=0.15, number=True),
-            Column(head="At equal length", width=0.15, number=True),
-            Column(head="p (Holm)", width=0.07, number=True),
-            Column(head="Exact match", width=0.07, number=True),
+            Column(head="Raw", width=0.145, number=True, over="Win rate"),
+            Column(head="At equal length", width=0.145, number=True, over="Win rate"),
+            Column(head="Raw", width=0.145, number=True, over="Minus SFT's"),
+            Column(head="At equal length", width=0.145, number=True, over="Minus SFT's"),
+            Column(head="p (Holm)", width=0.1, number=True),
+            Column(head="Exact match", width=0.08, number=True),
         ),
         groups=tuple(
             Group(

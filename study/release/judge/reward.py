@@ -210,7 +210,7 @@ def load_reward(wanted: Wanted) -> RewardJudge:
     made = Path(path) / MADE_HERE
     return RewardJudge(
         slug=f"{short}-{digest([identity, settings])[:8]}",
-        name=wanted.name,
+        name=Path(wanted.name).name if Path(wanted.name).is_dir() else wanted.name,
         identity=identity,
         settings=settings,
         trained_on=json.loads(made.read_text())["trained_on"] if made.is_file() else None,
