@@ -5,8 +5,8 @@ from analysis.printing import MISSING, arm_name, number, p_value, signed
 from paper.cells import Cell, Column, Group, Heading, Row, Span, Table, cell, one_group, row
 
 WINS_NOTE = (
-    "A win rate is the share of prompts on which the judge prefers the arm's answer to the chosen one, a "
-    "tie or a verdict that turned with the order counting half. At equal length it is the "
+    "A win rate is the share of prompts on which the judge prefers the arm's answer to the chosen "
+    "one, a tie or a verdict that turned with the order counting half. At equal length it is the "
     "prediction of a logistic model in the difference of lengths in characters, for none. "
     "Intervals are over seeds and over prompts like these, clustered. p is of "
     "the raw difference, Holm-corrected over the treatments of one judge. The plan does not name "
