@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Answers at once."
 )
 @click.option("--train", is_flag=True, help="First train --reward on the training pairs alone.")
-@click.option("--epochs", type=click.IntRange(min=1), default=3, show_default=True, help="--train.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Of --train. [default: by base]")
 @click.option(
     "--rate", type=click.FloatRange(min=0, min_open=True), help="Of --train. [default: by base]"
 )

@@ -1,5 +1,6 @@
 """Train a small reward model on a recipe's training pairs alone, to judge its runs by."""
 
+import dataclasses
 import random
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -22,15 +23,18 @@ from study.records.files import write_json
 from study.release.judge.reward import MADE_HERE
 from study.run.prompts import text_of
 
-RATE, TOY_RATE = 1e-5, 3e-3
+RATE, TOY_RATE = 1e-5, 1e-3
 """Learning rates: of a pre-trained model, all of whose weights are trained, and of a tiny base."""
+
+EPOCHS, TOY_EPOCHS = 1, 6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
     """How a reward model is trained."""
 
-    epochs: int = 3
+    epochs: int | None = None
+    """Passes over the pairs; None takes what suits the base."""
     batch_pairs: int = 16
     rate: float | None = None
     """Learning rate; None takes the one that suits the base."""
@@ -52,6 +56,12 @@ def train_judge(
     """
     from transformers import AutoModelForSequenceClassification
 
+    is_toy = recipe.model.name.startswith(TOY)
+    training = dataclasses.replace(
+        training,
+        rate=training.rate or (TOY_RATE if is_toy else RATE),
+        epochs=training.epochs or (TOY_EPOCHS if is_toy else EPOCHS),
+    )
     if folder.exists():
         raise ModelError(f"{folder} exists; leave out --train to judge by it, or name another one")
     splits = split_pairs(load_pairs(recipe.data).pairs, recipe.data)
@@ -70,7 +80,7 @@ def train_judge(
         )
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         model.config.pad_token_id = tokenizer.pad_token_id
-        _fit(model, _rows(splits.train, tokenizer), recipe, training, say=say)
+        _fit(model, _rows(splits.train, tokenizer), training, say=say)
     building = folder.with_name(f".{folder.name}.building")
     shutil.rmtree(building, ignore_errors=True)
     model.save_pretrained(building)
@@ -80,6 +90,7 @@ def train_judge(
         "trained_on": fingerprint(splits.train),
         "pairs": len(splits.train),
         "epochs": training.epochs,
+        "rate": training.rate,
         "seed": training.seed,
     }
     write_json(building / MADE_HERE, made)
@@ -100,11 +111,10 @@ def _rows(pairs: Sequence[Pair], tokenizer: Any) -> Rows:
     return [(ids(pair, text_of(pair.chosen)), ids(pair, text_of(pair.rejected))) for pair in pairs]
 
 
-def _fit(
-    model: Any, rows: Rows, recipe: Recipe, training: Training, *, say: Callable[[str], None]
-) -> None:
-    rate = training.rate or (TOY_RATE if recipe.model.name.startswith(TOY) else RATE)
-    n_steps = training.epochs * (len(rows) // training.batch_pairs)
+def _fit(model: Any, rows: Rows, training: Training, *, say: Callable[[str], None]) -> None:
+    assert training.rate is not None
+    assert training.epochs is not None
+    rate, n_steps = training.rate, training.epochs * (len(rows) // training.batch_pairs)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, rate, total_steps=n_steps + 1, pct_start=0.1
@@ -127,7 +137,7 @@ def _fit(
 
 def _batches(rows: Rows, training: Training) -> Iterator[Rows]:
     rng, size = random.Random(f"judge-{training.seed}"), training.batch_pairs
-    for _ in range(training.epochs):
+    for _ in range(training.epochs or 0):
         order = rng.sample(rows, len(rows))
         yield from (order[i : i + size] for i in range(0, len(order) - size + 1, size))
 
