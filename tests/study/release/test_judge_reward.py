@@ -187,7 +187,11 @@ def test_runs_are_judged_once_and_status_publish_and_the_command_know_it(
     again = load_reward(Wanted(name=str(judge_folder)))
     monkeypatch.setattr(again, "_score", lambda texts: pytest.fail("asked again"))
     kept = judge_runs(runs, again, limit=None, n_pairs=128, confirm=pytest.fail, say=lambda _: None)
-    states = [row for row in status.status(finished) if row["part"] == "judge"]
+    states = [
+        row
+        for row in status.status(finished)
+        if row["part"] == "judge" and row["detail"].startswith(judge.slug)
+    ]
     copies = {path.name for path in publish(finished, tmp_path / "published")}
 
     assert done.exit_code == 0
