@@ -6,6 +6,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -406,3 +407,19 @@ def test_verdicts_that_are_missing_for_now_are_asked_for_by_the_next_command(
     assert first.judge["held_out"]["missing"] == {"refused by the endpoint": 1}
     assert second.judge["held_out"]["missing"] == {}
     assert second.judge["held_out"]["wins"].count(None) == 0
+
+
+def test_on_a_terminal_it_is_asked_and_a_no_sends_nothing(finished, server, monkeypatch):
+    terminal = SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("study.cli.judging.sys", terminal)
+    command = ["judge", "--recipe", "small", "--arm", "base", "--endpoint", server.url]
+    command += ["--model", "m", "--limit", "1", "--pairs", "2", "--runs", str(finished)]
+    prices = ["--price-in", "2", "--price-out", "8", "--max-cost", "1", "--max-calls", "50"]
+    refused = CliRunner().invoke(main, [*command, *prices], input="n\n")
+    n_refused = len(server.seen)
+    allowed = CliRunner().invoke(main, [*command, *prices], input="y\n", catch_exceptions=False)
+
+    assert (refused.exit_code, n_refused, allowed.exit_code) == (1, 0, 0)
+    assert "cost: at most 0.00" in refused.output
+    assert "--max-calls 50 and --max-cost 1 end it" in refused.output
+    assert len(server.seen) > 0
