@@ -31,13 +31,15 @@ from study.records.layout import (
     EXAMPLES,
     GENERATIONS,
     HISTORY,
+    JUDGED,
+    JUDGES,
     TRIALS,
     claims_path,
     plan_path,
     recipes_in,
     search_folder,
 )
-from study.records.released import BenchmarkScores
+from study.records.released import BenchmarkScores, JudgedAnswers, JudgeRecord
 from study.records.runs import RunFolder, claim_folders, compare_folders, run_folder
 from study.records.schema import (
     Bench,
@@ -118,6 +120,8 @@ def load_study(runs: Path) -> StudyRecords:
         },
         claim_runs=tuple(run for run in claim_runs if run.recipe in recipes),
         benchmarks=_load_benchmarks(runs, finished),
+        judges=_load_judges(runs, recipes),
+        judged=_load_judged(runs, finished),
     )
 
 
@@ -216,6 +220,25 @@ def _load_benchmarks(runs: Path, finished: Sequence[RunRecord]) -> tuple[Benchma
             if scores is not None and scores["digest"] == run.record["digest"]:
                 found.append(scores)
     return tuple(found)
+
+
+def _load_judges(runs: Path, recipes: Sequence[str]) -> tuple[JudgeRecord, ...]:
+    """Read what is known of the judges of each recipe's answers."""
+    paths = (path for name in recipes for path in sorted((runs / name / JUDGES).glob("*.json")))
+    return tuple(found for path in paths if (found := read_as(path, JudgeRecord)) is not None)
+
+
+def _load_judged(runs: Path, finished: Sequence[RunRecord]) -> tuple[JudgedAnswers, ...]:
+    """Read the verdicts on finished runs; of a run that was made again, nothing."""
+    return tuple(
+        verdicts
+        for run in finished
+        for path in sorted(
+            (run_folder(runs, run.recipe, run.arm, run.seed).path / JUDGED).glob("*.json")
+        )
+        if (verdicts := read_as(path, JudgedAnswers)) is not None
+        and verdicts["digest"] == run.record["digest"]
+    )
 
 
 def _load_answers(path: Path, record: Record) -> tuple[Mapping[str, Any], ...]:

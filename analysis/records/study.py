@@ -13,7 +13,7 @@ import pandas as pd
 from analysis.records.metrics import example_scores
 from study.arms import ARMS, BASELINE, UNTRAINED, arms_in_order
 from study.config.claims import load_claims
-from study.records.released import BenchmarkScores
+from study.records.released import BenchmarkScores, JudgedAnswers, JudgeRecord
 from study.records.schema import Best, ClaimsPlan, Confirmation, Plan, Record, RunConfig, Trial
 
 LOCAL: Final = Path("runs/local")
@@ -93,6 +93,10 @@ class StudyRecords:
     """Runs that decide claims; their ``arm`` is the name of their setting."""
     benchmarks: tuple[BenchmarkScores, ...] = ()
     """Item scores of finished runs on benchmarks, where any were made."""
+    judges: tuple[JudgeRecord, ...] = ()
+    """Judges of generated answers, with their own accuracy."""
+    judged: tuple[JudgedAnswers, ...] = ()
+    """What they said of finished runs."""
 
     @property
     def sesoi(self) -> Mapping[str, float]:

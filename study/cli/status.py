@@ -13,6 +13,7 @@ from study.records.layout import (
     BENCHMARKS,
     BEST,
     CONFIG,
+    JUDGED,
     TRIALS,
     claims_path,
     plan_path,
@@ -20,7 +21,7 @@ from study.records.layout import (
     search_folder,
 )
 from study.records.locks import Lease, is_held, leases
-from study.records.released import BenchmarkScores, Release
+from study.records.released import BenchmarkScores, JudgedAnswers, Release
 from study.records.runs import (
     RunFolder,
     claim_folders,
@@ -57,6 +58,7 @@ def status(runs: Path, recipes: Sequence[str] = ()) -> list[Row]:
             *_compared(runs, name, arms),
             *_claimed(runs, name),
             *_benchmarked(runs, name),
+            *_judged(runs, name),
             *_released(runs, name),
         )
     ]
@@ -193,6 +195,26 @@ def _benchmarked(runs: Path, recipe: str) -> list[Row]:
             except RecordError as error:
                 state, detail = "damaged", str(error)
             about = {"recipe": recipe, "part": "benchmark", "arm": arm, "seed": seed}
+            rows.append({**about, "state": state, "detail": detail})
+    return rows
+
+
+def _judged(runs: Path, recipe: str) -> list[Row]:
+    """List which runs' answers were judged, and by whom."""
+    rows = []
+    for arm, seed, folder in compare_folders(runs, recipe):
+        for path in sorted((folder.path / JUDGED).glob("*.json")):
+            about = {"recipe": recipe, "part": "judge", "arm": arm, "seed": seed}
+            try:
+                found = read_as(path, JudgedAnswers)
+                assert found is not None
+                verdicts = found["verdicts"]
+                n_missing = sum(verdicts["missing"].values())
+                detail = f"{path.stem}: {len(verdicts['items'])} answers"
+                detail += f", {n_missing} without a verdict" if n_missing else ""
+                state = "finished"
+            except RecordError as error:
+                state, detail = "damaged", str(error)
             rows.append({**about, "state": state, "detail": detail})
     return rows
 

@@ -63,6 +63,7 @@ def test_every_direct_dependency_is_pinned(root: Path) -> None:
         *project["project"]["optional-dependencies"]["benchmarks"],
         *project["project"]["optional-dependencies"]["cluster"],
         *project["project"]["optional-dependencies"]["galore"],
+        *project["project"]["optional-dependencies"]["judge"],
         *project["project"]["optional-dependencies"]["postgresql"],
         *project["project"]["optional-dependencies"]["tracking"],
         *(item for group in project["dependency-groups"].values() for item in group),

@@ -25,7 +25,7 @@ from study.records.sharing import present
 
 COMMANDS = [
     "search", "compare", "claims", "note", "report", "status", "doctor", "recipes", "bench", "data",
-    "benchmark", "export", "generate",
+    "benchmark", "export", "generate", "judge",
 ]  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def test_every_option_has_help():
     assert all(option.help for option in options)
 
 
-NAME_RECORDS = {("note",), ("status",), ("export",), ("generate",), ("benchmark",)}
+NAME_RECORDS = {("note",), ("status",), ("export",), ("generate",), ("benchmark",), ("judge",)}
 """Commands whose --recipe, --arm and --seed only name what is there."""
 
 
