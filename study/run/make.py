@@ -15,6 +15,7 @@ from study.records.files import write_jsonl
 from study.records.folders import check_folder, claim_resolved, facts_of, set_aside
 from study.records.layout import STEPS
 from study.records.locks import hold, is_held
+from study.records.notice import heed
 from study.records.processes import agree, is_main
 from study.records.runs import compare_folders, lock_path
 from study.records.sharing import present
@@ -73,6 +74,7 @@ def make_run(workbench: "Workbench", report: Report, *, run: PlannedRun) -> None
     """Train, score and record one run; nothing where another process makes it."""
     from study.run.trained import forget_trained, keep_trained, recall_trained
 
+    heed()
     with hold(lock_path(run.folder)) if is_main() else nullcontext(True) as free:
         if not agree(free and (not is_main() or _begin(workbench, run))):
             return
