@@ -9,13 +9,14 @@ from pathlib import Path
 import click
 
 from study import __version__
-from study.cli import release, tables
+from study.cli import cluster, release, tables
 from study.cli.bench.parts import PARTS as BENCH_PARTS
 from study.cli.options import (
     TINY,
     StudyGroup,
     arms_option,
     begin_again,
+    check_locks,
     chosen_recipes,
     device_option,
     job_runner,
@@ -28,6 +29,7 @@ from study.cli.options import (
     seeds_option,
     show,
     speaker,
+    storage_options,
     training_options,
 )
 from study.config.environment import quieten
@@ -52,10 +54,9 @@ def main() -> None:
     type=click.IntRange(min=1),
     help="Finished trials per arm, in total over all starts. [default: the recipe's]",
 )
+@storage_options
 @click.option(
-    "--storage",
-    metavar="URL",
-    help="Optuna storage shared by several machines. [default: a journal file in --runs]",
+    "--wait", is_flag=True, help="Wait for the last trials of other processes, then go on."
 )
 def search_command(
     *,
@@ -68,6 +69,8 @@ def search_command(
     arms: tuple[str, ...],
     trials: int | None,
     storage: str | None,
+    storage_file: Path | None,
+    wait: bool,
     fresh: bool,
     quiet: bool,
     as_json: bool,
@@ -77,16 +80,19 @@ def search_command(
     Started again, it goes on to the total number of trials.
     """
     from study.search import search
+    from study.search.database import chosen_storage
     from study.workers import launch
 
     launch.refuse("search")
     say = speaker(quiet)
+    storage = chosen_storage(storage, storage_file, say)
     recipes = chosen_recipes(names, assignments, device, say)
     say_cost(recipes, device, say)
     if fresh:
         if storage is not None:
             raise click.UsageError("--fresh cannot empty a storage; name another with --storage")
         begin_again(recipes, runs, "search", say, arms)
+    check_locks(runs, say)
     with kept_asked(names, assignments, recipes, runs, "search"):
         found = search.search(
             recipes,
@@ -96,6 +102,7 @@ def search_command(
             storage=storage,
             workers=workers or 1,
             arms=arms,
+            wait=wait,
             run_jobs=job_runner(recipes, device, workers, quiet),
             say=say,
         )
@@ -134,6 +141,7 @@ def compare_command(
         if arms:
             raise click.UsageError("--fresh sets all arms of a comparison aside; leave out --arm")
         begin_again(recipes, runs, "compare", say)
+    check_locks(runs, say)
     with kept_asked(names, assignments, recipes, runs, "compare"):
         records = compare.compare(
             recipes,
@@ -176,6 +184,7 @@ def claims_command(
     say_cost(recipes, device, say)
     if fresh:
         begin_again(recipes, runs, "claims", say)
+    check_locks(runs, say)
     with kept_asked(names, assignments, recipes, runs, "claims"):
         records = claim_runs.make_claim_runs(
             recipes,
@@ -371,7 +380,7 @@ def data_check_command(
     click.echo(json.dumps(report, ensure_ascii=False) if as_json else datacheck.as_text(report))
 
 
-for command in release.COMMANDS:
+for command in (*release.COMMANDS, *cluster.COMMANDS):
     main.add_command(command)
 
 

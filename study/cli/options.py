@@ -12,7 +12,7 @@ import click
 
 from study.config.environment import trackers
 from study.config.recipe import Recipe, load_recipe
-from study.errors import ConfigError, StudyError
+from study.errors import ConfigError, StoppedError, StudyError
 from study.records.processes import n_processes
 from study.workers.mendable import NOT_TEXT, is_text, mendable
 
@@ -23,6 +23,10 @@ LARGE, TINY = ("smollm2-1.7b", "llama-3.2-1b"), ("tiny-smollm2", "tiny-llama")
 
 
 INTERRUPTED = 130
+
+
+STOPPED = 75
+"""Exit status of a command that was told to stop: sysexits.h's EX_TEMPFAIL, try again."""
 
 
 CPU_FLOP_PER_S = 2e10
@@ -41,11 +45,15 @@ class StudyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command and turn what a user can mend into a message."""
+        from study.records.notice import noticing
         from study.workers.jobs import terminable
 
         try:
-            with terminable():
+            with terminable(), noticing():
                 return super().invoke(ctx)
+        except StoppedError as error:
+            click.echo(str(error), err=True)
+            ctx.exit(STOPPED)
         except StudyError as error:
             raise click.ClickException(str(error)) from error
         except (OSError, RuntimeError, UnicodeEncodeError) as error:
@@ -104,6 +112,24 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--quiet", is_flag=True, help="Show no progress."),
         json_option,
+    )
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+
+
+def storage_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that name a database of searches."""
+    options = (
+        click.option(
+            "--storage",
+            metavar="URL",
+            help="Database shared by several machines, or grpc://HOST:PORT of `study proxy`; its "
+            "password in STUDY_STORAGE_PASSWORD. [default: a journal file in --runs]",
+        ),
+        click.option(
+            "--storage-file",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="File of yours that holds the URL, with or without its password.",
+        ),
     )
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
 
@@ -222,6 +248,23 @@ def kept_asked(
     keep([recipe for recipe in asked if not (runs / recipe / part).exists()])
     yield
     keep(list(asked))
+
+
+def check_locks(runs: Path, say: Callable[[str], None]) -> None:
+    """Try the locks in a folder of records, and say where they do not reach other hosts.
+
+    Raises:
+        RecordError: they keep nobody out even here.
+    """
+    from study.records.mounts import reach_of, try_locks
+    from study.records.processes import is_main
+
+    if not is_main():
+        return
+    try_locks(runs)
+    reach = reach_of(runs)
+    if reach is not None and reach.known in ("one host", "unclear"):
+        say(f"on one host all is well; for several: {reach}")
 
 
 def job_runner(

@@ -21,6 +21,8 @@
     bench.json                 what `study bench` measured
     objectives.jsonl           trials behind the choice of a search's objective
     history.jsonl              what an author did before these records, after a look at others
+    slurm/<time>-<command>/    job.sh  job.json  <task>.log  <task>.ended
+                               what `study submit` handed to Slurm
 
 A comparison's own ``config.json`` is its plan, that of the claims what they
 predict.
@@ -55,6 +57,10 @@ BENCH = "bench.json"
 
 BENCHMARKS = "benchmarks"
 """In a run's folder: item scores of benchmarks, by form and task."""
+
+
+SLURM = "slurm"
+"""Batch scripts and logs of `study submit`, beside the recipes' folders."""
 
 
 HISTORY = "history.jsonl"
