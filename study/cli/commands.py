@@ -19,7 +19,7 @@ from study.cli.options import (
     check_locks,
     chosen_recipes,
     device_option,
-    job_runner,
+    job_place,
     json_option,
     kept_asked,
     recipe_options,
@@ -66,6 +66,7 @@ def search_command(
     runs: Path,
     seed: int,
     workers: int | None,
+    on: str,
     arms: tuple[str, ...],
     trials: int | None,
     storage: str | None,
@@ -92,6 +93,7 @@ def search_command(
         if storage is not None:
             raise click.UsageError("--fresh cannot empty a storage; name another with --storage")
         begin_again(recipes, runs, "search", say, arms)
+    place = job_place(recipes, device, workers, quiet, on)
     check_locks(runs, say)
     with kept_asked(names, assignments, recipes, runs, "search"):
         found = search.search(
@@ -100,10 +102,10 @@ def search_command(
             trials=trials,
             seed=seed,
             storage=storage,
-            workers=workers or 1,
+            workers=place.sharing,
             arms=arms,
             wait=wait,
-            run_jobs=job_runner(recipes, device, workers, quiet),
+            run_jobs=place.run_jobs,
             say=say,
         )
     show(found, as_json, tables.search_table)
@@ -122,6 +124,7 @@ def compare_command(
     runs: Path,
     seed: int,
     workers: int | None,
+    on: str,
     arms: tuple[str, ...],
     seeds: int,
     fresh: bool,
@@ -141,6 +144,7 @@ def compare_command(
         if arms:
             raise click.UsageError("--fresh sets all arms of a comparison aside; leave out --arm")
         begin_again(recipes, runs, "compare", say)
+    place = job_place(recipes, device, workers, quiet, on)
     check_locks(runs, say)
     with kept_asked(names, assignments, recipes, runs, "compare"):
         records = compare.compare(
@@ -149,7 +153,7 @@ def compare_command(
             seeds=seeds,
             seed=seed,
             arms=arms,
-            run_jobs=job_runner(recipes, device, workers, quiet),
+            run_jobs=place.run_jobs,
             say=say,
         )
     show(records, as_json, tables.compare_table)
@@ -167,6 +171,7 @@ def claims_command(
     runs: Path,
     seed: int,
     workers: int | None,
+    on: str,
     seeds: int,
     fresh: bool,
     quiet: bool,
@@ -184,6 +189,7 @@ def claims_command(
     say_cost(recipes, device, say)
     if fresh:
         begin_again(recipes, runs, "claims", say)
+    place = job_place(recipes, device, workers, quiet, on)
     check_locks(runs, say)
     with kept_asked(names, assignments, recipes, runs, "claims"):
         records = claim_runs.make_claim_runs(
@@ -191,7 +197,7 @@ def claims_command(
             runs=runs,
             seeds=seeds,
             seed=seed,
-            run_jobs=job_runner(recipes, device, workers, quiet),
+            run_jobs=place.run_jobs,
             say=say,
         )
     show(records, as_json, tables.claims_table)

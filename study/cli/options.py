@@ -13,11 +13,10 @@ import click
 from study.config.environment import trackers
 from study.config.recipe import Recipe, load_recipe
 from study.errors import ConfigError, StoppedError, StudyError
-from study.records.processes import n_processes
 from study.workers.mendable import NOT_TEXT, is_text, mendable
 
 if TYPE_CHECKING:
-    from study.model.jobs import Job
+    from study.workers.places import Place
 
 LARGE, TINY = ("smollm2-1.7b", "llama-3.2-1b"), ("tiny-smollm2", "tiny-llama")
 
@@ -46,7 +45,7 @@ class StudyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command and turn what a user can mend into a message."""
         from study.records.notice import noticing
-        from study.workers.jobs import terminable
+        from study.workers.exchange import terminable
 
         try:
             with terminable(), noticing():
@@ -104,6 +103,13 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
             "--workers",
             type=click.IntRange(min=1),
             help="Worker processes. [default: one per GPU, or what the cores carry]",
+        ),
+        click.option(
+            "--on",
+            default="local",
+            show_default=True,
+            metavar="local|ray[:ADDRESS]",
+            help="Where jobs run: on this machine, or on a Ray cluster's nodes.",
         ),
         click.option(
             "--fresh",
@@ -267,20 +273,14 @@ def check_locks(runs: Path, say: Callable[[str], None]) -> None:
         say(f"on one host all is well; for several: {reach}")
 
 
-def job_runner(
-    recipes: Sequence[Recipe], device: str, workers: int | None, quiet: bool
-) -> Callable[[Sequence["Job"]], list[Any]]:
-    """Return what runs jobs: worker processes, or this one within a launch."""
-    from study.workers import launch
-    from study.workers.devices import plan_slots
-    from study.workers.jobs import run_jobs
+def job_place(
+    recipes: Sequence[Recipe], device: str, workers: int | None, quiet: bool, on: str = "local"
+) -> "Place":
+    """Return where jobs run."""
+    from study.workers.places import Ask, open_place
 
     trackers()  # refused here where one is unknown, before a model is loaded
-    if n_processes() > 1:
-        launch.check_shares(recipes)
-        return functools.partial(launch.run_here, device=device)
-    slots = plan_slots(recipes, device=device, workers=workers)
-    return functools.partial(run_jobs, slots=slots, quiet=quiet)
+    return open_place(on, Ask(recipes=recipes, device=device, workers=workers, quiet=quiet))
 
 
 def say_cost(recipes: Sequence[Recipe], device: str, say: Callable[[str], None]) -> None:

@@ -25,7 +25,7 @@ from study.config.canonical import digest
 from study.config.recipe import Recipe
 from study.config.seeds import search_seed
 from study.config.training import own_training
-from study.model.jobs import Job, Report
+from study.model.jobs import Elsewhere, Job, Report, do
 from study.model.workbench import resolved_facts
 from study.records.digests import search_config
 from study.records.folders import check_folder, claim_folder, claim_resolved
@@ -176,14 +176,14 @@ def _jobs(
         Job(
             name=f"{recipe.name}/{arm}",
             recipe=recipe,
-            work=functools.partial(
-                search_arm,
-                arm=arm,
-                runs=runs,
-                trials=trials or recipe.search.trials,
-                seed=seed,
-                storage=storage,
-            ),
+            kind="study.search.search:search_arm",
+            given={
+                "arm": arm,
+                "runs": runs,
+                "trials": trials or recipe.search.trials,
+                "seed": seed,
+                "storage": storage,
+            },
         )
         for recipe, arm in missing
         for _ in range(sharing)
@@ -191,7 +191,7 @@ def _jobs(
 
 
 def search_arm(
-    workbench: "Workbench",
+    workbench: "Workbench | Elsewhere",
     report: Report,
     *,
     arm: str,
@@ -210,7 +210,6 @@ def search_arm(
         RecordError: it was lost on the way, or records are damaged or of
             another configuration.
     """
-    heed()
     recipe = workbench.recipe
     folder = search_folder(runs, recipe.name, arm)
     start = planned_start(recipe, arm, runs=runs)
@@ -287,7 +286,7 @@ def _next_trial(
 
 
 def _run_trial(
-    workbench: "Workbench",
+    workbench: "Workbench | Elsewhere",
     report: Report,
     trial: optuna.Trial,
     *,
@@ -329,8 +328,10 @@ def _run_trial(
     try:
         begun_from = find_start(workbench, report, start=start, seed=search_seed(seed))
         began = time.monotonic()
-        status, value = score_trial(
+        status, value = do(
             workbench,
+            score_trial,
+            writes=kept,
             arm=arm,
             start=begun_from,
             settings=settings,

@@ -12,11 +12,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from study.cli.options import job_runner
+from study.cli.options import job_place
 from study.config.recipe import load_recipe
 from study.errors import ConfigError, DataError, RecordError, StudyError
 from study.model.jobs import Job
-from study.workers import devices, jobs
+from study.workers import devices, exchange
 from study.workers.devices import Slot, cuda_devices, plan_slots
 from study.workers.jobs import run_jobs
 from study.workers.launch import check_shares
@@ -87,7 +87,7 @@ import sys
 
 import work
 
-from study.cli.options import job_runner
+from study.cli.options import job_place
 from study.config.recipe import load_recipe
 from study.model.jobs import Job
 from study.workers.devices import Slot
@@ -96,7 +96,7 @@ from study.workers.launch import check_shares
 
 if __name__ == "__main__":
     recipe = load_recipe("tiny-llama")
-    todo = [Job(name=str(n), recipe=recipe, work=work.rest) for n in range(2)]
+    todo = [Job(name=str(n), recipe=recipe, kind="work:rest", given={}) for n in range(2)]
     try:
         run_jobs(todo, slots=[Slot(device="cpu")] * 2, open_workbench=work.open_workbench)
     except KeyboardInterrupt:
@@ -119,7 +119,7 @@ def work(tmp_path_factory):
 
 def todo(work, *functions, recipe="tiny-llama"):
     return [
-        Job(name=f"job-{n}", recipe=load_recipe(recipe), work=getattr(work, name))
+        Job(name=f"job-{n}", recipe=load_recipe(recipe), kind=f"work:{name}", given={})
         for n, name in enumerate(functions)
     ]
 
@@ -144,17 +144,17 @@ def test_a_worker_keeps_its_workbench(work):
 
 def test_workers_prefer_their_own_recipe_then_one_that_no_other_has(work):
     llama, smollm2 = load_recipe("tiny-llama"), load_recipe("tiny-smollm2")
-    planned = [Job(name="", recipe=recipe, work=work.describe) for recipe in (llama, smollm2)]
+    planned = [todo(work, "describe", recipe=name)[0] for name in ("tiny-llama", "tiny-smollm2")]
     new, on_llama, on_smollm2 = (SimpleNamespace(recipe=r) for r in (None, llama, smollm2))
 
     def choose(worker, *others):
-        return jobs._choose(planned, [0, 1], worker, [worker, *others])
+        return exchange._choose(planned, [0, 1], worker, [worker, *others])
 
     assert choose(on_smollm2, on_llama) == 1
     assert choose(new, on_llama) == 1
     assert choose(new, on_smollm2) == 0
     assert choose(new, on_llama, on_smollm2) == 0
-    assert jobs._choose(planned, [1], on_llama, [on_llama, on_smollm2]) == 1
+    assert exchange._choose(planned, [1], on_llama, [on_llama, on_smollm2]) == 1
 
 
 def test_a_worker_sees_its_threads_and_its_gpu_and_is_not_this_process(work):
@@ -399,4 +399,4 @@ def test_updates_of_fewer_pairs_than_processes_are_refused(monkeypatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "17")
 
     with pytest.raises(ConfigError, match=r"tiny-llama has updates of 16 pairs.* 17 processes"):
-        job_runner([recipe], device="cpu", workers=None, quiet=True)
+        job_place([recipe], device="cpu", workers=None, quiet=True)
