@@ -93,7 +93,7 @@ def search_command(
         if storage is not None:
             raise click.UsageError("--fresh cannot empty a storage; name another with --storage")
         begin_again(recipes, runs, "search", say, arms)
-    place = job_place(recipes, device, workers, quiet, on)
+    place = job_place(recipes, device, workers, quiet=quiet, on=on, runs=runs)
     check_locks(runs, say)
     with kept_asked(names, assignments, recipes, runs, "search"):
         found = search.search(
@@ -144,7 +144,7 @@ def compare_command(
         if arms:
             raise click.UsageError("--fresh sets all arms of a comparison aside; leave out --arm")
         begin_again(recipes, runs, "compare", say)
-    place = job_place(recipes, device, workers, quiet, on)
+    place = job_place(recipes, device, workers, quiet=quiet, on=on, runs=runs)
     check_locks(runs, say)
     with kept_asked(names, assignments, recipes, runs, "compare"):
         records = compare.compare(
@@ -189,7 +189,7 @@ def claims_command(
     say_cost(recipes, device, say)
     if fresh:
         begin_again(recipes, runs, "claims", say)
-    place = job_place(recipes, device, workers, quiet, on)
+    place = job_place(recipes, device, workers, quiet=quiet, on=on, runs=runs)
     check_locks(runs, say)
     with kept_asked(names, assignments, recipes, runs, "claims"):
         records = claim_runs.make_claim_runs(

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 LARGE, TINY = ("smollm2-1.7b", "llama-3.2-1b"), ("tiny-smollm2", "tiny-llama")
 
 
+WORDS = "study.words"
+"""Where the context keeps the command line as it was given."""
+
+
 INTERRUPTED = 130
 
 
@@ -40,6 +44,7 @@ class StudyGroup(click.Group):
         for text in (*args, str(Path.cwd())):
             if not is_text(text):
                 raise click.UsageError(f"{text!a} is not UTF-8; {NOT_TEXT}")
+        ctx.meta[WORDS] = list(args)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -108,8 +113,8 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
             "--on",
             default="local",
             show_default=True,
-            metavar="local|ray[:ADDRESS]",
-            help="Where jobs run: on this machine, or on a Ray cluster's nodes.",
+            metavar="local|ray[:ADDRESS]|slurm",
+            help="Where jobs run: on this machine, on a Ray cluster's nodes, or as batch jobs.",
         ),
         click.option(
             "--fresh",
@@ -274,13 +279,22 @@ def check_locks(runs: Path, say: Callable[[str], None]) -> None:
 
 
 def job_place(
-    recipes: Sequence[Recipe], device: str, workers: int | None, quiet: bool, on: str = "local"
+    recipes: Sequence[Recipe],
+    device: str,
+    workers: int | None,
+    *,
+    quiet: bool,
+    on: str = "local",
+    runs: Path = Path(),
 ) -> "Place":
-    """Return where jobs run."""
+    """Return where jobs run; a cluster may run this very command."""
     from study.workers.places import Ask, open_place
 
     trackers()  # refused here where one is unknown, before a model is loaded
-    return open_place(on, Ask(recipes=recipes, device=device, workers=workers, quiet=quiet))
+    context = click.get_current_context(silent=True)
+    words = [] if context is None else context.find_root().meta.get(WORDS, [])
+    ask = Ask(recipes=recipes, device=device, workers=workers, quiet=quiet, runs=runs, words=words)
+    return open_place(on, ask)
 
 
 def say_cost(recipes: Sequence[Recipe], device: str, say: Callable[[str], None]) -> None:

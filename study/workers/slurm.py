@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -229,6 +230,27 @@ def submit(path: Path) -> str:
     number = done.stdout.strip().partition(";")[0]
     write_json(path.with_name(JOB), {**(read_json(path.with_name(JOB)) or {}), "id": number})
     return number
+
+
+def states(folder: Path) -> Counter[str]:
+    """Count the tasks of one job that have not ended well, by their state."""
+    job = read_json(folder / JOB)
+    assert job is not None
+    ended, number = _ended(folder), job["id"]
+    queued = _queue([number]) if len(ended) < job["tasks"] else {}
+    found = Counter(
+        _state(folder, task, ended, queued, f"{number}_{task}")[0]
+        for task in range(1, job["tasks"] + 1)
+    )
+    del found["finished"]
+    return found
+
+
+def cancel(number: str) -> None:
+    """Cancel a job: its tasks give back what they have and end."""
+    program = shutil.which("scancel")
+    if program is not None:
+        _run([program, number])
 
 
 def tasks(runs: Path) -> list[dict[str, Any]]:

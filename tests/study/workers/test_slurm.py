@@ -6,14 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
+import study
 from study.cli import main
 from study.cli.status import status
+from study.config.recipe import load_recipe
 from study.errors import ConfigError
+from study.model.jobs import Job
 from study.records import mounts
+from study.workers.on_slurm import words_of
+from study.workers.places import Ask
 from study.workers.slurm import Wanted, script, seconds_of, write_script
 
 TIMES = {
@@ -268,3 +274,100 @@ def test_scripts_of_one_second_have_folders_of_their_own(tmp_path):
     paths = {write_script(tmp_path, ["compare"], Wanted(), ["a"]) for _ in range(3)}
 
     assert len(paths) == 3
+
+
+ALL_END = """\
+folder=$(dirname "${@: -1}")
+for task in 1 2; do echo %s >"$folder/$task.ended"; done
+echo 9
+"""
+
+
+@pytest.fixture
+def on_slurm(tmp_path, monkeypatch):
+    """Run a command with `--on slurm`; what trains is left out."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    monkeypatch.setattr("study.workers.on_slurm.shutil.which", only_in(programs))
+    monkeypatch.setattr("study.workers.on_slurm.LOOK_EVERY_S", 0.05)
+
+    def compared(recipes, *, run_jobs, **_):
+        about = {"recipe": recipes[0], "kind": "builtins:print", "given": {}}
+        jobs = [Job(name=name, **about) for name in ("one", "two")]
+        assert run_jobs([]) == []
+        assert run_jobs(jobs) == [None, None]
+        return []
+
+    light = SimpleNamespace(compare=compared)
+    monkeypatch.setitem(sys.modules, "study.compare", light)
+    monkeypatch.setattr(study, "compare", light, raising=False)
+
+    def run(*words, **files):
+        for name in ("sbatch", "squeue", "scancel"):
+            (programs / name).write_text(f"#!/bin/bash\n{files.get(name, 'true')}\n")
+            (programs / name).chmod(0o755)
+        return CliRunner().invoke(main, [*words, "--runs", str(tmp_path / "runs"), "--on", "slurm"])
+
+    return run
+
+
+def test_a_command_on_slurm_submits_itself_and_waits(on_slurm, tmp_path):
+    result = on_slurm("compare", "--recipe", "tiny-llama", "--quiet", sbatch=ALL_END % 0)
+    _, job = job_of(tmp_path / "runs")
+
+    assert result.exit_code == 0, result.output
+    assert job["tasks"] == 2
+    assert job["command"] == ["compare", "--recipe", "tiny-llama", "--runs", str(tmp_path / "runs")]
+
+
+def test_tasks_that_fail_are_said_with_their_logs(on_slurm, tmp_path):
+    result = on_slurm("compare", "--recipe", "tiny-llama", sbatch=ALL_END % 1)
+    folder, _ = job_of(tmp_path / "runs")
+
+    assert result.exit_code == 1
+    assert "2 of 2 tasks of Slurm job 9 did not end well" in result.output
+    assert str(folder) in result.output
+
+
+def test_tasks_are_cancelled_with_the_command(on_slurm, tmp_path, monkeypatch):
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("study.workers.on_slurm.time.sleep", interrupt)
+    waits = "echo '9_1|PENDING|0:00||Priority'; echo '9_2|RUNNING|0:01|a|None'"
+    told = {"sbatch": "echo 9", "squeue": waits, "scancel": f'echo "$@" >"{tmp_path}/cancelled"'}
+    result = on_slurm("compare", "--recipe", "tiny-llama", **told)
+
+    assert result.exit_code == 130
+    assert (tmp_path / "cancelled").read_text().strip() == "9"
+
+
+WORDS = {
+    "search --on slurm --workers 4": ["search", "--recipe", "tiny-llama", "--wait"],
+    "compare --on=slurm --workers=4 --fresh --seeds 5": (
+        ["compare", "--seeds", "5", "--recipe", "tiny-llama"]
+    ),
+    "compare --recipe=tiny-llama --json": ["compare", "--recipe=tiny-llama"],
+}
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_tasks_get_the_command_without_what_is_for_it_alone(words):
+    ask = Ask(
+        recipes=[load_recipe("tiny-llama")],
+        device="cpu",
+        workers=None,
+        quiet=True,
+        words=words.split(),
+    )
+
+    assert words_of(ask) == WORDS[words]
+
+
+@pytest.mark.parametrize(
+    "words", [["--storage", "mysql://a:secret@b/c"], ["--storage=mysql://a:secret@b/c"]]
+)
+def test_a_password_does_not_get_into_a_script(words):
+    ask = Ask(recipes=[], device="cpu", workers=None, quiet=True, words=["search", *words])
+    with pytest.raises(ConfigError, match="would hold the password"):
+        words_of(ask)
