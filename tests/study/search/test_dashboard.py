@@ -108,6 +108,7 @@ def test_the_command_serves_pages_changes_nothing_and_ends_with_ctrl_c(tmp_path)
             }
             with pytest.raises(urllib.error.HTTPError) as refused:
                 get(f"/api/studies/{studies[0]['study_id']}", method="DELETE")
+            refused.value.close()
             taken = subprocess.run(
                 [*words, "--port", str(port)],
                 env=environment,
