@@ -330,10 +330,10 @@ def test_tasks_that_fail_are_said_with_their_logs(on_slurm, tmp_path):
 
 
 def test_tasks_are_cancelled_with_the_command(on_slurm, tmp_path, monkeypatch):
-    def interrupt(seconds):
+    def interrupt():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("study.workers.on_slurm.time.sleep", interrupt)
+    monkeypatch.setattr("study.workers.on_slurm.heed", interrupt)
     waits = "echo '9_1|PENDING|0:00||Priority'; echo '9_2|RUNNING|0:01|a|None'"
     told = {"sbatch": "echo 9", "squeue": waits, "scancel": f'echo "$@" >"{tmp_path}/cancelled"'}
     result = on_slurm("compare", "--recipe", "tiny-llama", **told)
