@@ -7,6 +7,7 @@ need be shared, and what a job is given, such as a storage's password, stays her
 """
 
 import importlib.util
+import logging
 import multiprocessing
 import os
 import signal
@@ -98,7 +99,7 @@ def _connect(address: str) -> None:
         ray.init(
             address=address or None,
             log_to_driver=False,
-            logging_level="CRITICAL",
+            logging_level=logging.CRITICAL,
             include_dashboard=False,
         )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:

@@ -47,8 +47,9 @@ class Place(Protocol):
     which a place may leave them to.
     """
 
-    sharing: int
-    """Workers that the arms of a search are shared by."""
+    @property
+    def sharing(self) -> int:
+        """How many workers the arms of a search are shared by."""
 
     def run_jobs(self, jobs: Sequence[Job]) -> list[Any]:
         """Run jobs and return their results in the jobs' order."""
