@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 from study.config.recipe import Recipe
-from study.errors import RecordError, StudyError
+from study.errors import RecordError, StoppedError, StudyError
 from study.model.jobs import Job, Report
 from study.records.notice import heed
 from study.workers.mendable import mendable
@@ -150,6 +150,10 @@ def _receive(books: _Books, worker: Worker, display: Display) -> None:
         display.finish(index, f"{_cause(kind, content)}; a fresh worker tries once more")
         return
     books.failures.append(_failure(books.jobs[index].name, kind, content))
+    if isinstance(books.failures[-1], StoppedError):
+        books.pending.clear()  # whoever has a job is told the same; nobody begins another
+        display.finish(index, "stopped, because time runs out")
+        return
     first_line, _, _ = str(books.failures[-1]).partition("\n")
     display.finish(index, f"failed: {first_line}")
 
