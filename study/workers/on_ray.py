@@ -11,6 +11,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
@@ -35,6 +36,8 @@ is given some until its death is noticed."""
 
 
 HIRE_AGAIN_S = 2.0
+
+KNOCK_S = 10.0
 
 STOP_GRACE_S = 5.0
 """Time that a stopped worker has to give back what it works on."""
@@ -96,6 +99,7 @@ def _connect(address: str) -> None:
     private.utils.get_entrypoint_name = lambda: "study"
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
+        _knock(address or os.environ.get("RAY_ADDRESS", ""))
         ray.init(
             address=address or None,
             log_to_driver=False,
@@ -111,6 +115,13 @@ def _connect(address: str) -> None:
     finally:
         with suppress(ValueError):  # not in the main thread
             signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def _knock(address: str) -> None:
+    """Fail at once where nothing listens; Ray would try, and say so, for four minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
 
 
 def _needs(recipe: Recipe, device: str, nodes: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -414,3 +414,42 @@ def test_updates_of_fewer_pairs_than_processes_are_refused(monkeypatch) -> None:
 
     with pytest.raises(ConfigError, match=r"tiny-llama has updates of 16 pairs.* 17 processes"):
         job_place([recipe], device="cpu", workers=None, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("on", "message"),
+    [
+        ("rya", r"--on is 'rya' \(did you mean 'ray'\?\); jobs run on local, ray, where"),
+        ("local:3", r"--on is 'local:3'"),
+    ],
+)
+def test_a_place_without_a_name_is_refused(on, message):
+    with pytest.raises(ConfigError, match=message):
+        job_place([load_recipe("tiny-llama")], "cpu", None, quiet=True, on=on)
+
+
+def test_a_launch_trains_where_it_is(monkeypatch):
+    monkeypatch.setattr("study.workers.places.n_processes", lambda: 2)
+    place = job_place([load_recipe("tiny-llama")], "cpu", None, quiet=True)
+
+    assert place.sharing == 1
+    with pytest.raises(ConfigError, match=r"launcher with 2 processes.*leave --on ray out"):
+        job_place([load_recipe("tiny-llama")], "cpu", None, quiet=True, on="ray")
+
+
+def test_a_job_may_lose_workers_as_often_as_it_comes_farther():
+    said = [
+        *[("progress", (1, 8, "")), ("died", -9), ("progress", (2, 8, "")), ("died", -9)],
+        *[("progress", (2, 8, "")), ("died", -9)],
+    ]
+    job = Job(name="job", recipe=load_recipe("tiny-llama"), kind="time:sleep", given={})
+    worker = SimpleNamespace(job=0, receive=lambda: said.pop(0))
+    display = SimpleNamespace(update=lambda *_: None, finish=lambda *_: None)
+    books = exchange._Books([job])
+    books.pending.clear()
+    for _ in range(6):
+        worker.job = 0
+        assert books.failures == []
+        exchange._receive(books, worker, display)
+
+    assert "job failed 2 times" in str(books.failures[0])

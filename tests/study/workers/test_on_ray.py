@@ -232,8 +232,13 @@ def test_errors_of_a_node_arrive_as_themselves(nodes, recipe, tmp_path):
         on_ray.run_jobs([Job(name="job", recipe=broken, kind="time:sleep", given={})])
 
 
-def test_a_place_that_is_not_there_is_one_message(nodes, recipe):
+def test_a_place_that_is_not_there_is_one_message(nodes, recipe, monkeypatch):
     with pytest.raises(ConfigError, match=r"needs 3 CPUs and 0 GPUs; set training\.threads"):
         place(recipe.override(["training.threads=3"]), nodes.fill())
     with pytest.raises(ConfigError, match=r"--device cuda:1 is one of this machine"):
         job_place([recipe], "cuda:1", None, quiet=True, on="ray")
+    with pytest.raises(ConfigError, match=r"of Ray's client, which is not supported"):
+        place(recipe, "ray://10.0.0.1:10001")
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    with pytest.raises(ConfigError, match=r"cannot join .* 127\.0\.0\.1:9 .*refused.*ray start"):
+        place(recipe, "127.0.0.1:9")
