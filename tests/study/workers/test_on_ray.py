@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from study.cli import main
 from study.cli.options import job_place
+from study.cli.status import status
 from study.compare import compare
 from study.config.recipe import load_recipe
 from study.errors import ConfigError, ModelError
@@ -113,11 +114,12 @@ def wait_for(folder, pattern):
         time.sleep(0.02)
 
 
-def kill_when(nodes, folder, pattern):
+def kill_when(nodes, folder, pattern, before=lambda: None):
     """Kill a node as soon as a file is there; return the thread that does."""
 
     def wait():
         wait_for(folder, pattern)
+        before()
         nodes.kill_one()
 
     thread = threading.Thread(target=wait, daemon=True)
@@ -152,12 +154,19 @@ def made(runs):
 def test_a_comparison_that_lost_a_node_equals_one_made_here(nodes, recipe, tmp_path):
     options = {"seeds": 1, "seed": 0, "say": [].append, "arms": ["sft", "orpo"]}
     on_ray = place(recipe, nodes.fill())
-    killer = kill_when(nodes, tmp_path / "ray", "**/whole.json")
+    states = set()
+    killer = kill_when(
+        nodes,
+        tmp_path / "ray",
+        "**/whole.json",
+        lambda: states.update(row["state"] for row in status(tmp_path / "ray")),
+    )
     records = compare([recipe], runs=tmp_path / "ray", run_jobs=on_ray.run_jobs, **options)
     killer.join()
     compare([recipe], runs=tmp_path / "here", run_jobs=here(recipe), **options)
 
     assert on_ray.sharing == 2
+    assert "running" in states
     assert sorted(record["arm"] for record in records) == ["base", "orpo", "sft"]
     assert any(name.endswith("adapter_model.safetensors") for name in made(tmp_path / "ray"))
     assert made(tmp_path / "ray") == made(tmp_path / "here")
