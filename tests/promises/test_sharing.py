@@ -279,7 +279,7 @@ def test_two_machines_share_a_search_in_one_storage(stand_in, tmp_path, monkeypa
         [sys.executable, str(script), str(tmp_path / name), storage] for name in ("one", "two")
     ]
     both = [subprocess.Popen(w, env=environment, stdout=subprocess.PIPE, text=True) for w in words]
-    said = [process.communicate(timeout=120)[0] for process in both]
+    said = [process.communicate(timeout=300)[0] for process in both]
     frozen = [[(tmp_path / name / best(arm)).exists() for arm in ARMS] for name in ("one", "two")]
     again = [subprocess.run(w, env=environment, check=True, capture_output=True) for w in words]
 
@@ -474,7 +474,7 @@ def test_two_comparisons_at_once_divide_the_runs(stand_in, tmp_path, monkeypatch
     words = [sys.executable, str(script), str(tmp_path / "runs")]
     both = [subprocess.Popen(words, env=environment, stdout=subprocess.PIPE) for _ in range(2)]
     for process in both:
-        process.communicate(timeout=120)
+        process.communicate(timeout=300)
 
     lines = (tmp_path / "trained").read_text().splitlines()
     trained = [line.partition(" ")[2] for line in lines]
