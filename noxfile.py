@@ -135,7 +135,11 @@ def _programs(session: nox.Session) -> Path:
         groups = nox.project.dependency_groups(PROJECT, "test", "types")
         session.run(sys.executable, "-m", "virtualenv", str(ENVIRONMENT), external=True)
         session.run(
-            *install, "-e", ".[benchmarks,judge,postgresql,tracking]", *groups, external=True
+            *install,
+            "-e",
+            ".[benchmarks,cluster,dashboard,grpc,judge,mysql,postgresql,tracking]",
+            *groups,
+            external=True,
         )
         stamp.write_text(content, encoding="utf-8")
     return programs

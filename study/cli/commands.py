@@ -9,13 +9,14 @@ from pathlib import Path
 import click
 
 from study import __version__
-from study.cli import judging, release, tables
+from study.cli import cluster, judging, release, tables
 from study.cli.bench.parts import PARTS as BENCH_PARTS
 from study.cli.options import (
     TINY,
     StudyGroup,
     arms_option,
     begin_again,
+    check_locks,
     chosen_recipes,
     device_option,
     job_place,
@@ -29,6 +30,7 @@ from study.cli.options import (
     seeds_option,
     show,
     speaker,
+    storage_options,
     training_options,
     workers_option,
 )
@@ -55,10 +57,9 @@ def main() -> None:
     type=click.IntRange(min=1),
     help="Finished trials per arm, in total over all starts. [default: the recipe's]",
 )
+@storage_options
 @click.option(
-    "--storage",
-    metavar="URL",
-    help="Optuna storage shared by several machines. [default: a journal file in --runs]",
+    "--wait", is_flag=True, help="Wait for the last trials of other processes, then go on."
 )
 def search_command(
     *,
@@ -72,6 +73,8 @@ def search_command(
     arms: tuple[str, ...],
     trials: int | None,
     storage: str | None,
+    storage_file: Path | None,
+    wait: bool,
     fresh: bool,
     quiet: bool,
     as_json: bool,
@@ -81,10 +84,12 @@ def search_command(
     Started again, it goes on to the total number of trials.
     """
     from study.search import search
+    from study.search.database import chosen_storage
     from study.workers import launch
 
     launch.refuse("search")
     say = speaker(quiet)
+    storage = chosen_storage(storage, storage_file, say)
     recipes = chosen_recipes(names, assignments, device, say)
     say_cost(recipes, device, say)
     if fresh:
@@ -92,7 +97,8 @@ def search_command(
             raise click.UsageError("--fresh cannot empty a storage; name another with --storage")
         search.check_searches(recipes, runs=runs, trials=trials, seed=seed, arms=arms, fresh=True)
         begin_again(recipes, runs, "search", say, arms)
-    place = job_place(recipes, device, workers, quiet, on)
+    place = job_place(recipes, device, workers, quiet=quiet, on=on, runs=runs)
+    check_locks(runs, say)
     with kept_asked(names, assignments, recipes, runs, "search"):
         found = search.search(
             recipes,
@@ -102,6 +108,7 @@ def search_command(
             storage=storage,
             workers=place.sharing,
             arms=arms,
+            wait=wait,
             run_jobs=place.run_jobs,
             say=say,
         )
@@ -143,7 +150,8 @@ def compare_command(
         for recipe in recipes:
             compare.plan_runs(recipe, runs=runs, seeds=seeds, seed=seed)  # or it is refused here
         begin_again(recipes, runs, "compare", say)
-    place = job_place(recipes, device, workers, quiet, on)
+    place = job_place(recipes, device, workers, quiet=quiet, on=on, runs=runs)
+    check_locks(runs, say)
     with kept_asked(names, assignments, recipes, runs, "compare"):
         records = compare.compare(
             recipes,
@@ -189,7 +197,8 @@ def claims_command(
         for recipe in recipes:
             claim_runs.plan_claim_runs(recipe, runs=runs, seeds=seeds, seed=seed)
         begin_again(recipes, runs, "claims", say)
-    place = job_place(recipes, device, workers, quiet, on)
+    place = job_place(recipes, device, workers, quiet=quiet, on=on, runs=runs)
+    check_locks(runs, say)
     with kept_asked(names, assignments, recipes, runs, "claims"):
         records = claim_runs.make_claim_runs(
             recipes,
@@ -393,7 +402,7 @@ def data_check_command(
     click.echo(json.dumps(report, ensure_ascii=False) if as_json else datacheck.as_text(report))
 
 
-for command in (*release.COMMANDS, *judging.COMMANDS):
+for command in (*release.COMMANDS, *judging.COMMANDS, *cluster.COMMANDS):
     main.add_command(command)
 
 

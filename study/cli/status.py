@@ -33,6 +33,7 @@ from study.records.runs import (
 from study.records.schema import Best, ClaimsPlan, Plan, read_as
 from study.records.searches import search_faults, searched_arms
 from study.records.sharing import WORKER, planned
+from study.workers import slurm
 
 Row = dict[str, Any]
 
@@ -49,7 +50,8 @@ def status(runs: Path, recipes: Sequence[str] = ()) -> list[Row]:
         recipes: names to list; none means all that have records.
     """
     names = list(recipes) or recipes_in(runs)
-    return [
+    jobs = [row for row in slurm.tasks(runs) if {*names} & {*row["recipe"].split()} or not recipes]
+    return jobs + [
         row
         for name in names
         for arms in [_trained_arms(runs, name)]

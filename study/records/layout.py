@@ -23,6 +23,8 @@
     bench.json                 what `study bench` measured
     objectives.jsonl           trials behind the choice of a search's objective
     history.jsonl              what an author did before these records, after a look at others
+    slurm/<time>-<command>/    job.sh  job.json  <task>.log  <task>.ended
+                               what `study submit` handed to Slurm
 
 A comparison's own ``config.json`` is its plan, that of the claims what they
 predict.
@@ -61,6 +63,10 @@ BENCHMARKS = "benchmarks"
 
 JUDGED, JUDGES = "judged", "judges"
 """In a run's folder: a judge's verdicts on its answers; beside the comparison: the judges."""
+
+
+SLURM = "slurm"
+"""Batch scripts and logs of `study submit`, beside the recipes' folders."""
 
 
 HISTORY = "history.jsonl"

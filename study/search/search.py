@@ -30,7 +30,8 @@ from study.model.workbench import resolved_facts
 from study.records.digests import search_config
 from study.records.folders import check_folder, claim_folder, claim_resolved
 from study.records.layout import BEST, search_folder
-from study.records.locks import hold
+from study.records.locks import hold, leases
+from study.records.notice import heed
 from study.records.schema import Best, read_as
 from study.records.searches import check_journal, mend_search, search_faults, start_settings
 from study.records.sharing import WORKER, present
@@ -54,6 +55,10 @@ if TYPE_CHECKING:
 CLAIM_LOCK = ".claim.lock"
 
 
+WAIT_S = 2.0
+"""How often a process that waits for others looks whether they are done."""
+
+
 def search(
     recipes: Sequence[Recipe],
     *,
@@ -64,6 +69,7 @@ def search(
     storage: str | None = None,
     workers: int = 1,
     arms: Sequence[str] = (),
+    wait: bool = False,
     say: Callable[[str], None] = print,
 ) -> list[Best]:
     """Search all arms of the recipes and return what each ``best.json`` holds.
@@ -78,6 +84,8 @@ def search(
         workers: where there are more than arms, some share an arm's search; then the
             suggestions depend on which worker is faster.
         arms: search these alone, and what they continue; none means all.
+        wait: for trials that other processes have, so that this one helps with what
+            comes after them.
         say: told which searches are not at their total yet.
 
     Raises:
@@ -98,7 +106,10 @@ def search(
             check(recipe, arm)  # what the start's search found may be new
         missing = [(recipe, arm) for recipe, arm in ready if not goal(recipe, arm)]
         with present(runs, "search", [(recipe, arm, None) for recipe, arm in missing]):
-            run_jobs(ask(missing, sharing=math.ceil(workers / len(stage))))
+            left, sharing = missing, math.ceil(workers / len(stage))
+            while left:
+                run_jobs(ask(left, sharing=sharing))
+                left = _left_by_others(left, goal, runs) if wait else []
         for recipe, arm in stage:
             if not goal(recipe, arm):
                 say(_why_unfinished(recipe, arm, goal))
@@ -149,6 +160,19 @@ def _searches(recipes: Sequence[Recipe], arms: Sequence[str]) -> list[tuple[Reci
         )
     ]
     return sorted(searches, key=lambda item: list(ARMS).index(item[1]), reverse=True)
+
+
+def _left_by_others(
+    searches: Sequence[tuple[Recipe, str]], is_complete: Callable[[Recipe, str], bool], runs: Path
+) -> list[tuple[Recipe, str]]:
+    """Wait while living processes have trials; return the searches that none of them finished."""
+    while left := [(recipe, arm) for recipe, arm in searches if not is_complete(recipe, arm)]:
+        heed()
+        time.sleep(WAIT_S)
+        folders = [search_folder(runs, recipe.name, arm) for recipe, arm in left]
+        if not any(one.held for folder in folders for one in leases(folder, WORKER)):
+            break
+    return left
 
 
 def _with_starts(recipe: Recipe, arms: Sequence[str]) -> list[str]:

@@ -13,8 +13,9 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 from study.config.recipe import Recipe
-from study.errors import RecordError, StudyError
+from study.errors import RecordError, StoppedError, StudyError
 from study.model.jobs import Job, Report
+from study.records.notice import heed
 from study.workers.mendable import mendable
 from study.workers.progress import Display, open_display
 
@@ -149,6 +150,10 @@ def _receive(books: _Books, worker: Worker, display: Display) -> None:
         display.finish(index, f"{_cause(kind, content)}; a fresh worker tries once more")
         return
     books.failures.append(_failure(books.jobs[index].name, kind, content))
+    if isinstance(books.failures[-1], StoppedError):
+        books.pending.clear()  # whoever has a job is told the same; nobody begins another
+        display.finish(index, "stopped, because time runs out")
+        return
     first_line, _, _ = str(books.failures[-1]).partition("\n")
     display.finish(index, f"failed: {first_line}")
 
@@ -221,6 +226,7 @@ def serve(
             job: Job = pipe.recv()
             try:
                 before()
+                heed()
                 if opened != job.recipe:
                     report(0, 1, "loading model and data")
                     bench = opened = None

@@ -24,6 +24,7 @@ from study import __version__
 from study.config.recipe import Recipe
 from study.errors import ConfigError, StudyError, first_line
 from study.model.jobs import Elsewhere, Job, Report
+from study.records.notice import heed
 from study.workers.carrying import files_of, forget_parts, keep_piece, pieces_of
 from study.workers.exchange import REPLACED, LostError, run_on, serve
 from study.workers.places import Ask, Place
@@ -314,6 +315,7 @@ class _Far(Elsewhere):
             if kind not in ("call", "file", "gone"):
                 raise LostError(kind, content)
             try:
+                heed()
                 answer = _answer(kind, content, functions, folder)
             except BaseException:
                 with suppress(StudyError, LostError, _StoppedError):

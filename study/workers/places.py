@@ -3,6 +3,7 @@
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from study.config.recipe import Recipe
@@ -15,6 +16,7 @@ from study.workers.launch import check_shares, run_here
 PLACES = {
     "local": "study.workers.places:open_local",
     "ray": "study.workers.on_ray:open_ray",
+    "slurm": "study.workers.on_slurm:open_slurm",
 }
 """What ``--on`` names, and the ``OpenPlace`` that makes it, imported when it is asked for."""
 
@@ -32,6 +34,10 @@ class Ask:
     """Show no progress."""
     address: str = ""
     """What stands behind the colon of ``--on``, e.g. of a cluster."""
+    runs: Path = Path()
+    """Folder of all records."""
+    words: Sequence[str] = ()
+    """The command line behind ``study``."""
 
 
 class Place(Protocol):

@@ -14,7 +14,7 @@ import pytest
 
 from study.cli.options import job_place
 from study.config.recipe import load_recipe
-from study.errors import ConfigError, DataError, RecordError, StudyError
+from study.errors import ConfigError, DataError, RecordError, StoppedError, StudyError
 from study.model.jobs import Job
 from study.workers import devices, exchange
 from study.workers.devices import Slot, cuda_devices, plan_slots
@@ -42,6 +42,10 @@ def describe(workbench, report):
 
 def refuse(workbench, report):
     raise study.errors.DataError("line 3 is empty")
+
+
+def run_out_of_time(workbench, report):
+    raise study.errors.StoppedError("told")
 
 
 def fill(workbench, report):
@@ -163,6 +167,16 @@ def test_a_worker_sees_its_threads_and_its_gpu_and_is_not_this_process(work):
     _, device, opener, worker, threads, gpu = result
     assert (device, threads, gpu) == ("cpu", "1", "7")
     assert opener == worker != os.getpid()
+
+
+def test_once_time_runs_out_nobody_begins_another_job(work, capfd):
+    planned = todo(work, "run_out_of_time", "describe")
+    with pytest.raises(StoppedError):
+        run_jobs(planned, slots=[Slot(device="cpu")], open_workbench=work.open_workbench)
+
+    shown = capfd.readouterr().err
+    assert "job-0: stopped, because time runs out" in shown
+    assert "job-1" not in shown
 
 
 def test_an_error_of_the_study_arrives_as_itself_and_the_others_finish(work, capfd):
