@@ -6,7 +6,7 @@ from torch import nn
 
 from study.engine import lora
 from study.engine.dropout import draw_seed, drop, places
-from study.engine.lora import Drops, fuse_adapters, parts_of, restore_adapters
+from study.engine.lora import fuse_adapters, restore_adapters
 
 LAYERS = ("first", "second")
 
@@ -48,9 +48,9 @@ class SameMask(nn.Dropout):
     def forward(self, x):
         if not self.training:
             return x
-        ones = torch.ones_like(x).flatten(0, -2)
-        parts = parts_of(ones, Drops(self.p, draw_seed()))
-        mask = torch.cat([drop(ones[rows], where) for rows, where in parts])
+        ones, seed = torch.ones_like(x).flatten(0, -2), draw_seed()
+        parts = [(n, ones[n : n + lora.ROWS_AT_A_TIME]) for n in range(0, len(ones), lora.ROWS_AT_A_TIME)]
+        mask = torch.cat([drop(part, places(part, self.p, seed + n)) for n, part in parts])
         return x * mask.view_as(x) / (1 - self.p)
 
 
@@ -94,7 +94,7 @@ def is_fused(model, *, autocast=False) -> bool:
 
 @pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"lora_dropout": 0.4}])
 def test_it_equals_pefts_layer_with_gradients(make_model, options, monkeypatch) -> None:
-    monkeypatch.setattr(lora, "ROWS_OF_DROPOUT", 4)  # of ten tokens: three parts, one shorter
+    monkeypatch.setattr(lora, "ROWS_AT_A_TIME", 4)  # of ten tokens: three parts, one shorter
     model = with_masks(make_model(**options)).train()
     found, expected = both(model)
 
