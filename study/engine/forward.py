@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from study.engine.attention import ATTENTION, ONLY_ROWS, longest_plain_row, register
 from study.engine.gates import fuse_gates
-from study.engine.head import head_of, label_logps, next_tokens, trained_tokens
+from study.engine.head import head_of, label_logps, picker, trained_tokens
 from study.engine.layout import Sequences
 from study.engine.norms import fuse_norms
 from study.engine.slots import Pass
@@ -88,7 +88,8 @@ def install(causal: Any, *, attention: str = "auto") -> None:
     ) -> Any:
         if given is not None:
             hidden = _hidden(causal, given.ids, given.positions, given.sequences, given=given)
-            return next_tokens(head_of(causal), hidden.index_select(0, given.last_at))
+            pick = given.slots.pick = given.slots.pick or picker(head_of(causal))
+            return pick(hidden.index_select(0, given.last_at))
         if packed is None:
             return original(*args, **kwargs)
         if causal.keeps_own_forward:

@@ -38,6 +38,9 @@ ONEDNN_FROM = 2**28
 each new shape, some 0.4 ms, and batches differ in their tokens."""
 
 
+ROWS_OF_PACKED = 64
+"""Rows for which oneDNN lays out a weight; the layout for one row serves no other number."""
+
 ROWS_AT_A_TIME = 256
 """Tokens whose inputs are copied at a time, without what dropout takes or in float32."""
 
@@ -70,16 +73,16 @@ def restore_adapters(model: nn.Module) -> None:
 
 @contextlib.contextmanager
 def merged_adapters(model: nn.Module) -> Iterator[None]:
-    """Add plain LoRA layers' adapters to their weights in float32, and take them out again.
+    """Let plain LoRA layers compute with base and adapter added up in float32, for a while.
 
-    The weights themselves wait meanwhile, so that they come back bit for bit. In 16
-    bits a merged weight would round most of its adapter away, and is left alone, as
-    are adapters that PEFT's own forward pass serves.
+    The weights themselves stay as they are. In 16 bits a merged weight would round most
+    of its adapter away, and is left alone, as are adapters that PEFT's own forward pass
+    serves.
     """
     waiting = []
     try:
         for layer in _plain_layers(model):
-            names, weight = layer.active_adapters, layer.base_layer.weight
+            names, base = layer.active_adapters, layer.base_layer
             if (
                 len(names) == 1
                 and names[0] in layer.lora_A
@@ -87,16 +90,18 @@ def merged_adapters(model: nn.Module) -> Iterator[None]:
                 and not layer.lora_bias[names[0]]
                 and not layer.disable_adapters
                 and not layer.merged
-                and not torch.is_autocast_enabled(weight.device.type)
-                and weight.dtype == torch.float32
+                and not torch.is_autocast_enabled(base.weight.device.type)
+                and base.weight.dtype == torch.float32
+                and "forward" not in vars(base)
             ):
-                waiting.append((layer, weight.data))
-                weight.data = weight.data + layer.get_delta_weight(names[0])
+                waiting.append(layer)
+                both = base.weight.data + layer.get_delta_weight(names[0])
+                base.forward = functools.partial(product_with(both), bias=base.bias)
                 layer.merged_adapters.append(names[0])
         yield
     finally:
-        for layer, weight in waiting:
-            layer.base_layer.weight.data = weight
+        for layer in waiting:
+            vars(layer.base_layer).pop("forward", None)
             layer.merged_adapters.clear()
 
 
@@ -248,6 +253,23 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if large and ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32:
         return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))  # noqa: SLF001
     return nn.functional.linear(x, weight, bias)
+
+
+def product_with(weight: Tensor) -> Callable[..., Tensor]:
+    """Return `product` with a weight that serves many small ones, without a gradient.
+
+    For oneDNN it is laid out once: 45 rows then take a fifth less time than with MKL,
+    and half as much where the output layer is that of 49,152 tokens.
+    """
+    if not ONEDNN or weight.device.type != "cpu" or weight.dtype != torch.float32:
+        return functools.partial(product, weight=weight)
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS_OF_PACKED)  # noqa: SLF001
+
+    def packed_product(x: Tensor, bias: Tensor | None = None) -> Tensor:
+        out = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")  # noqa: SLF001
+        return cast(Tensor, out)
+
+    return packed_product
 
 
 def _without_autocast(device: str) -> contextlib.AbstractContextManager[Any]:

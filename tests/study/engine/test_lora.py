@@ -49,7 +49,8 @@ class SameMask(nn.Dropout):
         if not self.training:
             return x
         ones, seed = torch.ones_like(x).flatten(0, -2), draw_seed()
-        parts = [(n, ones[n : n + lora.ROWS_AT_A_TIME]) for n in range(0, len(ones), lora.ROWS_AT_A_TIME)]
+        step = lora.ROWS_AT_A_TIME
+        parts = [(n, ones[n : n + step]) for n in range(0, len(ones), step)]
         mask = torch.cat([drop(part, places(part, self.p, seed + n)) for n, part in parts])
         return x * mask.view_as(x) / (1 - self.p)
 
