@@ -61,18 +61,21 @@ def answer_greedily(
     return [alone(model, prompt, limit=limit, end=end, pad=pad) for prompt in prompts]
 
 
-def n_slots(config: Any, *, width: int, value_bytes: int, device: str) -> int:
+def n_slots(token_bytes: int, *, width: int, device: str) -> int:
     """Return how many answers are made at a time.
 
     Args:
-        config: The model's configuration, of its text part.
+        token_bytes: What keys and values of one token take in all layers.
         width: Tokens of the longest prompt with its answer.
-        value_bytes: Bytes of a key's value.
         device: Kind of device.
     """
-    on_cpu = device == "cpu"
-    budget, most = (CACHE_BYTES_ON_CPU, SLOTS_ON_CPU) if on_cpu else (CACHE_BYTES, SLOTS)
-    return max(1, min(most, budget // (width * token_bytes(config, value_bytes))))
+    budget, most = cache_bound(device)
+    return max(1, min(most, budget // (width * token_bytes)))
+
+
+def cache_bound(device: str) -> tuple[int, int]:
+    """Return bytes of keys and values, and answers in progress, at most on a kind of device."""
+    return (CACHE_BYTES_ON_CPU, SLOTS_ON_CPU) if device == "cpu" else (CACHE_BYTES, SLOTS)
 
 
 def _takes_slots(model: Any, prompts: Sequence[Sequence[int]], limit: int) -> bool:
@@ -90,8 +93,8 @@ def _in_slots(
     """Answer the longest prompts first; where answers end, the next prompts begin."""
     width = max(map(len, prompts)) + limit
     config = _causal(model).config.get_text_config()
-    value_bytes, device = model.dtype.itemsize, model.device
-    most = n_slots(config, width=width, value_bytes=value_bytes, device=device.type)
+    device = model.device
+    most = n_slots(token_bytes(config, model.dtype.itemsize), width=width, device=device.type)
     slots = Slots(min(most, len(prompts)), width, device)
     waiting = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # taken from its end
     answers: list[list[int]] = [[] for _ in prompts]

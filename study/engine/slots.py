@@ -5,8 +5,8 @@ next token of every slot in use. Linear layers see no padding, and nothing is co
 where a row gets a token, as it is in a cache that grows. What prompts of a pass have in
 common at their beginning, such as a system prompt, is computed once for all of them.
 
-Shapes: T tokens of a pass, K of which keys and values are kept, S slots, n of them in use, W tokens of a slot, A attention
-heads, E key heads, D head size.
+Shapes: T tokens of a pass, K of which keys and values are kept, S slots, n of them in
+use, W tokens of a slot, A attention heads, E key heads, D head size.
 """
 
 import itertools
@@ -99,8 +99,8 @@ class Slots:
                 value.new_zeros(*shape, value.shape[2]),
             )
         for kept, new in zip(self._kept[id(layer)], (key, value), strict=True):
-            new = new if given.kept is None else new[given.kept]
-            kept[given.slot_of, :, given.place_of] = new
+            placed = new if given.kept is None else new[given.kept]
+            kept[given.slot_of, :, given.place_of] = placed
 
     def attend(self, layer: nn.Module, given: Pass, query: Tensor, scaling: float | None) -> Tensor:
         """Return the attention (n, A, D) of each slot's new token (n, A, D) to its row."""

@@ -176,7 +176,9 @@ def test_slots_are_as_many_as_the_budget_holds(width, value_bytes, device, expec
         num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3, hidden_size=576
     )
 
-    assert n_slots(config, width=width, value_bytes=value_bytes, device=device) == expected
+    of_token = token_bytes(config, value_bytes)
+
+    assert n_slots(of_token, width=width, device=device) == expected
 
 
 @pytest.fixture
