@@ -23,10 +23,6 @@ OPTIMIZER_BYTES: Mapping[str, int] = MappingProxyType(
 """Two moments per trained parameter; of GaLore's, which has fewer, a bound."""
 
 
-LIBRARY_BYTES = 50 * 2**20
-"""Kernels' code and buffers that a first step brings into a process's memory, as measured."""
-
-
 class Memory(NamedTuple):
     """Bytes of a training step at its worst batch, by use."""
 
@@ -51,7 +47,7 @@ def step_memory(recipe: Recipe, shape: Shape, *, device: str, value_bytes: int) 
     fits. SFT needs about half; of arms that read a reference, each pass for it keeps nothing for a
     backward pass and needs less. Not counted: on a GPU the context, gaps of the allocator and
     workspaces of kernels, for which a tenth of the device is left free; on a CPU Python,
-    libraries and pairs, some 0.5 GiB before the model is loaded.
+    libraries and pairs.
 
     Args:
         recipe: Recipe whose step it is.
@@ -150,14 +146,10 @@ def _logit_bytes(shape: Shape, tokens: int, value_bytes: int, device: str) -> in
 
 
 def _workspace_bytes(shape: Shape, tokens: int, value_bytes: int, device: str) -> int:
-    """On a CPU: what a layer's backward pass holds meanwhile, and what libraries set up.
-
-    Five values of the inner width and four of the hidden width for each token.
-    """
+    """On a CPU: two values of the inner and of the hidden width for each token, meanwhile."""
     if device.partition(":")[0] != "cpu":
         return 0
-    of_token = value_bytes * (5 * shape.intermediate + 4 * shape.hidden)
-    return tokens * of_token + LIBRARY_BYTES
+    return tokens * value_bytes * 2 * (shape.intermediate + shape.hidden)
 
 
 def _is_fused(recipe: Recipe) -> bool:
