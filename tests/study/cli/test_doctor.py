@@ -122,7 +122,7 @@ def test_activations_are_what_the_engine_keeps_for_the_backward_pass(
     of_token = activation_bytes(shape, recipe, device="cpu", value_bytes=value_bytes)
     estimate = n_tokens * of_token
 
-    assert 0.9 * kept < estimate < 1.15 * kept
+    assert 0.85 * kept < estimate < 1.15 * kept
 
 
 @pytest.mark.parametrize(
