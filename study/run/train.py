@@ -27,7 +27,7 @@ from study.records.schema import Cost
 from study.run.batches import PlannedBatches
 from study.run.budget import budget_of
 from study.run.checkpoints import TRAINER, read_seal, resume_from, save_adapter
-from study.run.memory import peak_memory_bytes, reset_peak_memory
+from study.run.memory import give_back_at_once, peak_memory_bytes, reset_peak_memory
 from study.run.optimizer import optimizer_options
 from study.run.planned import Start
 from study.run.reference import find_reference, recall_reference
@@ -68,6 +68,7 @@ def train_run(
     assert loss is not None, f"{arm} trains nothing"
     assert (start is None) == (ARMS[arm].starts_from is None), f"{arm} lacks its start"
     training, budget = budget_of(workbench, arm=arm, seed=seed)
+    give_back_at_once()
     model = fresh_adapter(workbench.base, workbench.recipe.adapter, seed=seed)
     initial_validation(workbench)  # while the adapter still changes nothing
     if start is not None and start.record["status"] == "diverged":
