@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from study import __version__
-from study.cli import release, tables
+from study.cli import release, reproduce, tables
 from study.cli.bench.parts import PARTS as BENCH_PARTS
 from study.cli.options import (
     TINY,
@@ -371,7 +371,7 @@ def data_check_command(
     click.echo(json.dumps(report, ensure_ascii=False) if as_json else datacheck.as_text(report))
 
 
-for command in release.COMMANDS:
+for command in (reproduce.reproduce_command, *release.COMMANDS):
     main.add_command(command)
 
 

@@ -19,7 +19,7 @@ from study.records.processes import agree, is_main
 from study.records.runs import compare_folders, lock_path
 from study.records.sharing import present
 from study.run.planned import PlannedRun, record_of
-from study.run.start import find_start
+from study.run.start import find_start, whole_start
 
 if TYPE_CHECKING:
     from study.model.workbench import Workbench
@@ -54,7 +54,7 @@ def make_missing(
     wanted = agree([run.name for run in plan if not run.folder.is_finished()])
     missing = [run for run in plan if run.name in wanted]
     missing.sort(key=lambda run: list(ARMS).index(run.arm), reverse=True)  # longest first
-    with present(runs, command, [(run.recipe, run.part, run.seed) for run in missing]):
+    with present(runs, command, [(run.study, run.part, run.seed) for run in missing]):
         run_jobs([_job(run) for run in missing])
         left = [run for run in missing if not run.folder.is_finished()]
         dropped = agree([run.name for run in left if not is_held(lock_path(run.folder))])
@@ -98,15 +98,16 @@ def _begin(workbench: "Workbench", run: PlannedRun) -> bool:
         set_aside(run.folder.path, "damaged")
     if run.folder.record() is not None:
         return False
-    comparison = run.folder.path.parent.parent
-    claim_resolved(comparison, resolved_facts(workbench), lambda: _facts_of_others(comparison))
+    claim_resolved(run.alike, resolved_facts(workbench), lambda: _facts_of_others(run))
     run.folder.claim(run.config)
     return True
 
 
-def _facts_of_others(comparison: Path) -> list[dict[str, Any]]:
-    """Return the facts of the finished runs of a comparison."""
-    folders = compare_folders(comparison.parent.parent, comparison.parent.name)
+def _facts_of_others(run: PlannedRun) -> list[dict[str, Any]]:
+    """Return the facts of the finished runs of a comparison; a ladder's runs say their own."""
+    if run.published is not None:
+        return []
+    folders = compare_folders(run.alike.parent.parent, run.alike.parent.name)
     records = [folder.record() for _, _, folder in folders if not folder.faults()]
     return [
         facts_of(record["model"], record["data"], record["device"])
@@ -135,7 +136,7 @@ def _train(workbench: "Workbench", report: Report, run: PlannedRun) -> "Outcome"
     if run.arm == UNTRAINED:
         return _untrained(workbench, run)
 
-    start = find_start(workbench, report, start=run.start, seed=run.seed)
+    start = find_start(workbench, report, start=run.start, seed=run.seed) or whole_start(run)
     training, _ = budget_of(workbench, arm=run.arm, seed=run.seed)
     max_steps = own_training(training, run.arm).max_steps
 
@@ -187,12 +188,18 @@ def _discard_checkpoints(run: PlannedRun) -> None:
 def _scores(workbench: "Workbench", run: PlannedRun, outcome: "Outcome") -> Mapping[str, float]:
     """Score a run on the held-out pairs; nothing where it diverged."""
     from study.run.evaluate import evaluate_run
+    from study.run.published import answer_as_published
 
     if outcome.status == "diverged":
         return {}
     try:
-        return evaluate_run(workbench, folder=run.folder.path)
+        scores = evaluate_run(workbench, folder=run.folder.path)
+        if run.published is not None:
+            answer_as_published(
+                workbench, run.published.answers, seed=run.seed, folder=run.folder.path
+            )
     except Exception as error:
         if run.arm != UNTRAINED:
             error.add_note(f"the training of {run.name} is kept: the same command only scores it")
         raise
+    return scores

@@ -33,12 +33,19 @@ def recall_trained(workbench: Workbench, folder: Path, *, seed: int) -> Outcome 
     return Outcome(**note["outcome"])
 
 
-def load_adapter(workbench: Workbench, folder: Path, *, seed: int) -> nn.Module:
-    """Put the adapter that a run left in its folder on the base, in the place of any other."""
+def load_adapter(workbench: Workbench, folder: Path, *, seed: int, scale: float = 1.0) -> nn.Module:
+    """Put the adapter that a run left in its folder on the base, in the place of any other.
+
+    ``scale`` multiplies the second matrix of each pair, for an adapter that was trained
+    with another scaling. Rows of tokens that it has not stay as they start.
+    """
     from peft import load_peft_weights, set_peft_model_state_dict
 
     model = fresh_adapter(workbench.base, workbench.recipe.adapter, seed=seed)
     weights = load_peft_weights(str(folder / ADAPTER), device=str(workbench.device))
+    for name in weights:
+        if "lora_B" in name:
+            weights[name] = scale * weights[name]
     set_peft_model_state_dict(model, weights)
     return model
 
