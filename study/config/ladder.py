@@ -173,12 +173,12 @@ def climb(ladder: Ladder, recipe: Recipe) -> tuple[Stage, ...]:
     stages: list[Stage] = []
     for mended in range(len(ladder.rungs) + 1):
         done = [rung.id for rung in ladder.rungs[:mended]]
+        before = stages[-1] if stages else None
         baseline = _set_up(ladder, recipe, BASELINE, done)
+        baseline = _or_same(before and before.baseline, baseline)
         continued = "" if START in done else baseline.name
         treatment = _set_up(ladder, recipe, TREATMENT, done, start=continued)
-        if stages:
-            baseline = _unless_same(stages[-1].baseline, baseline)
-            treatment = _unless_same(stages[-1].treatment, treatment)
+        treatment = _or_same(before and before.treatment, treatment)
         flaws = tuple(rung.id for rung in ladder.rungs[mended:] if rung.touches == "scoring")
         stages.append(
             Stage(
@@ -206,9 +206,10 @@ def _set_up(ladder: Ladder, recipe: Recipe, arm: str, done: list[str], *, start:
     )
 
 
-def _unless_same(before: SetUp, found: SetUp) -> SetUp:
+def _or_same(before: SetUp | None, found: SetUp) -> SetUp:
     """Return the set-up before where nothing changed, which keeps its name."""
-    return before if replace(found, name=before.name) == before else found
+    same = before is not None and replace(found, name=before.name) == before
+    return before if before is not None and same else found
 
 
 def _recipe_of(ladder: Ladder, recipe: Recipe, arm: str, done: list[str]) -> Recipe:

@@ -39,13 +39,14 @@ def load_adapter(workbench: Workbench, folder: Path, *, seed: int, scale: float 
     ``scale`` multiplies the second matrix of each pair, for an adapter that was trained
     with another scaling. Rows of tokens that it has not stay as they start.
     """
-    from peft import load_peft_weights, set_peft_model_state_dict
+    from peft import get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 
     model = fresh_adapter(workbench.base, workbench.recipe.adapter, seed=seed)
-    weights = load_peft_weights(str(folder / ADAPTER), device=str(workbench.device))
-    for name in weights:
-        if "lora_B" in name:
-            weights[name] = scale * weights[name]
+    saved = load_peft_weights(str(folder / ADAPTER), device=str(workbench.device))
+    weights = {
+        name: scale * saved[name] if "lora_B" in name else saved.get(name, fresh)
+        for name, fresh in get_peft_model_state_dict(model, save_embedding_layers=False).items()
+    }
     set_peft_model_state_dict(model, weights)
     return model
 
