@@ -14,6 +14,7 @@ from paper.tables import (
     costs,
     decisions,
     intervals,
+    ladder,
     pairs,
     provenance,
     results,
@@ -79,6 +80,7 @@ def appendix(findings: Findings, figures: Sequence[Figure]) -> list[Block]:
     if findings.benchmarks:
         blocks.append(fold("Benchmarks", table_block(benchmarks.benchmark(findings))))
     blocks += _claims_in_full(findings)
+    blocks += _gathered("An article reproduced on each model", ladder.by_model(findings))
     many = several.is_many(decisions.overall(findings))
     unprinted = (*UNPRINTED, *UNPRINTED_OF_MANY) if many else UNPRINTED
     for summary, is_printed in (

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats as scipy_stats
 
 from analysis import statistics as stats
-from analysis.judge import contrasts
+from analysis.judge import contrasts, ladder
 from analysis.printing import (
     arm_name,
     plain,
@@ -83,6 +83,8 @@ def gather(records: StudyRecords, recipe: str, part: PlannedPart) -> Evidence:
         return _rank(records, recipe, part, plan["early"])
     if part["kind"] == "cost":
         return _cost(records, recipe, part)
+    if part["kind"] in ("ladder", "ladder_share"):
+        return _ladder(records, recipe, part)
     return _scores(records, recipe, part)
 
 
@@ -130,6 +132,13 @@ def prediction(part: PlannedPart, plan: Mapping[str, Any]) -> str:
         return (
             f"rank correlation over trials of {label} after {plain(early['share_of_updates'])} of "
             f"the updates with the final one, {than} {plain(early['rank_correlation'])}"
+        )
+    if part["kind"] == "ladder":
+        return f"{label}, trained and scored as published: {_comparison(part, plan)}"
+    if part["kind"] == "ladder_share":
+        return (
+            f"{label}: {who} minus {side_name(part['baseline'], plan)}, the loss alone, {than} half "
+            "of the same under the published training"
         )
     scored = ", scored as published" if part["kind"] == "as_published" else ""
     return f"{label}{scored}: {_comparison(part, plan)}"
@@ -179,9 +188,36 @@ def _scores(records: StudyRecords, recipe: str, part: PlannedPart) -> Evidence:
     sides = _sides(records, recipe, part)
     if isinstance(sides, str):
         return replace(bare, reason=sides)
-    a, b = sides
-    fixed = part["baseline"] == UNTRAINED
-    paired = not fixed and _is_paired(records, recipe, part)
+    paired = part["baseline"] != UNTRAINED and _is_paired(records, recipe, part)
+    return _compared(bare, *sides, fixed=part["baseline"] == UNTRAINED, paired=paired)
+
+
+def _ladder(records: StudyRecords, recipe: str, part: PlannedPart) -> Evidence:
+    """Compare as an article published it, or the loss alone with half of its training's gap."""
+    bare = Evidence(form="difference")
+    if recipe not in records.ladders:
+        return replace(bare, reason="`study reproduce article-a` was not run")
+    steps = ladder.steps_of(records, recipe)
+    if part["kind"] == "ladder":
+        sides = ladder.sides_of(records, recipe, steps[0], part["metric"])
+        paired = records.ladders[recipe]["paired"]
+        if isinstance(sides, str):
+            return replace(bare, reason=sides)
+        return _compared(bare, *sides, fixed=False, paired=paired)
+    scored = next(step for step in steps if not step["flaws"])
+    wanted = [(step, side) for step in (scored, steps[-1]) for side in ("baseline", "treatment")]
+    found = ladder.scores_on(records, recipe, wanted, part["metric"])
+    if isinstance(found, str):
+        return replace(bare, reason=found)
+    trained, alone = (
+        replace(b, matrix=b.matrix - a.matrix) for a, b in (found[:2], found[2:])
+    )  # seed by seed; both sides of a step have the same
+    half = replace(trained, matrix=trained.matrix / 2)
+    return _compared(bare, half, alone, fixed=False, paired=False)
+
+
+def _compared(bare: Evidence, a: Scores, b: Scores, *, fixed: bool, paired: bool) -> Evidence:
+    """Test the difference of two sides over seeds and prompts."""
     n_runs = f"{len(b.seeds)} runs" if fixed else f"{len(b.seeds)} and {len(a.seeds)} runs"
     bare = replace(
         bare,
