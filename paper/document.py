@@ -74,7 +74,7 @@ def build_document(
         ("claims", "Claims of the sources", _claims(findings)),
         (
             "ladder",
-            "How much of a published gap was the method?",
+            "The ladder of article A",
             _ladder(findings, *drawn(*LADDER)),
         ),
         ("answers", "Answers and limits", _answers(findings, prompts)),

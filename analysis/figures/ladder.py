@@ -18,7 +18,7 @@ LADDER: Final = FigureFile(
     name="ladder",
     caption="ORPO minus SFT as article A published it and after each difference is mended, from "
     "top to bottom, all above it kept: means with 95 % intervals over seeds and prompts; small "
-    "dots are single seeds. Below the last row the arms differ in the loss alone.",
+    "dots are single seeds. On the last row the arms differ in the loss alone.",
     section="ladder",
 )
 

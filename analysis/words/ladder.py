@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from analysis.judged_rows import LadderRow
-from analysis.printing import interval, number, percent, signed
+from analysis.printing import capital, interval, number, percent, signed
 from analysis.records.metrics import METRICS
 from analysis.records.study import StudyRecords
 
@@ -30,7 +30,7 @@ def ladder_remarks(records: StudyRecords, rows: Sequence[LadderRow]) -> tuple[st
 
 def _moved(rows: Sequence[LadderRow]) -> str:
     """Tell the way of one metric: as published, with the scoring mended, the loss alone."""
-    label = METRICS[rows[0].metric].label
+    label = capital(METRICS[rows[0].metric].label)
     scored = [row for row in rows if row.touches in ("", "scoring")]
     middle = (
         f", {_effect(scored[-1])} once the scoring is mended"
@@ -51,7 +51,7 @@ def _moved(rows: Sequence[LadderRow]) -> str:
 
 def _method(rows: Sequence[LadderRow]) -> str:
     """Say how much of the gap of the published training is left where the loss alone differs."""
-    label = METRICS[rows[0].metric].label
+    label = capital(METRICS[rows[0].metric].label)
     first = next((row for row in rows if row.touches == "training"), None)
     if first is None:
         return f"{label}: no rung of training is finished."
@@ -81,7 +81,7 @@ def _method(rows: Sequence[LadderRow]) -> str:
 
 def _one_seed(rows: Sequence[LadderRow]) -> str:
     """Say what the article's one seed could have shown."""
-    label, digits = METRICS[rows[0].metric].label, METRICS[rows[0].metric].digits
+    label, digits = capital(METRICS[rows[0].metric].label), METRICS[rows[0].metric].digits
     told = " and ".join(
         f"from {number(min(row.by_seed), digits)} to {number(max(row.by_seed), digits)} {where}"
         for row, where in ((rows[0], "as published"), (rows[-1], "with the loss alone"))

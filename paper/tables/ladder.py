@@ -58,7 +58,7 @@ def _table(findings: Findings, recipe: str, name: str) -> Table:
         ),
         caption=f"ORPO minus SFT in article A's comparison, {recipe}: as published and after each "
         "difference is mended, with 95 % intervals; below, both arms\u2019 means, SFT first, and "
-        f"the gaps of single seeds. {len(rows[0].by_seed)} seeds, {sizes}.",
+        f"the gaps of single seeds. {len(rows[0].by_seed)} runs of each arm, {sizes}.",
         note=findings.table_notes["ladder"],
         signature=findings.signature,
         is_dense=True,

@@ -175,10 +175,10 @@ def climb(ladder: Ladder, recipe: Recipe) -> tuple[Stage, ...]:
         done = [rung.id for rung in ladder.rungs[:mended]]
         before = stages[-1] if stages else None
         baseline = _set_up(ladder, recipe, BASELINE, done)
-        baseline = _or_same(before and before.baseline, baseline)
+        baseline = _or_same(before.baseline if before else None, baseline)
         continued = "" if START in done else baseline.name
         treatment = _set_up(ladder, recipe, TREATMENT, done, start=continued)
-        treatment = _or_same(before and before.treatment, treatment)
+        treatment = _or_same(before.treatment if before else None, treatment)
         flaws = tuple(rung.id for rung in ladder.rungs[mended:] if rung.touches == "scoring")
         stages.append(
             Stage(

@@ -73,7 +73,7 @@ def test_a_rung_prints_what_was_published_what_is_mended_and_both_gaps(climbed: 
     assert training.cells[0].note == "dropout. Published: SFT has no <dropout>."
     assert training.cells[2].lines == ("+0.004 –",)
     assert headings == ["Scoring mended, the same runs", "Training mended"]
-    assert "2 seeds, 40 answers and 40 pairs" in table.caption
+    assert "2 runs of each arm, 40 answers and 40 pairs" in table.caption
 
 
 def test_both_skins_print_the_section(climbed: Findings) -> None:

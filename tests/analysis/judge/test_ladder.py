@@ -101,7 +101,7 @@ def test_the_sentences_give_the_way_the_method_and_what_one_seed_shows(records):
     assert told[0].startswith("ROUGE-L, ORPO minus SFT (all models): ")
     assert f"{abs(first.estimate):.3f}" in told[0]
     assert f"{abs(last.estimate):.3f}" in told[0]
-    assert "preference accuracy" in told[1]
+    assert told[1].startswith("Preference accuracy, ORPO minus SFT")
     assert any("the loss alone" in sentence for sentence in told[2:4])
     assert any("of a single seed" in sentence for sentence in told)
     assert ladder_remarks(records, ()) == ()
