@@ -22,8 +22,8 @@ from study.records.layout import plan_path
 from study.records.plan import write_plan
 
 COMMANDS = [
-    "search", "compare", "claims", "note", "report", "status", "doctor", "recipes", "bench", "data",
-    "benchmark", "export", "generate",
+    "search", "compare", "claims", "reproduce", "note", "report", "status", "doctor", "recipes",
+    "bench", "data", "benchmark", "export", "generate",
 ]  # fmt: skip
 
 
@@ -114,6 +114,13 @@ def commands(group=main, path=()):
 
 def test_there_are_the_commands_of_the_design():
     assert sorted(main.commands) == sorted(COMMANDS)
+
+
+def test_an_article_that_cannot_be_reproduced_is_refused(study):
+    result = study("reproduce", "article-z")
+
+    assert result.exit_code == 2
+    assert "'article-z' is not 'article-a'" in result.output
 
 
 @pytest.mark.parametrize("path", [(), *(path for path, _ in commands())], ids=" ".join)
