@@ -297,7 +297,10 @@ def _load_searches(runs: Path, recipe: str) -> list[SearchRecord]:
                     arm=arm,
                     config=config,
                     trials=tuple(
-                        sorted(rows_as(folder / TRIALS, Trial), key=lambda row: row["number"])
+                        sorted(
+                            rows_as(folder / TRIALS, Trial, growing=True),
+                            key=lambda row: row["number"],
+                        )
                     ),
                     confirmations=tuple(rows_as(folder / CONFIRMATIONS, Confirmation)),
                     best=read_as(folder / BEST, Best),
