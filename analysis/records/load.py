@@ -132,7 +132,12 @@ def is_complete(runs: Path) -> bool:
 
 def score_matrix(records: StudyRecords, recipe: str, arm: str, metric: str) -> Scores | None:
     """Return an arm's scores of one metric, seeds by examples, or None without any."""
-    return scores_of(records.ok(recipe, arm), metric)
+    key = (recipe, arm, metric)
+    if key not in records.matrices:  # a table, a test and a figure ask for the same ones
+        records.matrices[key] = scores_of(records.ok(recipe, arm), metric)
+        if (found := records.matrices[key]) is not None:
+            found.matrix.flags.writeable = False
+    return records.matrices[key]
 
 
 def scores_of(runs: Sequence[RunRecord], metric: str) -> Scores | None:

@@ -92,6 +92,10 @@ class StudyRecords:
     """Runs that decide claims; their ``arm`` is the name of their setting."""
     benchmarks: tuple[BenchmarkScores, ...] = ()
     """Item scores of finished runs on benchmarks, where any were made."""
+    matrices: dict[tuple[str, str, str], "Scores | None"] = field(
+        init=False, default_factory=dict, compare=False, repr=False
+    )
+    """(recipe, arm, metric) -> the matrix once it was asked for; see ``score_matrix``."""
 
     @property
     def sesoi(self) -> Mapping[str, float]:
