@@ -21,11 +21,12 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 CONSTRAINTS = "constraints.txt"
 ENVIRONMENT = Path(".nox/study").resolve()
 PUBLISH = """
+import sys
 from pathlib import Path
 from study.records.publish import publish
 
-copied = publish(Path("runs/local"), Path("runs/published"))
-print(f"{len(copied)} files copied to runs/published")
+source, target = map(Path, sys.argv[1:])
+print(f"{len(publish(source, target))} files copied to {target}")
 """
 
 
@@ -112,8 +113,9 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def publish(session: nox.Session) -> None:
-    """Copy the finished records of runs/local to runs/published."""
-    _run(session, "python", "-c", PUBLISH)
+    """Copy finished records, `-- runs/local runs/published` unless other folders are named."""
+    source, target = session.posargs or ("runs/local", "runs/published")
+    _run(session, "python", "-c", PUBLISH, source, target)
 
 
 def _run(
