@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator
 
 from analysis.figures.style import columns_of, grid, tell
 from analysis.printing import count
@@ -92,5 +93,7 @@ def draw_scale(panels: Sequence[ScalePanel]) -> Figure:
         ticks = sorted({x for points in panel.lines.values() for x, _ in points})
         axis.set_xticks(ticks, [count(x) for x in ticks])
         axis.minorticks_off()
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
         axis.legend(fontsize=8)
     return figure
