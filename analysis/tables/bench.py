@@ -163,10 +163,10 @@ def _scale(part: Report) -> Iterator[BenchRow]:
     pairs = part["pairs"]
     ours, theirs = pairs["ours"], pairs["datasets_alone"]
     subject = f"{pairs['n_pairs']:,} pairs read, split and encoded"
-    times = [sum(side["cpu_s"].values()) for side in (ours, theirs)]
-    yield _less(f"{subject}, seconds of a core", "`datasets` alone", *times, "s")
-    peaks = [side["peak_bytes"] for side in (ours, theirs)]
-    yield _less(f"{subject}, peak memory", "`datasets` alone", *peaks, "bytes")
+    seconds, their_s = (sum(side["cpu_s"].values()) for side in (ours, theirs))
+    yield _less(f"{subject}, seconds of a core", "`datasets` alone", seconds, their_s, "s")
+    peak, their_peak = ours["peak_bytes"], theirs["peak_bytes"]
+    yield _less(f"{subject}, peak memory", "`datasets` alone", peak, their_peak, "bytes")
 
 
 def _faster(
