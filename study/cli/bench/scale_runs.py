@@ -50,8 +50,9 @@ def _make_run(runs: Path, recipe: Recipe, arm: str, seed: int) -> None:
         seed=seed,
         tuned=False,
         folder=run_folder(runs, recipe.name, arm, seed),
-        start=start
-        and PlannedStart(arm=start, settings=recipe.arms[start], tuned=False, runs=runs),
+        start=None
+        if start is None
+        else PlannedStart(arm=start, settings=recipe.arms[start], tuned=False, runs=runs),
     )
     run.folder.claim(run.config)
     columns = _examples(rng, arm)
