@@ -24,7 +24,8 @@ from paper.tables import (
 )
 
 UNPRINTED = (
-    "search-history", "expected-best", "early-correlation", "growth", "curve-loss", "curve-logps",
+    "search-history", "expected-best", "early-correlation", "growth", "scale", "curve-loss",
+    "curve-logps",
 )  # fmt: skip
 """Figures that print leaves to files."""
 UNPRINTED_OF_MANY = ("curve-nll", "curve-margin", "contrasts", "response-length")

@@ -159,7 +159,12 @@ def is_complete(runs: Path) -> bool:
 
 def score_matrix(records: StudyRecords, recipe: str, arm: str, metric: str) -> Scores | None:
     """Return an arm's scores of one metric, seeds by examples, or None without any."""
-    return scores_of(records.ok(recipe, arm), metric)
+    key = (recipe, arm, metric)
+    if key not in records.matrices:  # a table, a test and a figure ask for the same ones
+        records.matrices[key] = scores_of(records.ok(recipe, arm), metric)
+        if (found := records.matrices[key]) is not None:
+            found.matrix.flags.writeable = False
+    return records.matrices[key]
 
 
 def scores_of(runs: Sequence[RunRecord], metric: str) -> Scores | None:
@@ -349,7 +354,10 @@ def _load_searches(runs: Path, recipe: str) -> list[SearchRecord]:
                     arm=arm,
                     config=config,
                     trials=tuple(
-                        sorted(rows_as(folder / TRIALS, Trial), key=lambda row: row["number"])
+                        sorted(
+                            rows_as(folder / TRIALS, Trial, growing=True),
+                            key=lambda row: row["number"],
+                        )
                     ),
                     confirmations=tuple(rows_as(folder / CONFIRMATIONS, Confirmation)),
                     best=read_as(folder / BEST, Best),

@@ -112,6 +112,10 @@ class StudyRecords:
     """Judges of generated answers, with their own accuracy."""
     judged: tuple[JudgedAnswers, ...] = ()
     """What they said of finished runs."""
+    matrices: dict[tuple[str, str, str], "Scores | None"] = field(
+        init=False, default_factory=dict, compare=False, repr=False
+    )
+    """(recipe, arm, metric) -> the matrix once it was asked for; see ``score_matrix``."""
 
     @property
     def sesoi(self) -> Mapping[str, float]:

@@ -368,7 +368,9 @@ def recipes_command(as_json: bool) -> None:
 def bench_command(*, data: Path, out: Path, parts: tuple[str, ...], quick: bool) -> None:
     """Time training, evaluation and search beside TRL's, and measure memory.
 
-    Nothing else should run meanwhile: some twenty minutes on two quiet cores.
+    Nothing else should run meanwhile: some twenty minutes on two quiet cores, and
+    longer for `--only scale`, what the study itself costs with many trials, runs
+    and pairs.
     """
     from study.cli.bench import parts as bench
 

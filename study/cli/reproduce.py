@@ -8,8 +8,9 @@ import click
 from study.cli import tables
 from study.cli.options import (
     begin_again,
+    check_locks,
     chosen_recipes,
-    job_runner,
+    job_place,
     kept_asked,
     repeated,
     say_cost,
@@ -37,6 +38,7 @@ def reproduce_command(
     workers: int | None,
     seeds: int,
     fresh: bool,
+    on: str,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -52,6 +54,8 @@ def reproduce_command(
     say_cost(recipes, device, say)
     if fresh:
         begin_again(recipes, runs, REPRODUCE, say)
+    place = job_place(recipes, device, workers, quiet=quiet, on=on, runs=runs)
+    check_locks(runs, say)
     with kept_asked(names, assignments, recipes, runs, REPRODUCE):
         records = ladder.reproduce(
             article,
@@ -59,7 +63,7 @@ def reproduce_command(
             runs=runs,
             seeds=seeds,
             seed=seed,
-            run_jobs=job_runner(recipes, device, workers, quiet),
+            run_jobs=place.run_jobs,
             say=say,
         )
     show(records, as_json, tables.reproduce_table)

@@ -25,6 +25,7 @@ from study.records.layout import (
 from study.records.locks import Lease, is_held, leases
 from study.records.released import BenchmarkScores, JudgedAnswers, Release
 from study.records.runs import (
+    Look,
     RunFolder,
     claim_folders,
     compare_folders,
@@ -83,7 +84,7 @@ def _searches(runs: Path, recipe: str, arms: Sequence[str]) -> list[Row]:
             faults, flaw = search_faults(folder), "damaged"
         except UnreadableError as error:
             faults, flaw = [str(error)], "unreadable"
-        n_trials = 0 if faults else len(list(read_jsonl(folder / TRIALS)))
+        n_trials = 0 if faults else len(list(read_jsonl(folder / TRIALS, growing=True)))
         workers = leases(folder, WORKER)
         rows.append(
             {
@@ -293,26 +294,22 @@ def _released(runs: Path, recipe: str) -> list[Row]:
 def _run(folder: RunFolder | None, *, queued: bool) -> Row:
     if folder is None:
         return {"state": "missing", "detail": "no seed was begun"}
-    return {"state": _run_state(folder, queued=queued), "detail": _run_detail(folder)}
+    running = is_held(lock_path(folder))
+    look = folder.look()
+    return {"state": "running" if running else _state(look, queued=queued), "detail": _detail(look)}
 
 
-def _run_state(folder: RunFolder, *, queued: bool) -> str:
-    if is_held(lock_path(folder)):
-        return "running"
-    state = folder.status()
-    if queued and state in ("missing", "unfinished", "damaged"):
+def _state(look: Look, *, queued: bool) -> str:
+    if queued and look.status in ("missing", "unfinished", "damaged"):
         return "queued"
     names = {"ok": "finished", "diverged": "failed", "unfinished": "interrupted"}
-    return names.get(state, state)
+    return names.get(look.status, look.status)
 
 
-def _run_detail(folder: RunFolder) -> str:
-    try:
-        if faults := folder.faults():
-            return faults[0]
-    except UnreadableError as error:
-        return str(error)
-    record = folder.record()
+def _detail(look: Look) -> str:
+    if look.faults:
+        return look.faults[0]
+    record = look.record
     if record is None:
         return ""
     if record["divergence"] is not None:

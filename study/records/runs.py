@@ -39,15 +39,7 @@ class RunFolder:
 
     def status(self) -> str:
         """Return ``missing``, ``unfinished``, ``ok``, ``diverged``, ``damaged``, ``unreadable``."""
-        try:
-            if self.faults():
-                return "damaged"
-        except UnreadableError:
-            return "unreadable"
-        record = self.record()
-        if record is not None:
-            return str(record["status"])
-        return "unfinished" if (self.path / CONFIG).exists() else "missing"
+        return self.look().status
 
     def is_finished(self) -> bool:
         """Tell whether the run has ended, with a record that is sound."""
@@ -74,19 +66,37 @@ class RunFolder:
         Raises:
             UnreadableError: this user may not read them.
         """
+        return self._read()[1]
+
+    def look(self) -> "Look":
+        """Read record and configuration once, for all that a status says of the run."""
+        try:
+            record, faults = self._read()
+        except UnreadableError as error:
+            return Look(status="unreadable", faults=[str(error)], record=None)
+        if faults:
+            return Look(status="damaged", faults=faults, record=None)
+        if record is not None:
+            return Look(status=str(record["status"]), faults=[], record=record)
+        begun = (self.path / CONFIG).exists()
+        return Look(status="unfinished" if begun else "missing", faults=[], record=None)
+
+    def _read(self) -> tuple[Record | None, list[str]]:
+        """Return the record, if the run has ended, and what is damaged."""
         try:
             record, config = self.record(), self.config()
-            if record is None:
-                return []
         except UnreadableError:
             raise
         except RecordError as error:
-            return [str(error)]
+            return None, [str(error)]
+        if record is None:
+            return None, []
         if config is None:
-            return [f"{CONFIG} is missing"]
+            return record, [f"{CONFIG} is missing"]
         if record.get("digest", config["digest"]) != config["digest"]:
-            return [f"{RECORD} and {CONFIG} have different digests"]
-        return _strayed(self.path, record, config) or _changed_files(self.path, record["files"])
+            return record, [f"{RECORD} and {CONFIG} have different digests"]
+        faults = _strayed(self.path, record, config)
+        return record, faults or _changed_files(self.path, record["files"])
 
     def unusable(self) -> list[str]:
         """Say why a run can neither be taken as it is nor be gone on with."""
@@ -119,6 +129,17 @@ class RunFolder:
         )
         checksums = {path.relative_to(self.path).as_posix(): checksum(path) for path in files}
         write_sealed(self.path / RECORD, {**record, "files": checksums})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What a run's files say of it, at one time."""
+
+    status: str
+    """As of `RunFolder.status`."""
+    faults: list[str]
+    record: Record | None
+    """None where the run is damaged or has not ended."""
 
 
 def run_folder(runs: Path, recipe: str, arm: str, seed: int) -> RunFolder:

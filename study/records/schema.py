@@ -4,6 +4,7 @@
 they are read, or refused; records of a later one are always refused.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import UnionType
@@ -276,9 +277,9 @@ def read_as(path: Path, kind: type[T]) -> T | None:
     return None if value is None else checked(value, kind, path)
 
 
-def rows_as(path: Path, kind: type[T]) -> list[T]:
+def rows_as(path: Path, kind: type[T], *, growing: bool = False) -> list[T]:
     """Read a JSON-lines file by the description of its lines."""
-    return [checked(row, kind, path) for row in read_jsonl(path)]
+    return [checked(row, kind, path) for row in read_jsonl(path, growing=growing)]
 
 
 def checked(value: Mapping[str, Any], kind: type[T], path: Path) -> T:
@@ -355,10 +356,15 @@ def _is_a(value: Any, kind: Any) -> bool:
 def _inner(value: Any, kind: Any, found: list[str]) -> list[tuple[Any, Any]]:
     """List the (key, type) of what a sound container holds."""
     if found or get_origin(kind) in (None, Union, UnionType, Literal):
-        hints = get_type_hints(kind) if is_typeddict(kind) and not found else {}
+        hints = _hints_of(kind) if is_typeddict(kind) and not found else {}
         return [(key, hints[key]) for key in sorted(hints.keys() & set(value))] if hints else []
     part = get_args(kind)[-1]
     return [(key, part) for key in (value if isinstance(value, Mapping) else range(len(value)))]
+
+
+@functools.cache
+def _hints_of(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _join(name: str, key: str) -> str:

@@ -47,7 +47,15 @@ from study.search.objectives import (
 )
 from study.search.sampling import queue_published, sample_from, startup
 from study.search.storage import open_optuna_study, reachable
-from study.search.trials import FINISHED, in_state, is_repeated, place_of, trial_rows, write_trials
+from study.search.trials import (
+    FINISHED,
+    GrowingFile,
+    in_state,
+    is_repeated,
+    place_of,
+    trial_rows,
+    write_trials,
+)
 
 if TYPE_CHECKING:
     from study.model.workbench import Workbench
@@ -271,6 +279,7 @@ def search_arm(
         orphans.working(optuna_study, folder, trials=trials, shared=shared) as worker,
     ):
         retire()
+        rows = GrowingFile(folder)
         begin = functools.partial(
             _next_trial, optuna_study, recipe, arm, trials, worker=worker, folder=folder
         )
@@ -287,7 +296,7 @@ def search_arm(
                     seed=seed,
                     trials=trials,
                 )
-                write_trials(optuna_study, folder)
+                rows.add(optuna_study)
             if not retire():  # of a worker that died meanwhile
                 break
         if len(in_state(optuna_study, FINISHED)) >= trials:
