@@ -63,16 +63,18 @@ def _method(rows: Sequence[LadderRow]) -> str:
             "no share of it can be given to the method."
         )
     share = top.estimate / trained.estimate
+    is_shown = top.low is not None and top.high is not None and not top.low <= 0 <= top.high
     if share < 0:
-        return (
-            f"{label}: none of the gap under the published training was the method: where the loss "
-            "alone differs, its sign is the other one."
+        other = (
+            "the gap has the other sign"
+            if is_shown
+            else "no gap is shown, and its estimate has the other sign"
         )
-    sure = (
-        ""
-        if top.low is None or top.high is None or not top.low <= 0 <= top.high
-        else (", which cannot be told from none")
-    )
+        return (
+            f"{label}: none of the gap under the published training is left where the loss alone "
+            f"differs: {other}."
+        )
+    sure = "" if is_shown else ", which cannot be told from none"
     return (
         f"{label}: of the gap under the published training with the scoring mended, "
         f"{percent(share)} is left where the loss alone differs{sure}."

@@ -1,5 +1,7 @@
 """The ladder of an article in the analysis: every step scored as far as it is mended."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from made_records import N_GENERATED, load_recipe, make_claims, make_ladder, make_study
@@ -105,6 +107,32 @@ def test_the_sentences_give_the_way_the_method_and_what_one_seed_shows(records):
     assert any("the loss alone" in sentence for sentence in told[2:4])
     assert any("of a single seed" in sentence for sentence in told)
     assert ladder_remarks(records, ()) == ()
+
+
+@pytest.mark.parametrize(
+    ("trained", "alone", "told"),
+    [
+        ((-0.2, -0.3, -0.1), (-0.05, -0.08, -0.02), "25\N{NO-BREAK SPACE}% is left where"),
+        ((-0.2, -0.3, -0.1), (-0.05, -0.12, 0.02), "which cannot be told from none"),
+        ((-0.2, -0.3, -0.1), (0.04, -0.02, 0.1), "no gap is shown, and its estimate has the other"),
+        ((-0.2, -0.3, -0.1), (0.06, 0.02, 0.1), "differs: the gap has the other sign"),
+        ((-0.2, -0.5, 0.1), (0.06, 0.02, 0.1), "no gap is shown under the published training"),
+    ],
+)
+def test_the_share_of_the_method_is_given_where_there_is_a_gap_to_share(
+    records, trained, alone, told
+):
+    first = next(row for row in ladder_rows(records) if row.touches == "")
+    rows = [
+        replace(first, touches=touches, rung=rung, estimate=estimate, low=low, high=high)
+        for touches, rung, (estimate, low, high) in (
+            ("", "published", trained),
+            ("scoring", "denominator", trained),
+            ("training", "rate", alone),
+        )
+    ]
+
+    assert told in ladder_remarks(records, rows)[1]
 
 
 def test_the_claim_asks_for_the_published_gap_and_for_half_of_it_with_the_loss_alone(records):
