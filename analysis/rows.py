@@ -10,6 +10,8 @@ from analysis.judged_rows import (
     DecisionRow,
     DisplacementRow,
     IntervalRow,
+    JudgeRow,
+    WinRow,
 )
 from analysis.search_rows import TuningRow
 
@@ -322,3 +324,9 @@ class Findings:
     """One sentence per thing to know about how the claims were judged."""
     benchmarks: tuple[BenchmarkRow, ...] = ()
     """Scores on benchmarks: every group's average first, then its tasks."""
+    judges: tuple[JudgeRow, ...] = ()
+    """Judges of generated answers."""
+    judge_remarks: tuple[str, ...] = ()
+    """How far each judge's win rates can be trusted."""
+    wins: tuple[WinRow, ...] = ()
+    """Win rates by each judge: raw first, then at equal length."""

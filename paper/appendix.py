@@ -14,6 +14,7 @@ from paper.tables import (
     costs,
     decisions,
     intervals,
+    judges,
     pairs,
     provenance,
     results,
@@ -79,6 +80,8 @@ def appendix(findings: Findings, figures: Sequence[Figure]) -> list[Block]:
     blocks += _tuning(findings)
     if findings.benchmarks:
         blocks.append(fold("Benchmarks", table_block(benchmarks.benchmark(findings))))
+    if findings.judges:
+        blocks.append(fold("Win rates by judges", *_judged(findings)))
     blocks += _claims_in_full(findings)
     many = several.is_many(decisions.overall(findings))
     unprinted = (*UNPRINTED, *UNPRINTED_OF_MANY) if many else UNPRINTED
@@ -171,6 +174,16 @@ def _tuning(findings: Findings) -> list[Fold]:
             search.early(findings),
             is_printed=False,
         ),
+    ]
+
+
+def _judged(findings: Findings) -> list[Block]:
+    """Print win rates only beside what their judges are worth."""
+    return [
+        text_of("judges"),
+        *listing(findings.judge_remarks),
+        *([table_block(judges.wins(findings))] if findings.wins else []),
+        table_block(judges.judges(findings)),
     ]
 
 

@@ -33,6 +33,10 @@ class RecordError(StudyError):
     """Records of runs are missing, damaged or belong to another study."""
 
 
+class StoppedError(StudyError):
+    """A command was told that its time runs out; it saved what it had and ended."""
+
+
 class UnreadableError(RecordError):
     """A record that this user may not read, and which may be sound."""
 
@@ -47,6 +51,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the known word nearest to a mistyped one."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def listed(names: Iterable[str]) -> str:
+    """Join names as ``a, b and c``."""
+    *others, last = [*names] or [""]
+    return " and ".join(filter(None, [", ".join(others), last]))
 
 
 def first_line(error: BaseException) -> str:

@@ -31,13 +31,15 @@ from study.records.layout import (
     EXAMPLES,
     GENERATIONS,
     HISTORY,
+    JUDGED,
+    JUDGES,
     TRIALS,
     claims_path,
     plan_path,
     recipes_in,
     search_folder,
 )
-from study.records.released import BenchmarkScores
+from study.records.released import BenchmarkScores, JudgedAnswers, JudgeRecord
 from study.records.runs import RunFolder, claim_folders, compare_folders, run_folder
 from study.records.schema import (
     Bench,
@@ -118,6 +120,8 @@ def load_study(runs: Path) -> StudyRecords:
         },
         claim_runs=tuple(run for run in claim_runs if run.recipe in recipes),
         benchmarks=_load_benchmarks(runs, finished),
+        judges=_load_judges(runs, recipes),
+        judged=_load_judged(runs, finished),
     )
 
 
@@ -223,6 +227,25 @@ def _load_benchmarks(runs: Path, finished: Sequence[RunRecord]) -> tuple[Benchma
     return tuple(found)
 
 
+def _load_judges(runs: Path, recipes: Sequence[str]) -> tuple[JudgeRecord, ...]:
+    """Read what is known of the judges of each recipe's answers."""
+    paths = (path for name in recipes for path in sorted((runs / name / JUDGES).glob("*.json")))
+    return tuple(found for path in paths if (found := read_as(path, JudgeRecord)) is not None)
+
+
+def _load_judged(runs: Path, finished: Sequence[RunRecord]) -> tuple[JudgedAnswers, ...]:
+    """Read the verdicts on finished runs; of a run that was made again, nothing."""
+    return tuple(
+        verdicts
+        for run in finished
+        for path in sorted(
+            (run_folder(runs, run.recipe, run.arm, run.seed).path / JUDGED).glob("*.json")
+        )
+        if (verdicts := read_as(path, JudgedAnswers)) is not None
+        and verdicts["digest"] == run.record["digest"]
+    )
+
+
 def _load_answers(path: Path, record: Record) -> tuple[Mapping[str, Any], ...]:
     """Read a run's answers, with the texts that a publication left out where they are known."""
     rows = tuple(read_jsonl(path))
@@ -274,7 +297,8 @@ def _load_claims(runs: Path, recipes: Sequence[str]) -> dict[str, ClaimsPlan]:
 
 def _are_alike(plans: Sequence[ClaimsPlan]) -> bool:
     """Tell whether claims differ at most where a study does not train their arms."""
-    if len({digest([plan["early"], len(plan["claims"])]) for plan in plans}) > 1:
+    shared = [[plan["early"], plan.get("costs"), len(plan["claims"])] for plan in plans]
+    if len({digest(one) for one in shared}) > 1:
         return False
     for versions in zip(*(plan["claims"] for plan in plans), strict=True):
         told = {digest({**one, "parts": [], "not_testable": ""}) for one in versions}

@@ -12,7 +12,8 @@ import pandas as pd
 
 from analysis.records.metrics import example_scores
 from study.arms import ARMS, BASELINE, UNTRAINED, arms_in_order
-from study.records.released import BenchmarkScores
+from study.config.claims import load_claims
+from study.records.released import BenchmarkScores, JudgedAnswers, JudgeRecord
 from study.records.schema import Best, ClaimsPlan, Confirmation, Plan, Record, RunConfig, Trial
 
 LOCAL: Final = Path("runs/local")
@@ -92,6 +93,10 @@ class StudyRecords:
     """Runs that decide claims; their ``arm`` is the name of their setting."""
     benchmarks: tuple[BenchmarkScores, ...] = ()
     """Item scores of finished runs on benchmarks, where any were made."""
+    judges: tuple[JudgeRecord, ...] = ()
+    """Judges of generated answers, with their own accuracy."""
+    judged: tuple[JudgedAnswers, ...] = ()
+    """What they said of finished runs."""
     matrices: dict[tuple[str, str, str], "Scores | None"] = field(
         init=False, default_factory=dict, compare=False, repr=False
     )
@@ -108,6 +113,15 @@ class StudyRecords:
         """Every claim, as a study that trains its arms registered it where there is one."""
         versions = zip(*(plan["claims"] for plan in self.claims.values()), strict=True)
         return tuple(next((one for one in same if one["parts"]), same[0]) for same in versions)
+
+    @property
+    def smallest_cost_share(self) -> float:
+        """From which share on costs differ; today's where the registered claims have none."""
+        registered = [plan["costs"] for plan in self.claims.values() if "costs" in plan]
+        costs = (
+            registered[0]["smallest_share"] if registered else load_claims().costs.smallest_share
+        )
+        return float(costs)
 
     def of(self, recipe: str, arm: str | None = None) -> tuple[RunRecord, ...]:
         """Return the finished runs of a recipe, or of one of its arms."""

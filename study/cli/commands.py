@@ -9,31 +9,36 @@ from pathlib import Path
 import click
 
 from study import __version__
-from study.cli import release, tables
+from study.cli import cluster, judging, release, tables
 from study.cli.bench.parts import PARTS as BENCH_PARTS
 from study.cli.options import (
     TINY,
     StudyGroup,
     arms_option,
     begin_again,
+    check_locks,
     chosen_recipes,
     device_option,
-    job_runner,
+    job_place,
     json_option,
     kept_asked,
     recipe_options,
+    recipes_of_records_option,
     repeated,
     runs_option,
     say_cost,
     seeds_option,
     show,
     speaker,
+    storage_options,
     training_options,
+    workers_option,
 )
 from study.config.environment import quieten
 from study.config.files import recipe_names
 from study.config.recipe import load_recipe
-from study.errors import RecordError
+from study.config.seeds import SEEDS
+from study.errors import RecordError, listed
 from study.records.layout import BENCH
 
 
@@ -52,10 +57,9 @@ def main() -> None:
     type=click.IntRange(min=1),
     help="Finished trials per arm, in total over all starts. [default: the recipe's]",
 )
+@storage_options
 @click.option(
-    "--storage",
-    metavar="URL",
-    help="Optuna storage shared by several machines. [default: a journal file in --runs]",
+    "--wait", is_flag=True, help="Wait for the last trials of other processes, then go on."
 )
 def search_command(
     *,
@@ -65,9 +69,12 @@ def search_command(
     runs: Path,
     seed: int,
     workers: int | None,
+    on: str,
     arms: tuple[str, ...],
     trials: int | None,
     storage: str | None,
+    storage_file: Path | None,
+    wait: bool,
     fresh: bool,
     quiet: bool,
     as_json: bool,
@@ -77,16 +84,21 @@ def search_command(
     Started again, it goes on to the total number of trials.
     """
     from study.search import search
+    from study.search.database import chosen_storage
     from study.workers import launch
 
     launch.refuse("search")
     say = speaker(quiet)
+    storage = chosen_storage(storage, storage_file, say)
     recipes = chosen_recipes(names, assignments, device, say)
     say_cost(recipes, device, say)
     if fresh:
         if storage is not None:
             raise click.UsageError("--fresh cannot empty a storage; name another with --storage")
+        search.check_searches(recipes, runs=runs, trials=trials, seed=seed, arms=arms, fresh=True)
         begin_again(recipes, runs, "search", say, arms)
+    place = job_place(recipes, device, workers, quiet=quiet, on=on, runs=runs)
+    check_locks(runs, say)
     with kept_asked(names, assignments, recipes, runs, "search"):
         found = search.search(
             recipes,
@@ -94,13 +106,14 @@ def search_command(
             trials=trials,
             seed=seed,
             storage=storage,
-            workers=workers or 1,
+            workers=place.sharing,
             arms=arms,
-            run_jobs=job_runner(recipes, device, workers, quiet),
+            wait=wait,
+            run_jobs=place.run_jobs,
             say=say,
         )
     show(found, as_json, tables.search_table)
-    say(f"next: study compare --seeds 3{repeated(names, assignments, runs)}")
+    say(f"next: study compare --seeds {SEEDS}{repeated(names, assignments, runs)}")
 
 
 @main.command("compare")
@@ -115,6 +128,7 @@ def compare_command(
     runs: Path,
     seed: int,
     workers: int | None,
+    on: str,
     arms: tuple[str, ...],
     seeds: int,
     fresh: bool,
@@ -133,7 +147,11 @@ def compare_command(
     if fresh:
         if arms:
             raise click.UsageError("--fresh sets all arms of a comparison aside; leave out --arm")
+        for recipe in recipes:
+            compare.plan_runs(recipe, runs=runs, seeds=seeds, seed=seed)  # or it is refused here
         begin_again(recipes, runs, "compare", say)
+    place = job_place(recipes, device, workers, quiet=quiet, on=on, runs=runs)
+    check_locks(runs, say)
     with kept_asked(names, assignments, recipes, runs, "compare"):
         records = compare.compare(
             recipes,
@@ -141,7 +159,7 @@ def compare_command(
             seeds=seeds,
             seed=seed,
             arms=arms,
-            run_jobs=job_runner(recipes, device, workers, quiet),
+            run_jobs=place.run_jobs,
             say=say,
         )
     show(records, as_json, tables.compare_table)
@@ -159,6 +177,7 @@ def claims_command(
     runs: Path,
     seed: int,
     workers: int | None,
+    on: str,
     seeds: int,
     fresh: bool,
     quiet: bool,
@@ -175,14 +194,18 @@ def claims_command(
     recipes = chosen_recipes(names, assignments, device, say)
     say_cost(recipes, device, say)
     if fresh:
+        for recipe in recipes:
+            claim_runs.plan_claim_runs(recipe, runs=runs, seeds=seeds, seed=seed)
         begin_again(recipes, runs, "claims", say)
+    place = job_place(recipes, device, workers, quiet=quiet, on=on, runs=runs)
+    check_locks(runs, say)
     with kept_asked(names, assignments, recipes, runs, "claims"):
         records = claim_runs.make_claim_runs(
             recipes,
             runs=runs,
             seeds=seeds,
             seed=seed,
-            run_jobs=job_runner(recipes, device, workers, quiet),
+            run_jobs=place.run_jobs,
             say=say,
         )
     show(records, as_json, tables.claims_table)
@@ -191,7 +214,7 @@ def claims_command(
 
 @main.command("note")
 @click.argument("what")
-@click.option("--recipe", "names", multiple=True, metavar="NAME", help="Only this one; repeatable.")
+@recipes_of_records_option
 @runs_option
 def note_command(*, what: str, names: tuple[str, ...], runs: Path) -> None:
     """Keep beside the plan WHAT was decided after results had been seen; the report shows it.
@@ -204,11 +227,11 @@ def note_command(*, what: str, names: tuple[str, ...], runs: Path) -> None:
     noted = [name for name in names or recipes_in(runs) if note(runs, name, what.rstrip("."))]
     if not noted:
         raise RecordError(f"{runs} holds no plan of a comparison to note this in; give its --runs")
-    click.echo(f"noted in the plan of {' and '.join(noted)}")
+    click.echo(f"noted in the plan of {listed(noted)}")
 
 
 @main.command("status")
-@click.option("--recipe", "names", multiple=True, metavar="NAME", help="Only this one; repeatable.")
+@recipes_of_records_option
 @runs_option
 @json_option
 def status_command(names: tuple[str, ...], runs: Path, as_json: bool) -> None:
@@ -272,8 +295,9 @@ def report_command(
 @click.option(
     "--data",
     metavar="FILE",
-    help="Pairs to time a step of the recipe on, to say how long search and compare take.",
+    help="Pairs to time a step of every arm on, to say how long search and compare take.",
 )
+@workers_option
 @json_option
 def doctor_command(
     *,
@@ -281,21 +305,28 @@ def doctor_command(
     assignments: tuple[str, ...],
     device: str,
     data: str | None,
+    workers: int | None,
     as_json: bool,
 ) -> None:
     """Say what this machine can do, and what a recipe costs on it.
 
     With --data it loads the recipe's model, fetching it where that is needed,
-    and times real steps; nothing is kept.
+    and times real steps, with --workers N in so many workers side by side;
+    nothing is kept.
     """
     from study.cli import doctor
 
     if data is not None and not names:
         raise click.UsageError("--data times a recipe: name it with --recipe")
+    if workers is not None and data is None:
+        raise click.UsageError("--workers are timed on pairs: name them with --data")
     if data is not None:
         assignments = (*assignments, f"data.name={json.dumps(data)}")
     recipes = [load_recipe(name).override(assignments) for name in names]
-    reports = [doctor.describe(one, device, timed=data is not None) for one in recipes or (None,)]
+    reports = [
+        doctor.describe(one, device, timed=data is not None, workers=workers)
+        for one in recipes or (None,)
+    ]
     show(reports, as_json, lambda found: "\n\n".join(doctor.as_text(report) for report in found))
 
 
@@ -373,7 +404,7 @@ def data_check_command(
     click.echo(json.dumps(report, ensure_ascii=False) if as_json else datacheck.as_text(report))
 
 
-for command in release.COMMANDS:
+for command in (*release.COMMANDS, *judging.COMMANDS, *cluster.COMMANDS):
     main.add_command(command)
 
 

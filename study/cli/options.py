@@ -12,17 +12,25 @@ import click
 
 from study.config.environment import trackers
 from study.config.recipe import Recipe, load_recipe
-from study.errors import ConfigError, StudyError
-from study.records.processes import n_processes
+from study.config.seeds import SEEDS
+from study.errors import ConfigError, StoppedError, StudyError, listed
 from study.workers.mendable import NOT_TEXT, is_text, mendable
 
 if TYPE_CHECKING:
-    from study.model.jobs import Job
+    from study.workers.places import Place
 
 LARGE, TINY = ("smollm2-1.7b", "llama-3.2-1b"), ("tiny-smollm2", "tiny-llama")
 
 
+WORDS = "study.words"
+"""Where the context keeps the command line as it was given."""
+
+
 INTERRUPTED = 130
+
+
+STOPPED = 75
+"""Exit status of a command that was told to stop: sysexits.h's EX_TEMPFAIL, try again."""
 
 
 CPU_FLOP_PER_S = 2e10
@@ -37,15 +45,20 @@ class StudyGroup(click.Group):
         for text in (*args, str(Path.cwd())):
             if not is_text(text):
                 raise click.UsageError(f"{text!a} is not UTF-8; {NOT_TEXT}")
+        ctx.meta[WORDS] = list(args)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command and turn what a user can mend into a message."""
-        from study.workers.jobs import terminable
+        from study.records.notice import noticing
+        from study.workers.exchange import terminable
 
         try:
-            with terminable():
+            with terminable(), noticing():
                 return super().invoke(ctx)
+        except StoppedError as error:
+            click.echo(str(error), err=True)
+            ctx.exit(STOPPED)
         except StudyError as error:
             raise click.ClickException(str(error)) from error
         except (OSError, RuntimeError, UnicodeEncodeError) as error:
@@ -92,18 +105,39 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Study seed."
         ),
+        workers_option,
         click.option(
-            "--workers",
-            type=click.IntRange(min=1),
-            help="Worker processes. [default: one per GPU, or what the cores carry]",
+            "--on",
+            default="local",
+            show_default=True,
+            metavar="local|ray[:ADDRESS]|slurm",
+            help="Where jobs run: on this machine, on a Ray cluster's nodes, or as batch jobs.",
         ),
         click.option(
             "--fresh",
             is_flag=True,
             help="Set older records of this command aside, as FOLDER.old-TIME, and begin anew.",
         ),
-        click.option("--quiet", is_flag=True, help="Show no progress."),
+        quiet_option,
         json_option,
+    )
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+
+
+def storage_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that name a database of searches."""
+    options = (
+        click.option(
+            "--storage",
+            metavar="URL",
+            help="Database shared by several machines, or grpc://HOST:PORT of `study proxy`; its "
+            "password in STUDY_STORAGE_PASSWORD. [default: a journal file in --runs]",
+        ),
+        click.option(
+            "--storage-file",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="File of yours that holds the URL, with or without its password.",
+        ),
     )
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
 
@@ -125,7 +159,7 @@ runs_option = click.option(
 seeds_option = click.option(
     "--seeds",
     type=click.IntRange(min=1),
-    default=3,
+    default=SEEDS,
     show_default=True,
     help="Seeds per arm or setting; the search never uses them.",
 )
@@ -137,6 +171,38 @@ arms_option = click.option(
     multiple=True,
     metavar="NAME",
     help="Only this arm of each recipe; repeatable. What it continues comes first.",
+)
+
+
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Worker processes. [default: one per GPU, or what the cores carry]",
+)
+
+
+quiet_option = click.option("--quiet", is_flag=True, help="Show no progress.")
+
+
+def recipe_of_records_option(*, required: bool = False) -> Callable[..., Any]:
+    """Return the option of a recipe that has records."""
+    return click.option(
+        "--recipe", metavar="NAME", required=required, help="Recipe with records in --runs."
+    )
+
+
+recipes_of_records_option = click.option(
+    "--recipe", "names", multiple=True, metavar="NAME", help="Only this one; repeatable."
+)
+
+
+trained_arms_option = click.option(
+    "--arm", "arms", multiple=True, metavar="ARM", help="Repeatable. [default: all]"
+)
+
+
+seed_of_run_option = click.option(
+    "--seed", type=click.IntRange(min=0), help="Seed. [default: best by validation]"
 )
 
 
@@ -156,7 +222,7 @@ def chosen_recipes(
         cuda = device != "cpu" and bool(cuda_devices())
         names = LARGE if cuda else TINY
         say(
-            f"recipes: {' and '.join(names)}, because "
+            f"recipes: {listed(names)}, because "
             f"{'a' if cuda else 'no'} CUDA device is used; choose with --recipe"
         )
     recipes = [load_recipe(name).override(assignments) for name in dict.fromkeys(names)]
@@ -176,24 +242,33 @@ def begin_again(
 ) -> None:
     """Begin a part of every recipe afresh and say where the old records are.
 
-    A search that is begun again beside a comparison is noted in that one's plan; a
-    comparison's own plan finds what was set aside by itself. With ``arms`` their
-    folders alone are set aside.
+    Nothing is set aside where one of them is in use; what else a command may refuse is
+    for its caller to check first. A search that is begun again beside a comparison is
+    noted in that one's plan; a comparison's own plan finds what was set aside by itself.
+    With ``arms`` their folders alone are set aside.
     """
-    from study.records.folders import begin_afresh
+    from study.records.folders import begin_afresh, check_idle
     from study.records.plan import note
     from study.records.processes import agree, is_main
+    from study.records.sharing import check_alike
 
+    old = [
+        (recipe.name, arm, runs / recipe.name / part / (arm or ""))
+        for recipe in (recipes if is_main() else ())
+        for arm in arms or (None,)
+    ]
     for recipe in recipes if is_main() else ():
-        for arm in arms or (None,):
-            folder = runs / recipe.name / part
-            kept = begin_afresh(folder if arm is None else folder / arm)
-            if kept is None:
-                continue
-            say(f"the old records of {recipe.name} are kept in {kept}")
-            if part == "search":
-                what = "search" if arm is None else f"search of {arm}"
-                note(runs, recipe.name, f"the {what} was set aside and begun again")
+        check_alike(runs, recipe)
+    for _, _, folder in old:
+        check_idle(folder)
+    for name, arm, folder in old:
+        kept = begin_afresh(folder)
+        if kept is None:
+            continue
+        say(f"the old records of {name} are kept in {kept}")
+        if part == "search":
+            what = "search" if arm is None else f"search of {arm}"
+            note(runs, name, f"the {what} was set aside and begun again")
     agree(True)  # processes that train together wait for the first one
 
 
@@ -224,20 +299,40 @@ def kept_asked(
     keep(list(asked))
 
 
-def job_runner(
-    recipes: Sequence[Recipe], device: str, workers: int | None, quiet: bool
-) -> Callable[[Sequence["Job"]], list[Any]]:
-    """Return what runs jobs: worker processes, or this one within a launch."""
-    from study.workers import launch
-    from study.workers.devices import plan_slots
-    from study.workers.jobs import run_jobs
+def check_locks(runs: Path, say: Callable[[str], None]) -> None:
+    """Try the locks in a folder of records, and say where they do not reach other hosts.
+
+    Raises:
+        RecordError: they keep nobody out even here.
+    """
+    from study.records.mounts import reach_of, try_locks
+    from study.records.processes import is_main
+
+    if not is_main():
+        return
+    try_locks(runs)
+    reach = reach_of(runs)
+    if reach is not None and reach.known in ("one host", "unclear"):
+        say(f"on one host all is well; for several: {reach}")
+
+
+def job_place(
+    recipes: Sequence[Recipe],
+    device: str,
+    workers: int | None,
+    *,
+    quiet: bool,
+    on: str = "local",
+    runs: Path = Path(),
+) -> "Place":
+    """Return where jobs run; a cluster may run this very command."""
+    from study.workers.places import Ask, open_place
 
     trackers()  # refused here where one is unknown, before a model is loaded
-    if n_processes() > 1:
-        launch.check_shares(recipes)
-        return functools.partial(launch.run_here, device=device)
-    slots = plan_slots(recipes, device=device, workers=workers)
-    return functools.partial(run_jobs, slots=slots, quiet=quiet)
+    context = click.get_current_context(silent=True)
+    words = [] if context is None else context.find_root().meta.get(WORDS, [])
+    ask = Ask(recipes=recipes, device=device, workers=workers, quiet=quiet, runs=runs, words=words)
+    return open_place(on, ask)
 
 
 def say_cost(recipes: Sequence[Recipe], device: str, say: Callable[[str], None]) -> None:

@@ -13,6 +13,7 @@ from study.records.layout import (
     BENCHMARKS,
     BEST,
     CONFIG,
+    JUDGED,
     TRIALS,
     claims_path,
     plan_path,
@@ -20,7 +21,7 @@ from study.records.layout import (
     search_folder,
 )
 from study.records.locks import Lease, is_held, leases
-from study.records.released import BenchmarkScores, Release
+from study.records.released import BenchmarkScores, JudgedAnswers, Release
 from study.records.runs import (
     Look,
     RunFolder,
@@ -33,6 +34,7 @@ from study.records.runs import (
 from study.records.schema import Best, ClaimsPlan, Plan, read_as
 from study.records.searches import search_faults, searched_arms
 from study.records.sharing import WORKER, planned
+from study.workers import slurm
 
 Row = dict[str, Any]
 
@@ -49,7 +51,8 @@ def status(runs: Path, recipes: Sequence[str] = ()) -> list[Row]:
         recipes: names to list; none means all that have records.
     """
     names = list(recipes) or recipes_in(runs)
-    return [
+    jobs = [row for row in slurm.tasks(runs) if {*names} & {*row["recipe"].split()} or not recipes]
+    return jobs + [
         row
         for name in names
         for arms in [_trained_arms(runs, name)]
@@ -58,6 +61,7 @@ def status(runs: Path, recipes: Sequence[str] = ()) -> list[Row]:
             *_compared(runs, name, arms),
             *_claimed(runs, name),
             *_benchmarked(runs, name),
+            *_judged(runs, name),
             *_released(runs, name),
         )
     ]
@@ -194,6 +198,26 @@ def _benchmarked(runs: Path, recipe: str) -> list[Row]:
             except RecordError as error:
                 state, detail = "damaged", str(error)
             about = {"recipe": recipe, "part": "benchmark", "arm": arm, "seed": seed}
+            rows.append({**about, "state": state, "detail": detail})
+    return rows
+
+
+def _judged(runs: Path, recipe: str) -> list[Row]:
+    """List which runs' answers were judged, and by whom."""
+    rows = []
+    for arm, seed, folder in compare_folders(runs, recipe):
+        for path in sorted((folder.path / JUDGED).glob("*.json")):
+            about = {"recipe": recipe, "part": "judge", "arm": arm, "seed": seed}
+            try:
+                found = read_as(path, JudgedAnswers)
+                assert found is not None
+                verdicts = found["verdicts"]
+                n_missing = sum(verdicts["missing"].values())
+                detail = f"{path.stem}: {len(verdicts['items'])} answers"
+                detail += f", {n_missing} without a verdict" if n_missing else ""
+                state = "finished"
+            except RecordError as error:
+                state, detail = "damaged", str(error)
             rows.append({**about, "state": state, "detail": detail})
     return rows
 

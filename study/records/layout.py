@@ -8,7 +8,8 @@
     <recipe>/compare/<arm>/seed-<n>/
                                config.json  steps.jsonl  examples.parquet
                                generations.jsonl  adapter/  record.json
-                               benchmarks/<form>/<task>.json, made afterwards
+                               benchmarks/<form>/<task>.json  judged/<judge>.json,
+                               made afterwards
     <recipe>/starts/<digest>/  config.json  steps.jsonl  adapter/  record.json
     <recipe>/claims/config.json
     <recipe>/claims/<setting>/seed-<n>/
@@ -16,11 +17,14 @@
     <recipe>/{compare,claims,search/<arm>}/resolved.json
     <recipe>/release/<arm>/seed-<n>/
                                adapter.json  adapter/  merged.json  merged/
+    <recipe>/judges/<judge>.json
     <recipe>/{search,compare,claims}/recipe.json
                                a recipe file of the user's own: how it was named
     bench.json                 what `study bench` measured
     objectives.jsonl           trials behind the choice of a search's objective
     history.jsonl              what an author did before these records, after a look at others
+    slurm/<time>-<command>/    job.sh  job.json  <task>.log  <task>.ended
+                               what `study submit` handed to Slurm
 
 A comparison's own ``config.json`` is its plan, that of the claims what they
 predict.
@@ -57,6 +61,14 @@ BENCHMARKS = "benchmarks"
 """In a run's folder: item scores of benchmarks, by form and task."""
 
 
+JUDGED, JUDGES = "judged", "judges"
+"""In a run's folder: a judge's verdicts on its answers; beside the comparison: the judges."""
+
+
+SLURM = "slurm"
+"""Batch scripts and logs of `study submit`, beside the recipes' folders."""
+
+
 HISTORY = "history.jsonl"
 """Rows of ``at`` (a date) and ``what`` (one sentence): what came before these records."""
 
@@ -84,6 +96,16 @@ def release_path(runs: Path, recipe: str, arm: str, seed: int, form: str) -> Pat
 def benchmark_path(run: Path, form: str, task: str) -> Path:
     """Return the file of a run's scores on one task of a benchmark."""
     return run / BENCHMARKS / form / f"{task}.json"
+
+
+def judged_path(run: Path, judge: str) -> Path:
+    """Return the file of a judge's verdicts on a run's answers."""
+    return run / JUDGED / f"{judge}.json"
+
+
+def judge_path(runs: Path, recipe: str, judge: str) -> Path:
+    """Return the file that describes a judge and holds its own accuracy."""
+    return runs / recipe / JUDGES / f"{judge}.json"
 
 
 def recipes_in(runs: Path) -> list[str]:

@@ -12,6 +12,8 @@ from study.records.layout import (
     GENERATIONS,
     HISTORY,
     JOURNAL,
+    JUDGED,
+    JUDGES,
     RECORD,
     recipes_in,
 )
@@ -50,9 +52,10 @@ def publish(source: Path, target: Path) -> list[Path]:
         runs_and_starts = [*(run for _, _, run in runs), *start_folders(source, recipe)]
         folders = [folder.path for folder in runs_and_starts if folder.is_finished()]
         folders += [path.parent for path in (source / recipe / "search").glob(f"*/{BEST}")]
-        folders += [source / recipe / part for part in ("search", "compare", "claims")]
+        folders += [source / recipe / part for part in ("search", "compare", "claims", JUDGES)]
         for folder in sorted(filter(Path.is_dir, folders)):
-            for path in sorted((*folder.iterdir(), *folder.glob(f"{BENCHMARKS}/*/*.json"))):
+            scored = (*folder.glob(f"{BENCHMARKS}/*/*.json"), *folder.glob(f"{JUDGED}/*.json"))
+            for path in sorted((*folder.iterdir(), *scored)):
                 if path.is_file() and path.name != JOURNAL and not _is_aside(path):
                     copy = target / path.relative_to(source)
                     copy.parent.mkdir(parents=True, exist_ok=True)

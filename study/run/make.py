@@ -1,6 +1,6 @@
 """One run: train an arm with a seed, score it, leave its record."""
 
-import functools
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -9,21 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 from study.arms import ARMS, UNTRAINED
 from study.config.training import own_training
-from study.model.jobs import Job, Report
+from study.model.jobs import Elsewhere, Job, Report, do
 from study.model.workbench import resolved_facts
 from study.records.files import write_jsonl
-from study.records.folders import check_folder, claim_resolved, facts_of, set_aside
+from study.records.folders import check_folder, claim_resolved, facts_of
 from study.records.layout import STEPS
 from study.records.locks import hold, is_held
 from study.records.processes import agree, is_main
 from study.records.runs import compare_folders, lock_path
 from study.records.sharing import present
-from study.run.planned import PlannedRun, record_of
+from study.run.begin import begin, progress_of
+from study.run.planned import PlannedRun, Start, record_of
 from study.run.start import find_start
 
 if TYPE_CHECKING:
     from study.model.workbench import Workbench
     from study.run.watch import Outcome
+
+log = logging.getLogger(__name__)
 
 
 def check_plan(plan: Sequence[PlannedRun], say: Callable[[str], None]) -> None:
@@ -69,39 +72,45 @@ def make_missing(
         check_folder(run.folder.path, run.config)  # another study may have begun meanwhile
 
 
-def make_run(workbench: "Workbench", report: Report, *, run: PlannedRun) -> None:
+def make_run(workbench: "Workbench | Elsewhere", report: Report, *, run: PlannedRun) -> None:
     """Train, score and record one run; nothing where another process makes it."""
+    with hold(lock_path(run.folder)) if is_main() else nullcontext(True) as free:
+        if agree(free and (not is_main() or _begin(workbench, run))):
+            start = find_start(workbench, report, start=run.start, seed=run.seed)
+            do(workbench, carry_out, writes=run.folder.path, report=report, run=run, start=start)
+
+
+def carry_out(workbench: "Workbench", report: Report, run: PlannedRun, start: Start | None) -> None:
+    """Make a run whose folder is this process's alone."""
     from study.run.trained import forget_trained, keep_trained, recall_trained
 
-    with hold(lock_path(run.folder)) if is_main() else nullcontext(True) as free:
-        if not agree(free and (not is_main() or _begin(workbench, run))):
-            return
-        outcome = recall_trained(workbench, run.folder.path, seed=run.seed)
-        if outcome is None:
-            outcome = _train(workbench, report, run)
-            if is_main() and run.arm != UNTRAINED and outcome.status == "ok":
-                keep_trained(run.folder.path, outcome)  # scoring may fail
-        if not is_main():
-            return
-        report(1, 1, "scoring held-out pairs")
-        began = time.perf_counter()
-        scores = _scores(workbench, run, outcome)
-        cost = {**outcome.cost, "evaluate_s": round(time.perf_counter() - began, 3)}
-        _discard_checkpoints(run)
-        run.folder.finish(record_of(workbench, run, outcome, scores, cost))
-        forget_trained(run.folder.path)
+    outcome = recall_trained(workbench, run.folder.path, seed=run.seed)
+    if outcome is None:
+        outcome = _train(workbench, report, run, start)
+        if is_main() and run.arm != UNTRAINED and outcome.status == "ok":
+            keep_trained(run.folder.path, outcome)  # scoring may fail
+    if not is_main():
+        return
+    report(1, 1, "scoring held-out pairs")
+    began = time.perf_counter()
+    scores = _scores(workbench, run, outcome)
+    cost = {**outcome.cost, "evaluate_s": round(time.perf_counter() - began, 3)}
+    _discard_checkpoints(run)
+    run.folder.finish(record_of(workbench, run, outcome, scores, cost))
+    forget_trained(run.folder.path)
 
 
-def _begin(workbench: "Workbench", run: PlannedRun) -> bool:
-    """Claim a run's folder, free of damaged records; False where it is finished."""
-    if run.folder.faults() or (run.folder.record() is None and not run.folder.can_resume()):
-        set_aside(run.folder.path, "damaged")
-    if run.folder.record() is not None:
-        return False
+def _begin(workbench: "Workbench | Elsewhere", run: PlannedRun) -> bool:
+    """Claim a run's folder, if its comparison is of the same model and data."""
     comparison = run.folder.path.parent.parent
-    claim_resolved(comparison, resolved_facts(workbench), lambda: _facts_of_others(comparison))
-    run.folder.claim(run.config)
-    return True
+    return begin(
+        run,
+        faults=run.folder.unusable(),
+        warn=log.warning,
+        check=lambda: claim_resolved(
+            comparison, resolved_facts(workbench), lambda: _facts_of_others(comparison)
+        ),
+    )
 
 
 def _facts_of_others(comparison: Path) -> list[dict[str, Any]]:
@@ -121,27 +130,20 @@ def _faults(run: PlannedRun) -> list[str]:
 
 
 def _job(run: PlannedRun) -> Job:
-    return Job(
-        name=run.name,
-        recipe=run.recipe,
-        work=functools.partial(make_run, run=run),
-    )
+    return Job(name=run.name, recipe=run.recipe, kind="study.run.make:make_run", given={"run": run})
 
 
-def _train(workbench: "Workbench", report: Report, run: PlannedRun) -> "Outcome":
+def _train(
+    workbench: "Workbench", report: Report, run: PlannedRun, start: Start | None
+) -> "Outcome":
     from study.run.budget import budget_of
     from study.run.train import train_run
 
     if run.arm == UNTRAINED:
         return _untrained(workbench, run)
 
-    start = find_start(workbench, report, start=run.start, seed=run.seed)
     training, _ = budget_of(workbench, arm=run.arm, seed=run.seed)
     max_steps = own_training(training, run.arm).max_steps
-
-    def follow(step: int, scores: Mapping[str, float]) -> bool:
-        report(step, max_steps, f"step {step}/{max_steps}, validation NLL {scores['nll']:.3f}")
-        return False
 
     return train_run(
         workbench,
@@ -149,7 +151,7 @@ def _train(workbench: "Workbench", report: Report, run: PlannedRun) -> "Outcome"
         settings=run.settings,
         seed=run.seed,
         folder=run.folder.path,
-        on_validation=follow,
+        on_validation=progress_of(report, max_steps),
         start=start,
     )
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from study.config.canonical import digest
 from study.errors import RecordError
-from study.model.jobs import Report
+from study.model.jobs import Elsewhere, Report, do
 from study.model.workbench import resolved_facts
-from study.records.folders import set_aside
 from study.records.layout import ADAPTER
 from study.records.locks import hold
 from study.records.processes import agree, is_main
 from study.records.runs import RunFolder, lock_path, start_folder
+from study.run.begin import begin, progress_of
 from study.run.planned import PlannedRun, PlannedStart, Start, record_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,11 @@ log = logging.getLogger(__name__)
 
 
 def find_start(
-    workbench: "Workbench", report: Report, *, start: PlannedStart | None, seed: int
+    workbench: "Workbench | Elsewhere",
+    report: Report,
+    *,
+    start: PlannedStart | None,
+    seed: int,
 ) -> Start | None:
     """Return the start of a seed, made if need be; None for a run that continues nothing.
 
@@ -44,15 +48,15 @@ def find_start(
     )
     run = plan_start(first, start, seed=seed)
     with hold(lock_path(run.folder), wait=True) if is_main() else nullcontext():
-        if agree(is_main() and _begin(run)):
-            _make(first, report, run)
+        if agree(is_main() and begin(run, faults=_faults(run.folder), warn=log.warning)):
+            do(workbench, make_start, writes=run.folder.path, report=report, run=run)
     agree(True)  # the first process has written the record
     record = run.folder.record()
     assert record is not None
     return Start(folder=run.folder, record=record)
 
 
-def plan_start(workbench: "Workbench", start: PlannedStart, *, seed: int) -> PlannedRun:
+def plan_start(workbench: "Workbench | Elsewhere", start: PlannedStart, *, seed: int) -> PlannedRun:
     """Name the run that makes a start; the workbench's recipe is that of the first stage."""
     recipe, facts = workbench.recipe, resolved_facts(workbench)
     unnamed = PlannedRun(
@@ -68,51 +72,34 @@ def plan_start(workbench: "Workbench", start: PlannedStart, *, seed: int) -> Pla
     return dataclasses.replace(unnamed, folder=folder)
 
 
-def _begin(run: PlannedRun) -> bool:
-    """Claim a start's folder, free of damaged records; False where it is finished."""
-    folder = run.folder
-    if faults := _faults(folder):
-        kept = set_aside(folder.path, "damaged")
-        log.warning("%s: %s; it is kept as %s and made again", folder.path, faults[0], kept.name)
-    if folder.record() is not None:
-        return False
-    folder.claim(run.config)
-    return True
-
-
 def _faults(folder: RunFolder) -> list[str]:
     """Say what of a start is damaged; unlike other runs it cannot do without its weights."""
-    if faults := folder.faults():
+    if faults := folder.unusable():
         return faults
     record = folder.record()
-    if record is None:
-        return [] if folder.can_resume() else ["its logged steps cannot be read"]
-    lost = record["status"] == "ok" and not (folder.path / ADAPTER).is_dir()
+    lost = record is not None and record["status"] == "ok" and not (folder.path / ADAPTER).is_dir()
     return [f"{ADAPTER} is missing"] if lost else []
 
 
-def _make(workbench: "Workbench", report: Report, run: PlannedRun) -> None:
+def make_start(workbench: "Workbench", report: Report, run: PlannedRun) -> None:
     """Train a start, from where it was interrupted if it was, and leave its record."""
     from study.run.checkpoints import discard_checkpoints
     from study.run.train import train_run
 
-    last = workbench.recipe.training.max_steps
-
-    def follow(step: int, scores: Mapping[str, float]) -> bool:
-        report(
-            0,
-            1,
-            f"{run.arm} to continue from, step {step}/{last}, validation NLL {scores['nll']:.3f}",
-        )
-        return False
-
+    workbench = copy.copy(workbench)
+    workbench.recipe = run.recipe
     outcome = train_run(
         workbench,
         arm=run.arm,
         settings=run.settings,
         seed=run.seed,
         folder=run.folder.path,
-        on_validation=follow,
+        on_validation=progress_of(
+            report,
+            workbench.recipe.training.max_steps,
+            what=f"{run.arm} to continue from, ",
+            counted=False,
+        ),
     )
     if is_main():
         discard_checkpoints(run.folder.path)

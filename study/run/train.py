@@ -22,6 +22,7 @@ from study.config.training import TrainingConfig, own_training
 from study.model.adapter import fresh_adapter
 from study.model.workbench import Workbench
 from study.records.layout import ADAPTER
+from study.records.notice import heed
 from study.records.schema import Cost
 from study.run.batches import PlannedBatches
 from study.run.budget import budget_of
@@ -33,7 +34,7 @@ from study.run.reference import find_reference, recall_reference
 from study.run.scores import initial_validation
 from study.run.trained import load_adapter
 from study.run.trainer import ArmTrainer
-from study.run.watch import OnValidation, Outcome, Watch
+from study.run.watch import ROW_WIDTH, OnValidation, Outcome, Watch
 
 
 def train_run(
@@ -58,7 +59,11 @@ def train_run(
             for resuming alone, no tracker hears of it.
         on_validation: Told of every scoring of held-out pairs.
         start: Whose adapter the arm continues; None begins with a fresh one.
+
+    Raises:
+        StoppedError: a notice came that time runs out; a checkpoint is saved.
     """
+    heed()
     loss = ARMS[arm].loss
     assert loss is not None, f"{arm} trains nothing"
     assert (start is None) == (ARMS[arm].starts_from is None), f"{arm} lacks its start"
@@ -81,7 +86,7 @@ def train_run(
         )
         is_main = args.process_index == 0
         with args.main_process_first():
-            checkpoint, logged = resume_from(folder, tidy=is_main)
+            checkpoint, logged = resume_from(folder, tidy=is_main, width=ROW_WIDTH)
         earlier = [row for row in logged if row["split"] == "train"]
         batches = PlannedBatches(
             workbench.train,
@@ -117,6 +122,8 @@ def train_run(
         )
         started = time.perf_counter()
         trainer.train(resume_from_checkpoint=checkpoint)
+    if watch.noticed and watch.outcome.status == "ok":
+        heed()
     seconds = time.perf_counter() - started - watch.validation_s
     outcome = watch.outcome
     outcome.budget = budget

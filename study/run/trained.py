@@ -13,6 +13,7 @@ from study.model.workbench import Workbench
 from study.records.files import checksum, read_json, write_sealed
 from study.records.layout import ADAPTER, STEPS
 from study.records.processes import agree, is_main
+from study.run.checkpoints import tell_saved
 from study.run.watch import Outcome
 
 TRAINED = ".trained.json"
@@ -22,6 +23,7 @@ TRAINED = ".trained.json"
 def keep_trained(folder: Path, outcome: Outcome) -> None:
     """Note how a training ended, with checksums of what it left behind."""
     write_sealed(folder / TRAINED, {"outcome": asdict(outcome), "files": _checksums(folder)})
+    tell_saved(folder)
 
 
 def recall_trained(workbench: Workbench, folder: Path, *, seed: int) -> Outcome | None:

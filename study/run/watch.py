@@ -15,6 +15,7 @@ from study.losses import PairLogps, log_odds, odds_ratio_loss
 from study.model.workbench import Workbench
 from study.records.files import append_jsonl
 from study.records.layout import STEPS
+from study.records.notice import is_noticed
 from study.run.batches import PlannedBatches
 from study.run.memory import peak_memory_bytes
 from study.run.scores import initial_validation, score_validation
@@ -70,6 +71,8 @@ class Watch(TrainerCallback):
         self.tokens = 0
         """Tokens computed up to the last log."""
         self.validation_s = 0.0
+        self.noticed = False
+        """Told between two steps that time runs out: stopped, with a checkpoint."""
         self.resumed: Mapping[str, Any] | None = None
         """The ``window`` of the checkpoint that a run goes on from."""
         self._rows: list[Tensor] = []
@@ -165,6 +168,10 @@ class Watch(TrainerCallback):
             self.validation_s += time.perf_counter() - started
             self._since += time.perf_counter() - started
         control.should_log |= state.global_step == state.max_steps
+        self.noticed = is_noticed() and state.global_step < state.max_steps
+        if self.noticed:
+            control.should_training_stop = True
+            control.should_save |= self.folder is not None
         self._stop_if_over(control)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -222,8 +229,12 @@ METRICS = (
 per answer, which times beta are the implicit rewards of DPO."""
 
 
+ROW_WIDTH = 1 + len(METRICS) + 3
+"""Numbers kept of an update: its loss, sums of the metrics, and labels, pairs and tokens."""
+
+
 def metric_sums(loss: Tensor, logps: PairLogps, n_tokens: int) -> Tensor:
-    """Return a micro-batch's loss, sums of the metrics and what to divide by, (15,)."""
+    """Return a micro-batch's loss, sums of the metrics and what to divide by, (ROW_WIDTH,)."""
     with torch.no_grad():
         n_labels = (logps.prompt_tokens + logps.chosen_tokens).sum()
         sums = [logps.nll_sum, logps.chosen.sum()]
@@ -245,7 +256,7 @@ def metric_sums(loss: Tensor, logps: PairLogps, n_tokens: int) -> Tensor:
 
 
 def _row(numbers: Sequence[float | None], dtype: str, device: torch.device) -> Tensor:
-    """Return one update's sums as `metric_sums` made them, (15,)."""
+    """Return one update's sums as `metric_sums` made them, (ROW_WIDTH,)."""
     known = [math.nan if number is None else number for number in numbers]
     return torch.tensor(known, dtype=getattr(torch, dtype), device=device)
 

@@ -25,12 +25,13 @@ from study.config.canonical import digest
 from study.config.recipe import Recipe
 from study.config.seeds import search_seed
 from study.config.training import own_training
-from study.model.jobs import Job, Report
+from study.model.jobs import Elsewhere, Job, Report, do
 from study.model.workbench import resolved_facts
 from study.records.digests import search_config
 from study.records.folders import check_folder, claim_folder, claim_resolved
 from study.records.layout import BEST, search_folder
-from study.records.locks import hold
+from study.records.locks import hold, leases
+from study.records.notice import heed
 from study.records.schema import Best, read_as
 from study.records.searches import check_journal, mend_search, search_faults, start_settings
 from study.records.sharing import WORKER, present
@@ -62,6 +63,10 @@ if TYPE_CHECKING:
 CLAIM_LOCK = ".claim.lock"
 
 
+WAIT_S = 2.0
+"""How often a process that waits for others looks whether they are done."""
+
+
 def search(
     recipes: Sequence[Recipe],
     *,
@@ -72,6 +77,7 @@ def search(
     storage: str | None = None,
     workers: int = 1,
     arms: Sequence[str] = (),
+    wait: bool = False,
     say: Callable[[str], None] = print,
 ) -> list[Best]:
     """Search all arms of the recipes and return what each ``best.json`` holds.
@@ -86,26 +92,19 @@ def search(
         workers: where there are more than arms, some share an arm's search; then the
             suggestions depend on which worker is faster.
         arms: search these alone, and what they continue; none means all.
+        wait: for trials that other processes have, so that this one helps with what
+            comes after them.
         say: told which searches are not at their total yet.
 
     Raises:
         RecordError: a folder belongs to another configuration, or another
             process uses it with one.
     """
-    searches = [
-        (recipe, arm)
-        for recipe in recipes
-        for arm in _with_starts(
-            recipe, arms_of(recipe.search.space, arms, f"search.space of {recipe.name}")
-        )
-    ]
-    searches.sort(key=lambda item: list(ARMS).index(item[1]), reverse=True)  # the longest first
+    searches = _searches(recipes, arms)
     goal = functools.partial(_is_complete, runs=runs, trials=trials)
     ask = functools.partial(_jobs, runs=runs, trials=trials, seed=seed, storage=storage)
     check = functools.partial(_check_folder, runs=runs, seed=seed)
-    for recipe, arm in searches:
-        if _can_begin(recipe, arm, goal):
-            check(recipe, arm)
+    check_searches(recipes, runs=runs, trials=trials, seed=seed, arms=arms)
     for continues in (False, True):
         stage = [one for one in searches if (ARMS[one[1]].starts_from is not None) is continues]
         if not stage:
@@ -115,17 +114,73 @@ def search(
             check(recipe, arm)  # what the start's search found may be new
         missing = [(recipe, arm) for recipe, arm in ready if not goal(recipe, arm)]
         with present(runs, "search", [(recipe, arm, None) for recipe, arm in missing]):
-            run_jobs(ask(missing, sharing=math.ceil(workers / len(stage))))
+            left, sharing = missing, math.ceil(workers / len(stage))
+            while left:
+                run_jobs(ask(left, sharing=sharing))
+                left = _left_by_others(left, goal, runs) if wait else []
         for recipe, arm in stage:
             if not goal(recipe, arm):
-                say(
-                    f"{recipe.name}/{arm} is not finished here: other workers have the last "
-                    "trials; the same command goes on when they are done"
-                )
+                say(_why_unfinished(recipe, arm, goal))
     found = [
         read_as(search_folder(runs, recipe.name, arm) / BEST, Best) for recipe, arm in searches
     ]
     return [best for best in found if best is not None]
+
+
+def check_searches(
+    recipes: Sequence[Recipe],
+    *,
+    runs: Path,
+    trials: int | None,
+    seed: int,
+    arms: Sequence[str] = (),
+    fresh: bool = False,
+) -> None:
+    """Refuse what `search` would refuse before it trains; write nothing.
+
+    Args:
+        recipes: see `search`, as for the others.
+        runs: folder of all records.
+        trials: finished trials per arm in total.
+        seed: the study's seed.
+        arms: search these alone.
+        fresh: their folders are to be set aside, so that it does not matter what is there.
+
+    Raises:
+        ConfigError: an arm has no search space, or the seed is out of range.
+        RecordError: a folder belongs to another configuration.
+    """
+    search_seed(seed)
+    goal = functools.partial(_is_complete, runs=runs, trials=trials)
+    for recipe, arm in _searches(recipes, arms):
+        is_old = not (fresh and (arm in arms or not arms))
+        if is_old and _can_begin(recipe, arm, goal):
+            _check_folder(recipe, arm, runs=runs, seed=seed)
+
+
+def _searches(recipes: Sequence[Recipe], arms: Sequence[str]) -> list[tuple[Recipe, str]]:
+    """List what is searched, what takes longest first."""
+    searches = [
+        (recipe, arm)
+        for recipe in recipes
+        for arm in _with_starts(
+            recipe, arms_of(recipe.search.space, arms, f"search.space of {recipe.name}")
+        )
+    ]
+    return sorted(searches, key=lambda item: list(ARMS).index(item[1]), reverse=True)
+
+
+def _left_by_others(
+    searches: Sequence[tuple[Recipe, str]], is_complete: Callable[[Recipe, str], bool], runs: Path
+) -> list[tuple[Recipe, str]]:
+    """Wait while living processes have trials; return the searches that none of them finished."""
+    while left := [(recipe, arm) for recipe, arm in searches if not is_complete(recipe, arm)]:
+        heed()
+        time.sleep(WAIT_S)
+        folders = [search_folder(runs, recipe.name, arm) for recipe, arm in left]
+        if not any(one.held for folder in folders for one in leases(folder, WORKER)):
+            break
+    return left
 
 
 def _with_starts(recipe: Recipe, arms: Sequence[str]) -> list[str]:
@@ -146,6 +201,16 @@ def _can_begin(recipe: Recipe, arm: str, is_complete: Callable[[Recipe, str], bo
     return start is None or is_complete(recipe, start)
 
 
+def _why_unfinished(recipe: Recipe, arm: str, is_complete: Callable[[Recipe, str], bool]) -> str:
+    others = "other workers have the last trials; the same command goes on when they are done"
+    if not _can_begin(recipe, arm, is_complete):
+        others = (
+            f"it continues {ARMS[arm].starts_from}, whose search is not finished; the same command "
+            "begins it when that one is"
+        )
+    return f"{recipe.name}/{arm} is not finished here: {others}"
+
+
 def _jobs(
     missing: Sequence[tuple[Recipe, str]],
     *,
@@ -160,14 +225,14 @@ def _jobs(
         Job(
             name=f"{recipe.name}/{arm}",
             recipe=recipe,
-            work=functools.partial(
-                search_arm,
-                arm=arm,
-                runs=runs,
-                trials=trials or recipe.search.trials,
-                seed=seed,
-                storage=storage,
-            ),
+            kind="study.search.search:search_arm",
+            given={
+                "arm": arm,
+                "runs": runs,
+                "trials": trials or recipe.search.trials,
+                "seed": seed,
+                "storage": storage,
+            },
         )
         for recipe, arm in missing
         for _ in range(sharing)
@@ -175,7 +240,7 @@ def _jobs(
 
 
 def search_arm(
-    workbench: "Workbench",
+    workbench: "Workbench | Elsewhere",
     report: Report,
     *,
     arm: str,
@@ -271,7 +336,7 @@ def _next_trial(
 
 
 def _run_trial(
-    workbench: "Workbench",
+    workbench: "Workbench | Elsewhere",
     report: Report,
     trial: optuna.Trial,
     *,
@@ -313,8 +378,10 @@ def _run_trial(
     try:
         begun_from = find_start(workbench, report, start=start, seed=search_seed(seed))
         began = time.monotonic()
-        status, value = score_trial(
+        status, value = do(
             workbench,
+            score_trial,
+            writes=kept,
             arm=arm,
             start=begun_from,
             settings=settings,
