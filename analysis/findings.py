@@ -9,6 +9,7 @@ from analysis.judge.contrasts import contrast_rows
 from analysis.judge.decisions import decision_rows
 from analysis.judge.intervals import matched_rows, subgroup_rows
 from analysis.judge.judged import judged_by
+from analysis.judge.ladder import ladder_rows
 from analysis.judge.several import best_sets
 from analysis.judged_rows import (
     BenchmarkRow,
@@ -20,6 +21,7 @@ from analysis.judged_rows import (
     DisplacementRow,
     IntervalRow,
     JudgeRow,
+    LadderRow,
     WinRow,
 )
 from analysis.records.load import StudyRecords
@@ -55,6 +57,7 @@ from analysis.words.deviations import deviations
 from analysis.words.displacement import displacement, displacement_rows
 from analysis.words.history import history
 from analysis.words.judges import judge_remarks
+from analysis.words.ladder import ladder_remarks
 from analysis.words.limits import cannot_conclude, failed_runs, search_remarks
 
 __all__ = [
@@ -76,6 +79,7 @@ __all__ = [
     "Findings",
     "IntervalRow",
     "JudgeRow",
+    "LadderRow",
     "Metric",
     "RougeRow",
     "Sample",
@@ -114,6 +118,7 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
     searches, tuning = tables.search_rows(records), tuning_rows(records)
     rouge, claims = rouge_rows(records), claim_rows(records)
     judges = judge_rows(records)
+    ladder = ladder_rows(records)
     displaced = displacement_rows(records, found)
     reported = {name for arm in arms for name in arm.scores}
     return Findings(
@@ -163,6 +168,8 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
         table_notes=notes.table_notes(records, (*contrasts, *pooled)),
         claims=claims,
         claim_remarks=claim_remarks(records, claims),
+        ladder=ladder,
+        ladder_remarks=ladder_remarks(records, ladder),
         benchmarks=benchmark_rows(records),
         judges=judges,
         judge_remarks=judge_remarks(judges),

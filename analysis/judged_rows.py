@@ -143,6 +143,32 @@ class ClaimRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LadderRow:
+    """The gap between an article's arms with a rung and all below it mended, in one metric."""
+
+    recipe: str
+    rung: str
+    """``published`` where nothing is mended."""
+    touches: str
+    """``scoring``, ``training`` or ``comparison``; empty as published."""
+    published: str
+    """What the article does; empty as published."""
+    mended: str
+    metric: str
+    baseline: float
+    """Mean over runs and pairs."""
+    treatment: float
+    estimate: float
+    """Treatment minus baseline."""
+    low: float | None
+    high: float | None
+    """Bounds of the 95 % interval; None where there are too few seeds."""
+    by_seed: tuple[float, ...]
+    """The same of every seed alone; over several models of each model's."""
+    n_examples: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class BenchmarkRow:
     """One arm on one task of a benchmark, or on all of a group's."""
 

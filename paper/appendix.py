@@ -15,6 +15,7 @@ from paper.tables import (
     decisions,
     intervals,
     judges,
+    ladder,
     pairs,
     provenance,
     results,
@@ -83,6 +84,7 @@ def appendix(findings: Findings, figures: Sequence[Figure]) -> list[Block]:
     if findings.judges:
         blocks.append(fold("Win rates by judges", *_judged(findings)))
     blocks += _claims_in_full(findings)
+    blocks += _gathered("An article reproduced on each model", ladder.by_model(findings))
     many = several.is_many(decisions.overall(findings))
     unprinted = (*UNPRINTED, *UNPRINTED_OF_MANY) if many else UNPRINTED
     for summary, is_printed in (

@@ -239,6 +239,8 @@ def without_our_layers(model) -> None:
     restore_adapters(model)
     exact = next(model.parameters()).dtype == torch.float64
     for module in model.modules():
+        if hasattr(module, "gate_proj"):
+            vars(module).pop("forward", None)
         if type(module).__name__.endswith("RMSNorm"):
             vars(module).pop("forward", None)
             if exact:

@@ -23,6 +23,7 @@ from analysis.figures.curves import (
     quality_info,
 )
 from analysis.figures.front import FRONT, draw_front, front_alt, front_info
+from analysis.figures.ladder import LADDER, draw_ladder, ladder_alt, ladder_info
 from analysis.figures.lengths import LENGTHS, draw_lengths, length_info, lengths_alt
 from analysis.figures.published import published_key
 from analysis.figures.scale import SCALE, draw_scale, scale_alt, scale_info
@@ -130,4 +131,5 @@ def _figures(records: StudyRecords, findings: Findings) -> list[_Drawn]:
         (GROWTH, draw_growth, growth_alt, growth_info(records.bench)),
         (SCALE, draw_scale, scale_alt, scale_info(records.bench)),
         (BETAS, draw_betas, betas_alt, beta_info(records)),
+        (LADDER, draw_ladder, ladder_alt, ladder_info(findings.ladder)),
     ]

@@ -33,19 +33,29 @@ from study.records.layout import (
     HISTORY,
     JUDGED,
     JUDGES,
+    REPRODUCE,
     TRIALS,
+    answers_name,
     claims_path,
+    ladder_path,
     plan_path,
     recipes_in,
     search_folder,
 )
 from study.records.released import BenchmarkScores, JudgedAnswers, JudgeRecord
-from study.records.runs import RunFolder, claim_folders, compare_folders, run_folder
+from study.records.runs import (
+    RunFolder,
+    claim_folders,
+    compare_folders,
+    reproduce_folders,
+    run_folder,
+)
 from study.records.schema import (
     Bench,
     Best,
     ClaimsPlan,
     Confirmation,
+    LadderPlan,
     Plan,
     Record,
     Trial,
@@ -79,6 +89,7 @@ def load_study(runs: Path) -> StudyRecords:
     """
     finished: list[RunRecord] = []
     claim_runs: list[RunRecord] = []
+    ladder_runs: list[RunRecord] = []
     unfinished: list[tuple[str, str, int]] = []
     searches: list[SearchRecord] = []
     for recipe in recipes_in(runs):
@@ -94,12 +105,18 @@ def load_study(runs: Path) -> StudyRecords:
             record = folder.record()
             if record is not None:
                 claim_runs.append(_load_run(folder, record, recipe, setting, seed))
+        for set_up, seed, folder in reproduce_folders(runs, recipe):
+            _require_sound(folder, f"{recipe}, {set_up}, seed {seed}", "study reproduce")
+            record = folder.record()
+            if record is not None:
+                ladder_runs.append(_load_run(folder, record, recipe, set_up, seed))
         searches += _load_searches(runs, recipe)
     if not finished:
         raise RecordError(f"{runs} holds no finished run; make some with `study compare`")
     recipes = tuple(sorted({run.recipe for run in finished}))
     checks.check_distinct(finished)
     checks.check_distinct(claim_runs)
+    checks.check_distinct(ladder_runs)
     for recipe in recipes:
         checks.check_comparable([run for run in (*finished, *claim_runs) if run.recipe == recipe])
     return StudyRecords(
@@ -115,10 +132,16 @@ def load_study(runs: Path) -> StudyRecords:
         asked={
             (recipe, part): asked
             for recipe in recipes
-            for part in ("search", "compare", "claims")
+            for part in ("search", "compare", "claims", REPRODUCE)
             if (asked := read_asked(runs, recipe, part)) is not None
         },
         claim_runs=tuple(run for run in claim_runs if run.recipe in recipes),
+        ladders={
+            recipe: plan
+            for recipe in recipes
+            if (plan := read_as(ladder_path(runs, recipe), LadderPlan)) is not None
+        },
+        ladder_runs=tuple(run for run in ladder_runs if run.recipe in recipes),
         benchmarks=_load_benchmarks(runs, finished),
         judges=_load_judges(runs, recipes),
         judged=_load_judged(runs, finished),
@@ -209,6 +232,11 @@ def _load_run(folder: RunFolder, record: Record, recipe: str, arm: str, seed: in
         steps=tuple(folder.steps()),
         examples=_load_examples(folder.path / EXAMPLES, who) if ok else None,
         generations=_load_answers(folder.path / GENERATIONS, record),
+        answers={
+            rung: _load_answers(folder.path / answers_name(rung), record)
+            for rung in config.get("answers", {})
+            if ok
+        },
     )
     if ok:
         checks.check_scores(run, who)

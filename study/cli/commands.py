@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from study import __version__
-from study.cli import cluster, judging, release, tables
+from study.cli import cluster, judging, release, reproduce, tables
 from study.cli.bench.parts import PARTS as BENCH_PARTS
 from study.cli.options import (
     TINY,
@@ -404,7 +404,12 @@ def data_check_command(
     click.echo(json.dumps(report, ensure_ascii=False) if as_json else datacheck.as_text(report))
 
 
-for command in (*release.COMMANDS, *judging.COMMANDS, *cluster.COMMANDS):
+for command in (
+    reproduce.reproduce_command,
+    *release.COMMANDS,
+    *judging.COMMANDS,
+    *cluster.COMMANDS,
+):
     main.add_command(command)
 
 

@@ -14,7 +14,14 @@ from typing import Any
 
 from study.arms import ARMS, arms_in_order
 from study.cli import duration
-from study.cli.memory import Memory, pass_tokens, savings, step_memory
+from study.cli.memory import (
+    AnswerMemory,
+    Memory,
+    answer_memory,
+    pass_tokens,
+    savings,
+    step_memory,
+)
 from study.config.environment import cache_folder, versions
 from study.config.recipe import Recipe
 from study.config.training import own_training
@@ -74,22 +81,30 @@ def as_text(description: Mapping[str, Any]) -> str:
             *((f"  {arm}", _run_text(arm, cost)) for arm, cost in needs["runs"].items()),
             ("memory of a step", f"{_size(memory['total'])} at worst, of which"),
             *((f"  {_label(name)}", _size(memory[name])) for name in Memory._fields),
-            ("  basis", f"shapes alone, {needs['tokens_at_once']:,} tokens at once"),
+            ("  basis", _basis(needs["tokens_at_once"], description["device"])),
+            ("memory of answers", _answers_text(needs["answers"])),
+            *(
+                (f"  {_label(name)}", _size(needs["answers"]["memory_bytes"][name]))
+                for name in AnswerMemory._fields
+            ),
             *(("warning", warning) for warning in needs["warnings"]),
         ]
         if description["timing"] is not None:
-            lines += duration.lines(description["timing"], memory["total"])
+            lines += duration.lines(description["timing"], memory["total"] - memory["weights"])
     return "\n".join(f"{name:24}{value}".rstrip() for name, value in lines)
 
 
 def _needs(recipe: Recipe, device: str) -> dict[str, Any]:
     import torch
 
+    from study.engine.greedy import cache_bound
     from study.model.base import pick_dtype
 
     shape = shape_of(meta_model(recipe.model, recipe.adapter))
     value_bytes = pick_dtype(recipe.model, torch.device(device)).itemsize
     memory = step_memory(recipe, shape, device=device, value_bytes=value_bytes)
+    answers, slots = answer_memory(recipe, shape, device=device, value_bytes=value_bytes)
+    evaluation = recipe.evaluation
     available = _device_bytes(device)
     return {
         "name": recipe.name,
@@ -102,9 +117,32 @@ def _needs(recipe: Recipe, device: str) -> dict[str, Any]:
         "runs": {arm: _run(recipe, arm) for arm in arms_in_order(recipe.arms)},
         "memory_bytes": {**memory._asdict(), "total": memory.total},
         "tokens_at_once": pass_tokens(recipe, device, value_bytes),
+        "answers": {
+            "slots": slots,
+            "slot_tokens": recipe.data.max_prompt_tokens + evaluation.max_new_tokens,
+            "cache_bound_bytes": cache_bound(device.partition(":")[0])[0],
+            "memory_bytes": {**answers._asdict(), "total": answers.total},
+        },
         "device_memory_bytes": available,
         "warnings": _warnings(recipe, shape, device, value_bytes, available),
     }
+
+
+def _basis(tokens: int, device: str) -> str:
+    """Say what an estimate of memory rests on."""
+    of_cpu = "on a CPU tests hold it to within a quarter of measured peaks"
+    known = (
+        of_cpu if device == "cpu" else "not compared with a measured peak on this kind of device"
+    )
+    return f"shapes alone, {tokens:,} tokens at once; {known}"
+
+
+def _answers_text(answers: Mapping[str, Any]) -> str:
+    total, bound = answers["memory_bytes"]["total"], answers["cache_bound_bytes"]
+    return (
+        f"{_size(total)} at most beside the weights: {answers['slots']} at a time, of "
+        f"{answers['slot_tokens']} tokens with their prompts, in a cache of {_size(bound)} at most"
+    )
 
 
 def _run(recipe: Recipe, arm: str) -> dict[str, Any]:

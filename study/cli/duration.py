@@ -105,7 +105,7 @@ def lines(found: Mapping[str, Any], estimate: int) -> list[tuple[str, str]]:
 
     Args:
         found: what `measure` returned.
-        estimate: bytes of a step, as worked out from shapes, weights included.
+        estimate: bytes of a step, as worked out from shapes, without the weights.
     """
     arms, (top, seeds) = found["arms"], found["repeated"]
     least, most = found["search_s"]
@@ -116,10 +116,11 @@ def lines(found: Mapping[str, Any], estimate: int) -> list[tuple[str, str]]:
     )
     peak = max(part["step_peak_bytes"] for part in arms.values())
     each = found["score_s"] + found["answer_s"]
+    loaded = found["loaded_bytes"]
     memory = (
-        f"{_gib(peak)} for a whole process, {_gib(found['loaded_bytes'])} of it before the first "
-        f"step: Python, libraries, model, pairs (the estimate above, {_gib(estimate)}, counts the "
-        "model and the step alone)"
+        f"{_gib(peak)} for a whole process: {_gib(loaded)} before the first step (Python, "
+        f"libraries, model, pairs), {_gib(peak - loaded)} for a step, which was estimated at "
+        f"{_gib(estimate)} for pairs of full length"
     )
     search = (
         f"{pruned}{_long(most)} at most: {found['trials']} trials of {listed(found['searched'])}, "

@@ -1,4 +1,4 @@
-"""An estimate of the memory that one training step needs."""
+"""An estimate of the memory that one training step needs, and that answers need."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -30,6 +30,7 @@ class Memory(NamedTuple):
     adapter_and_optimizer: int
     activations: int
     logits: int
+    workspace: int
 
     @property
     def total(self) -> int:
@@ -44,8 +45,9 @@ def step_memory(recipe: Recipe, shape: Shape, *, device: str, value_bytes: int) 
     max_length_tokens, a chosen and a rejected answer behind a prompt too short
     to matter, or the recipe's token budget where that is less; one pair always
     fits. SFT needs about half; of arms that read a reference, each pass for it keeps nothing for a
-    backward pass and needs less. Not counted: the CUDA context, gaps of the allocator and
-    workspaces of kernels, for which a tenth of the device is left free.
+    backward pass and needs less. Not counted: on a GPU the context, gaps of the allocator and
+    workspaces of kernels, for which a tenth of the device is left free; on a CPU Python,
+    libraries and pairs.
 
     Args:
         recipe: Recipe whose step it is.
@@ -58,14 +60,9 @@ def step_memory(recipe: Recipe, shape: Shape, *, device: str, value_bytes: int) 
         weights=_weight_bytes(shape, recipe.model.quantization, value_bytes),
         adapter_and_optimizer=shape.trainable * (4 + 4 + OPTIMIZER_BYTES[training.optimizer]),
         activations=tokens
-        * activation_bytes(
-            shape,
-            value_bytes=value_bytes,
-            mask_bytes=_mask_bytes(recipe, device, value_bytes),
-            kept_keys=_kept_keys(recipe, device),
-            checkpointing=training.gradient_checkpointing,
-        ),
+        * activation_bytes(shape, recipe, device=device, value_bytes=value_bytes),
         logits=_logit_bytes(shape, tokens, value_bytes, device),
+        workspace=_workspace_bytes(shape, tokens, value_bytes, device),
     )
 
 
@@ -94,36 +91,40 @@ def _kept_keys(recipe: Recipe, device: str) -> int:
     return longest // 2 + STRIP_BYTES // 8
 
 
-def activation_bytes(
-    shape: Shape, *, value_bytes: int, mask_bytes: int, kept_keys: int, checkpointing: bool
-) -> int:
+def activation_bytes(shape: Shape, recipe: Recipe, *, device: str, value_bytes: int) -> int:
     """Return what the layers keep per token for the backward pass.
 
     With b bytes a value, hidden size H, intermediate size I, query width Q and
     key-value width K, one layer keeps:
 
-    - the float32 inputs of its two norms, 4 · 2H;
-    - each adapted projection's input and rank-r state in float32, in which
-      adapters compute, 4 · (Σ inputs + Σ r), and what PEFT keeps of dropout's masks;
-      without dropout and in float32 some inputs are shared, and this is a bound;
+    - the inputs of its two norms, b · 2H on a CPU, 4 · 2H elsewhere; where heads have
+      norms of their own, b · (Q + K);
+    - each adapted projection's state of rank r in float32, 4 · Σ r; on a CPU nothing else,
+      because its input is computed again or kept as something else here; elsewhere,
+      and in PEFT's layers (DoRA, NF4), its input in float32, 4 · Σ inputs (without dropout
+      and in float32 some are shared, and this is a bound), and what PEFT keeps of dropout's
+      masks;
     - with DoRA, the outputs of base and adapter that it scales, 4 · 2 · Σ outputs;
     - queries, keys, values and output of the attention, b · (2Q + 2K), and on a
       CPU its weights, b · heads · kept keys;
-    - the gate, its activation and the up-projection, b · 3I.
+    - gate and up-projection, b · 2I, and where they are not computed again the
+      activation too, b · I.
 
     With checkpointing: each layer's input, b · H, and one layer in full.
     """
-    adapters = (
-        4 * (shape.adapted_inputs + shape.adapter_ranks + 2 * shape.dora_outputs)
-        + mask_bytes * shape.adapted_inputs
-    )
+    on_cpu = device.partition(":")[0] == "cpu"
+    computed_again = on_cpu and _is_fused(recipe)
+    inputs = 0 if computed_again else (4 + _mask_bytes(recipe, device)) * shape.adapted_inputs
+    adapters = inputs + 4 * (shape.adapter_ranks + 2 * shape.dora_outputs)
+    n_inner = 2 if on_cpu and shape.silu_gates else 3 if not computed_again else 4
     layer = (
-        4 * 2 * shape.hidden
+        (value_bytes if on_cpu else 4) * 2 * shape.hidden
         + adapters // shape.n_layers
-        + value_bytes * (2 * shape.query + 2 * shape.key_value + 3 * shape.intermediate)
-        + value_bytes * shape.heads * kept_keys
+        + value_bytes * (2 * shape.query + 2 * shape.key_value + shape.head_norms)
+        + value_bytes * n_inner * shape.intermediate
+        + value_bytes * shape.heads * _kept_keys(recipe, device)
     )
-    if checkpointing:
+    if recipe.training.gradient_checkpointing:
         return shape.n_layers * value_bytes * shape.hidden + layer
     return shape.n_layers * layer
 
@@ -144,18 +145,70 @@ def _logit_bytes(shape: Shape, tokens: int, value_bytes: int, device: str) -> in
     return chunk * (2 * 4 + 2 * value_bytes) + tokens * 2 * value_bytes * shape.hidden
 
 
-def _mask_bytes(recipe: Recipe, device: str, value_bytes: int) -> int:
+def _workspace_bytes(shape: Shape, tokens: int, value_bytes: int, device: str) -> int:
+    """On a CPU: two values of the inner and of the hidden width for each token, meanwhile."""
+    if device.partition(":")[0] != "cpu":
+        return 0
+    return tokens * value_bytes * 2 * (shape.intermediate + shape.hidden)
+
+
+def _is_fused(recipe: Recipe) -> bool:
+    """Tell whether the engine's own layer serves adapters, not PEFT's."""
+    return recipe.adapter.kind != "dora" and recipe.model.quantization == "none"
+
+
+def _mask_bytes(recipe: Recipe, device: str) -> int:
     """Return what is kept of dropout for each input value.
 
-    The engine's own layer keeps nothing and draws again. PEFT's, which serves with
-    DoRA, NF4 and, on a CPU, 16-bit weights, keeps a mask: a byte per value on CUDA, a
-    float32 on a CPU.
+    The engine's own layer keeps nothing and draws again. PEFT's keeps a mask: a byte per
+    value on CUDA, a float32 on a CPU.
     """
-    on_cpu = device == "cpu"
-    plain = recipe.adapter.kind != "dora" and recipe.model.quantization == "none"
-    if recipe.adapter.dropout == 0 or (plain and not (on_cpu and value_bytes < 4)):
+    if recipe.adapter.dropout == 0 or _is_fused(recipe):
         return 0
-    return 4 if on_cpu else 1
+    return 4 if device == "cpu" else 1
+
+
+class AnswerMemory(NamedTuple):
+    """Bytes that answers to prompts take at most, beside the weights, by use."""
+
+    cache: int
+    copies_of_weights: int
+    one_pass: int
+
+    @property
+    def total(self) -> int:
+        """Bytes altogether."""
+        return sum(self)
+
+
+def answer_memory(
+    recipe: Recipe, shape: Shape, *, device: str, value_bytes: int
+) -> tuple[AnswerMemory, int]:
+    """Bound the memory of answers that are generated in slots, and say how many there are.
+
+    - the cache, keys and values of a full slot in all layers, times the slots;
+    - weights with the adapter added, and the output layer, laid out once more: in float32,
+      on a GPU the first alone;
+    - in one pass, logits of every slot, and gate, up-projection and two states of the
+      tokens of prompts in one layer.
+    """
+    from study.engine.greedy import PREFILL_TOKENS, n_slots
+
+    kind, evaluation = device.partition(":")[0], recipe.evaluation
+    width = recipe.data.max_prompt_tokens + evaluation.max_new_tokens
+    of_token = 2 * shape.n_layers * shape.key_value * value_bytes
+    slots = min(n_slots(of_token, width=width, device=kind), evaluation.generated_answers)
+    copied = shape.linear_weights if _is_fused(recipe) and value_bytes == 4 else 0
+    output = shape.vocabulary * shape.hidden if value_bytes == 4 and kind == "cpu" else 0
+    pass_values = max(PREFILL_TOKENS, recipe.data.max_prompt_tokens) * (
+        3 * shape.intermediate + 4 * shape.hidden
+    )
+    memory = AnswerMemory(
+        cache=slots * width * of_token,
+        copies_of_weights=4 * (copied + output),
+        one_pass=value_bytes * (slots * shape.vocabulary + pass_values),
+    )
+    return memory, slots
 
 
 def savings(recipe: Recipe, whole: int) -> list[list[str]]:

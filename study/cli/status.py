@@ -1,8 +1,8 @@
 """What is finished, running, queued, failed, interrupted and missing below a folder of runs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from study.arms import ARMS, UNTRAINED, arms_in_order
 from study.config.files import recipe_names
@@ -14,8 +14,10 @@ from study.records.layout import (
     BEST,
     CONFIG,
     JUDGED,
+    REPRODUCE,
     TRIALS,
     claims_path,
+    ladder_path,
     plan_path,
     recipes_in,
     search_folder,
@@ -28,15 +30,18 @@ from study.records.runs import (
     claim_folders,
     compare_folders,
     lock_path,
+    reproduce_folders,
     run_folder,
+    set_up_folder,
     setting_folder,
 )
-from study.records.schema import Best, ClaimsPlan, Plan, read_as
+from study.records.schema import Best, ClaimsPlan, LadderPlan, Plan, read_as
 from study.records.searches import search_faults, searched_arms
 from study.records.sharing import WORKER, planned
 from study.workers import slurm
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 def status(runs: Path, recipes: Sequence[str] = ()) -> list[Row]:
@@ -60,6 +65,7 @@ def status(runs: Path, recipes: Sequence[str] = ()) -> list[Row]:
             *_searches(runs, name, arms),
             *_compared(runs, name, arms),
             *_claimed(runs, name),
+            *_reproduced(runs, name),
             *_benchmarked(runs, name),
             *_judged(runs, name),
             *_released(runs, name),
@@ -163,24 +169,52 @@ def _compared(runs: Path, recipe: str, trained: Sequence[str]) -> list[Row]:
 
 def _claimed(runs: Path, recipe: str) -> list[Row]:
     """List the runs that decide claims; the setting stands in the arm's place."""
-    plan: ClaimsPlan | None = None
-    rows: list[Row] = []
+    plan, rows = _plan_of(claims_path(runs, recipe), ClaimsPlan, recipe, "claims")
+    wanted = [(name, seed) for name in plan["settings"] for seed in plan["seeds"]] if plan else []
+    begun, folder_of = claim_folders(runs, recipe), setting_folder
+    return [
+        *rows,
+        *_named(runs, recipe, "claims", wanted=wanted, begun=begun, folder_of=folder_of),
+    ]
+
+
+def _reproduced(runs: Path, recipe: str) -> list[Row]:
+    """List the runs of a reproduction; the set-up stands in the arm's place."""
+    plan, rows = _plan_of(ladder_path(runs, recipe), LadderPlan, recipe, REPRODUCE)
+    wanted = [(name, seed) for name in plan["set_ups"] for seed in plan["seeds"]] if plan else []
+    begun, folder_of = reproduce_folders(runs, recipe), set_up_folder
+    return [
+        *rows,
+        *_named(runs, recipe, REPRODUCE, wanted=wanted, begun=begun, folder_of=folder_of),
+    ]
+
+
+def _plan_of(path: Path, kind: type[T], recipe: str, part: str) -> tuple[T | None, list[Row]]:
+    """Read what is planned, or else say in a row why it cannot be read."""
     try:
-        plan = read_as(claims_path(runs, recipe), ClaimsPlan)
+        return read_as(path, kind), []
     except RecordError as error:
         found = {"state": "damaged", "detail": str(error)}
-        rows.append({"recipe": recipe, "part": "claims", "arm": "plan", "seed": None, **found})
-    wanted = [(name, seed) for name in plan["settings"] for seed in plan["seeds"]] if plan else []
-    begun = [(name, seed) for name, seed, _ in claim_folders(runs, recipe)]
-    queued = planned(runs, recipe, "claims")
-    for name, seed in dict.fromkeys((*wanted, *begun)):
-        state = _run(setting_folder(runs, recipe, name, seed), queued=(name, seed) in queued)
+        return None, [{"recipe": recipe, "part": part, "arm": "plan", "seed": None, **found}]
+
+
+def _named(
+    runs: Path,
+    recipe: str,
+    part: str,
+    *,
+    wanted: Sequence[tuple[str, int]],
+    begun: Sequence[tuple[str, int, RunFolder]],
+    folder_of: Callable[[Path, str, str, int], RunFolder],
+) -> list[Row]:
+    """List planned and begun runs that lie by a name of their own; all are untuned."""
+    queued = planned(runs, recipe, part)
+    rows: list[Row] = []
+    for name, seed in dict.fromkeys((*wanted, *((name, seed) for name, seed, _ in begun))):
+        state = _run(folder_of(runs, recipe, name, seed), queued=(name, seed) in queued)
         detail = state["detail"].replace("untuned", "")
-        rows.append(
-            {"recipe": recipe, "part": "claims", "arm": name, "seed": seed}
-            | state
-            | {"detail": detail}
-        )
+        about = {"recipe": recipe, "part": part, "arm": name, "seed": seed}
+        rows.append(about | state | {"detail": detail})
     return rows
 
 

@@ -48,6 +48,16 @@ def claims_table(records: Sequence[dict[str, Any]]) -> str:
     return table(list(dict.fromkeys(key for row in rows for key in row)), rows)
 
 
+def reproduce_table(records: Sequence[dict[str, Any]]) -> str:
+    """Lay out scores per recipe and set-up of a reproduction, as ``compare_table``."""
+    metrics = ("rougeL", "accuracy", "exact_match", "margin", "nll")
+    rows = [
+        {"recipe": recipe, "set-up": name, **_settings(group), **_outcome(group, metrics)}
+        for recipe, name, group in _grouped(records, "set_up")
+    ]
+    return table(list(dict.fromkeys(key for row in rows for key in row)), rows)
+
+
 def release_table(record: Release) -> str:
     """Lay out an export: scores before and after, checks, and where it is."""
     rows = [

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from study.engine.attention import ATTENTION, ONLY_ROWS, longest_plain_row, register
-from study.engine.head import head_of, label_logps, next_tokens, trained_tokens
+from study.engine.gates import fuse_gates
+from study.engine.head import head_of, label_logps, picker, trained_tokens
 from study.engine.layout import Sequences
 from study.engine.norms import fuse_norms
 from study.engine.slots import Pass
@@ -65,7 +66,7 @@ def install(causal: Any, *, attention: str = "auto") -> None:
     ``model(packed=batch)`` returns the labels' log-probabilities (N,), and
     ``model(given=pass)`` the likeliest next tokens of `study.engine.slots`; every
     other call goes where it went before. On a CPU all
-    of them go through the norms of `study.engine.norms`. A batch whose
+    of them go through the norms and gates of `study.engine`. A batch whose
     rows are longer than the model's attention is plainly causal over takes the
     padded layout, which is said once.
 
@@ -87,7 +88,8 @@ def install(causal: Any, *, attention: str = "auto") -> None:
     ) -> Any:
         if given is not None:
             hidden = _hidden(causal, given.ids, given.positions, given.sequences, given=given)
-            return next_tokens(head_of(causal), hidden.index_select(0, given.last_at))
+            pick = given.slots.pick = given.slots.pick or picker(head_of(causal))
+            return pick(hidden.index_select(0, given.last_at))
         if packed is None:
             return original(*args, **kwargs)
         if causal.keeps_own_forward:
@@ -102,6 +104,7 @@ def install(causal: Any, *, attention: str = "auto") -> None:
 
     causal.forward = forward
     fuse_norms(causal)
+    fuse_gates(causal)
     if causal.longest_packed_row:
         causal.set_attn_implementation(ONLY_ROWS if attention == "sdpa" else ATTENTION)
 

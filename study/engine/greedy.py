@@ -1,14 +1,15 @@
-"""Greedy answers: in slots, in batches, or alone where batches would be wrong.
+"""Answers, greedy or drawn: in slots, in batches, or alone where batches would be wrong.
 
 Shapes: R rows of a batch, L tokens of the longest prompt.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
-from study.engine.slots import Pass, Slots, token_bytes
+from study.engine.slots import Pass, Slots, begins_with, opening_of, token_bytes
 
 Generation = Literal["in slots", "batched", "one at a time", "without a cache"]
 """How prompts are answered: each in a slot that the next prompt takes over as soon as its answer
@@ -21,8 +22,15 @@ CACHE_BYTES, CACHE_BYTES_ON_CPU = 2**32, 2**29
 SLOTS, SLOTS_ON_CPU = 256, 64
 """Answers in progress at most. With more of them a CPU takes longer for a token in proportion."""
 
+JOINING_SHARE = 8
+"""Prompts join when one in so many slots is free, or all that wait have room: together they
+share what they have in common, and a larger product costs less per token."""
+
 PREFILL_TOKENS = 2048
 """Tokens of prompts in one forward pass, unless one alone has more."""
+
+Pick = Callable[[Tensor], Tensor]
+"""Logits ``(R, V)`` of R rows over V tokens -> the next token of each, ``(R, 1)``."""
 
 
 def answer_greedily(
@@ -57,18 +65,71 @@ def answer_greedily(
     return [alone(model, prompt, limit=limit, end=end, pad=pad) for prompt in prompts]
 
 
-def n_slots(config: Any, *, width: int, value_bytes: int, device: str) -> int:
+def draw_answers(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    limit: int,
+    end: int,
+    pad: int,
+    pick: Pick,
+    way: Generation = "batched",
+    batch: int | None = None,
+) -> list[list[int]]:
+    """Return each prompt's answer, its tokens picked by a rule; see `answer_greedily`.
+
+    ``pick`` chooses each token from its logits. A model that batches are wrong for
+    answers by a whole forward pass per token.
+    """
+    if way in {"in slots", "batched"}:
+        return _in_batches(model, prompts, limit=limit, end=end, pad=pad, batch=batch, pick=pick)
+    return [
+        _without_cache(model, prompt, limit=limit, end=end, pad=pad, pick=pick)
+        for prompt in prompts
+    ]
+
+
+def by_chance(*, seed: int, temperature: float, top_p: float) -> Pick:
+    """Return a rule that draws tokens from the likeliest ones (Holtzman et al. 2020).
+
+    Args:
+        seed: of the draws; logits that differ in rounding may still part ways.
+        temperature: logits are divided by it.
+        top_p: share of the probability that the likeliest tokens have, of which the
+            fewest that reach it are kept.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def pick(logits: Tensor) -> Tensor:
+        shares, tokens = (logits.float().cpu() / temperature).softmax(-1).sort(descending=True)
+        shares[shares.cumsum(-1) - shares >= top_p] = 0.0
+        return tokens.gather(-1, torch.multinomial(shares, 1, generator=generator)).to(
+            logits.device
+        )
+
+    return pick
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """Pick the token that is the most likely."""
+    return logits.argmax(-1, keepdim=True)
+
+
+def n_slots(token_bytes: int, *, width: int, device: str) -> int:
     """Return how many answers are made at a time.
 
     Args:
-        config: The model's configuration, of its text part.
+        token_bytes: What keys and values of one token take in all layers.
         width: Tokens of the longest prompt with its answer.
-        value_bytes: Bytes of a key's value.
         device: Kind of device.
     """
-    on_cpu = device == "cpu"
-    budget, most = (CACHE_BYTES_ON_CPU, SLOTS_ON_CPU) if on_cpu else (CACHE_BYTES, SLOTS)
-    return max(1, min(most, budget // (width * token_bytes(config, value_bytes))))
+    budget, most = cache_bound(device)
+    return max(1, min(most, budget // (width * token_bytes)))
+
+
+def cache_bound(device: str) -> tuple[int, int]:
+    """Return bytes of keys and values, and answers in progress, at most on a kind of device."""
+    return (CACHE_BYTES_ON_CPU, SLOTS_ON_CPU) if device == "cpu" else (CACHE_BYTES, SLOTS)
 
 
 def _takes_slots(model: Any, prompts: Sequence[Sequence[int]], limit: int) -> bool:
@@ -83,15 +144,16 @@ def _causal(model: Any) -> Any:
 def _in_slots(
     model: Any, prompts: Sequence[Sequence[int]], *, limit: int, end: int
 ) -> list[list[int]]:
-    """Answer the longest prompts first; where an answer ends, the next prompt begins."""
+    """Answer the longest prompts first; where answers end, the next prompts begin."""
     width = max(map(len, prompts)) + limit
     config = _causal(model).config.get_text_config()
-    value_bytes, device = model.dtype.itemsize, model.device
-    most = n_slots(config, width=width, value_bytes=value_bytes, device=device.type)
+    device = model.device
+    most = n_slots(token_bytes(config, model.dtype.itemsize), width=width, device=device.type)
     slots = Slots(min(most, len(prompts)), width, device)
     waiting = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # taken from its end
     answers: list[list[int]] = [[] for _ in prompts]
     rows: list[int] = []  # prompt of each slot in use
+    opening = opening_of(prompts)
 
     def go_on(first: int, given: Pass) -> None:
         """Run a pass for the slots from ``first`` on; those that end are taken by the last ones."""
@@ -106,11 +168,14 @@ def _in_slots(
                     slots.move(len(rows), slot)
 
     while waiting or rows:
-        while waiting and len(rows) < slots.n_slots:
+        while waiting and slots.n_slots - len(rows) >= min(
+            len(waiting), max(1, slots.n_slots // JOINING_SHARE)
+        ):
             first, free = len(rows), slots.n_slots - len(rows)
             joining = _next_prompts(waiting, prompts, free)
+            joining.sort(key=lambda row: not begins_with(prompts[row], opening))
             rows += joining
-            go_on(first, slots.first_pass(first, [prompts[row] for row in joining]))
+            go_on(first, slots.first_pass(first, [prompts[row] for row in joining], opening))
         if rows:
             positions = [len(prompts[row]) + len(answers[row]) - 1 for row in rows]
             go_on(0, slots.next_pass([answers[row][-1] for row in rows], positions))
@@ -137,6 +202,7 @@ def _in_batches(
     end: int,
     pad: int,
     batch: int | None,
+    pick: Pick = likeliest,
 ) -> list[list[int]]:
     """Answer prompts of similar length together."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
@@ -146,14 +212,14 @@ def _in_batches(
         rows = order[start : start + size]
         mine = [prompts[row] for row in rows]
         for row, ids in zip(
-            rows, _together(model, mine, limit=limit, end=end, pad=pad), strict=True
+            rows, _together(model, mine, limit=limit, end=end, pad=pad, pick=pick), strict=True
         ):
             answers[row] = ids
     return answers
 
 
 def _together(
-    model: Any, prompts: Sequence[Sequence[int]], *, limit: int, end: int, pad: int
+    model: Any, prompts: Sequence[Sequence[int]], *, limit: int, end: int, pad: int, pick: Pick
 ) -> list[list[int]]:
     """Extend a batch of prompts; rows that have ended leave the batch."""
     from transformers import DynamicCache
@@ -176,7 +242,7 @@ def _together(
             use_cache=True,
             logits_to_keep=1,
         ).logits
-        ids = logits[:, -1].argmax(-1, keepdim=True)
+        ids = pick(logits[:, -1])
         going = []
         for place, (row, token) in enumerate(zip(rows, ids[:, 0].tolist(), strict=True)):
             answers[row].append(token)
@@ -217,12 +283,18 @@ def _by_transformers(
 
 
 def _without_cache(
-    model: Any, prompt: Sequence[int], *, limit: int, end: int, pad: int
+    model: Any,
+    prompt: Sequence[int],
+    *,
+    limit: int,
+    end: int,
+    pad: int,
+    pick: Pick = likeliest,
 ) -> list[int]:
     """Answer one prompt by a whole forward pass for each token."""
     del pad  # one row needs none
     ids, n_prompt = list(prompt), len(prompt)
     while len(ids) < n_prompt + limit and (len(ids) == n_prompt or ids[-1] != end):
         row = torch.tensor([ids], device=model.device)
-        ids.append(int(model(input_ids=row, use_cache=False).logits[0, -1].argmax()))
+        ids.append(int(pick(model(input_ids=row, use_cache=False).logits[:, -1])))
     return ids[n_prompt:]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from study.engine.lora import product
+from study.engine.lora import product_with
 from study.engine.precision import compute_dtype
 from study.errors import ModelError
 
@@ -56,13 +56,18 @@ def label_logps(head: Head, hidden: Tensor, labels: Tensor) -> Tensor:
         return apply(hidden.to(dtype), trained_rows, head, labels)
 
 
-def next_tokens(head: Head, hidden: Tensor) -> Tensor:
-    """Return the likeliest token after each of the hidden states (N, H), as (N,)."""
+def picker(head: Head) -> Callable[[Tensor], Tensor]:
+    """Return what picks the likeliest token after each of some hidden states, (N, H) to (N,)."""
     dtype = compute_dtype(head.weight)
     bias = None if head.bias is None else head.bias.to(dtype)
     head = head._replace(weight=head.weight.to(dtype), bias=bias)
-    with torch.autocast(hidden.device.type, enabled=False):
-        return _logits(head, hidden.to(dtype), linear=product)[0].argmax(-1)
+    project = product_with(head.weight)
+
+    def pick(hidden: Tensor) -> Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            return _logits(head, hidden.to(dtype), project)[0].argmax(-1)
+
+    return pick
 
 
 def logits_per_chunk(device: str) -> int:
@@ -125,10 +130,13 @@ class _LabelLogps(torch.autograd.Function):
 
 
 def _logits(
-    head: Head, hidden: Tensor, *, linear: Callable[..., Tensor] = F.linear
+    head: Head, hidden: Tensor, project: Callable[..., Tensor] | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """Return logits (n, V), and tanh of the capped ones."""
-    logits = linear(hidden, head.weight, head.bias)
+    if project is None:
+        logits = F.linear(hidden, head.weight, head.bias)
+    else:
+        logits = project(hidden, bias=head.bias)
     if head.trained_ids is not None and head.trained_rows is not None:
         bias = None if head.bias is None else head.bias[head.trained_ids]
         logits[:, head.trained_ids] = F.linear(hidden, head.trained_rows.to(hidden.dtype), bias)

@@ -4,7 +4,8 @@ With r = (mean(x²) + ε)^-½ over the hidden size H, and w the frozen weight:
 
     out = x r w      d x = r g w - x r³ mean(g w x)
 
-Only x and r wait for the backward pass. Zhang and Sennrich 2019 (arXiv 1910.07467).
+Only x and r wait for the backward pass, from which layers that need the result for their
+own gradient compute it again (`study.engine.again`). Zhang and Sennrich 2019 (arXiv 1910.07467).
 On a CPU alone: passes over memory are what a norm costs there.
 """
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from study.engine.again import Source, note
 from study.engine.precision import compute_dtype
 
 BEFORE_LINEAR = ("input_layernorm", "post_attention_layernorm")
@@ -50,29 +52,40 @@ def _norm(layer: Any, original: Callable[[Tensor], Tensor], low: bool, x: Tensor
 
 
 def _apply(layer: Any, x: Tensor, *, low: bool) -> Tensor:
-    out = _RMSNorm.apply(x, layer.weight, _epsilon(layer), low)  # type: ignore[no-untyped-call]
-    return cast(Tensor, out)
+    given = x, layer.weight, _epsilon(layer), low
+    out, scale = _RMSNorm.apply(*given)  # type: ignore[no-untyped-call]
+    again = functools.partial(_scaled, weight=layer.weight)
+    return note(cast(Tensor, out), Source(again, (x, scale)))
 
 
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, low: bool) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, epsilon: float, low: bool
+    ) -> tuple[Tensor, Tensor]:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         mean = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1])
         scale = mean.add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, weight, scale)
-        out: Tensor = (wide * scale).to(x.dtype) * weight
-        return out.to(compute_dtype(out)) if low else out
+        ctx.mark_non_differentiable(scale)
+        out = _scaled(x, scale, weight=weight)
+        return out.to(compute_dtype(out)) if low else out, scale
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, scale = ctx.saved_tensors
         weighted, wide = grad * weight, x.to(scale.dtype)
         weighted = weighted.to(scale.dtype)
         shared = torch.linalg.vecdot(weighted, wide)[..., None]
         shared.mul_(scale**3).div_(-x.shape[-1])
         return weighted.mul_(scale).addcmul_(wide, shared).to(x.dtype), None, None, None
+
+
+def _scaled(x: Tensor, scale: Tensor, *, weight: Tensor) -> Tensor:
+    """Return the norm's result, rounded as transformers rounds it."""
+    scaled = (x.to(scale.dtype) * scale).to(x.dtype)
+    return scaled.mul_(weight) if scaled.dtype == weight.dtype else scaled * weight
 
 
 def _agrees(layer: Any) -> bool:

@@ -2,20 +2,23 @@
 
 A forward pass takes the tokens of some slots as one row: whole prompts, packed, or the
 next token of every slot in use. Linear layers see no padding, and nothing is copied
-where a row gets a token, as it is in a cache that grows.
+where a row gets a token, as it is in a cache that grows. What prompts of a pass have in
+common at their beginning, such as a system prompt, is computed once for all of them.
 
-Shapes: T tokens of a pass, S slots, n of them in use, W tokens of a slot, A attention
-heads, E key heads, D head size.
+Shapes: T tokens of a pass, K of which keys and values are kept, S slots, n of them in
+use, W tokens of a slot, A attention heads, E key heads, D head size.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from study.engine.layout import Sequences, lay_out, on_device
+from study.engine.layout import Sequences, lay_out, on_device, spans
 
 
 class Pass(NamedTuple):
@@ -23,8 +26,10 @@ class Pass(NamedTuple):
 
     slots: "Slots"
     ids: Tensor  # (T,)
-    slot_of: Tensor  # (T,)
     positions: Tensor  # (T,)
+    kept: Tensor | None  # (K,): the token whose key and value are kept; None for all of them
+    slot_of: Tensor  # (K,): in which slot
+    place_of: Tensor  # (K,): and where
     last_at: Tensor  # which tokens predict the next
     sequences: Sequences | None
     """Of whole prompts; None where every slot in use has one token."""
@@ -39,18 +44,39 @@ class Slots:
     def __init__(self, n_slots: int, width: int, device: torch.device) -> None:
         """Reserve ``n_slots`` rows of ``width`` tokens, prompt and answer together."""
         self.n_slots, self.width, self.device = n_slots, width, device
+        self.pick: Callable[[Tensor], Tensor] | None = None
+        """Picks the next tokens; kept as long as the slots, because it lays weights out."""
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def first_pass(self, first: int, prompts: Sequence[Sequence[int]]) -> Pass:
-        """Return the pass that brings prompts into the slots from ``first`` on."""
-        lengths = torch.tensor([len(prompt) for prompt in prompts])
-        sequences = lay_out([(len(prompt), []) for prompt in prompts])
+    def first_pass(
+        self, first: int, prompts: Sequence[Sequence[int]], opening: Sequence[int] = ()
+    ) -> Pass:
+        """Return the pass that brings prompts into the slots from ``first`` on.
+
+        Args:
+            first: The first of the slots.
+            prompts: Token ids of each; those that begin with the opening come first.
+            opening: Tokens that these have in common.
+        """
+        n_sharing = sum(begins_with(prompt, opening) for prompt in prompts)
+        n_sharing, opening = (n_sharing, opening) if n_sharing > 1 else (0, ())
+        lengths = np.array([len(prompt) for prompt in prompts])
+        shared = np.where(np.arange(len(prompts)) < n_sharing, len(opening), 0)
+        own = lengths - shared
+        starts = len(opening) + own.cumsum() - own
+        row, place = np.repeat(np.arange(len(prompts)), lengths), spans(0 * lengths, lengths)
+        behind = place - shared[row]  # an opening, or before its end
+        conversations = [(len(opening), own[:n_sharing])] if n_sharing else []
+        sequences = lay_out([*conversations, *((int(n), []) for n in own[n_sharing:])])
+        every = zip(prompts, shared, strict=True)
         return Pass(
             self,
-            ids=self._put([token for prompt in prompts for token in prompt]),
-            slot_of=(first + torch.arange(len(prompts)).repeat_interleave(lengths)).to(self.device),
-            positions=torch.cat([torch.arange(n) for n in lengths]).to(self.device),
-            last_at=(lengths.cumsum(0) - 1).to(self.device),
+            ids=self._put([*opening, *(token for prompt, n in every for token in prompt[n:])]),
+            positions=self._put(np.concatenate([np.arange(len(opening)), place[behind >= 0]])),
+            kept=self._put(np.where(behind < 0, place, starts[row] + behind)),
+            slot_of=self._put(first + row),
+            place_of=self._put(place),
+            last_at=self._put(starts + own - 1),
             sequences=on_device(sequences, self.device),
             longest=sequences.longest_key,
             mask=None,
@@ -61,7 +87,8 @@ class Slots:
         at, longest = self._put(positions), max(positions) + 1
         seen = torch.arange(longest, device=self.device) <= at[:, None]
         every = torch.arange(len(tokens), device=self.device)
-        return Pass(self, self._put(tokens), every, at, every, None, longest, seen[:, None, None])
+        mask = seen[:, None, None]
+        return Pass(self, self._put(tokens), at, None, every, at, every, None, longest, mask)
 
     def keep(self, layer: nn.Module, given: Pass, key: Tensor, value: Tensor) -> None:
         """Write a layer's keys and values (T, E, D) to where their tokens belong."""
@@ -72,7 +99,8 @@ class Slots:
                 value.new_zeros(*shape, value.shape[2]),
             )
         for kept, new in zip(self._kept[id(layer)], (key, value), strict=True):
-            kept[given.slot_of, :, given.positions] = new
+            placed = new if given.kept is None else new[given.kept]
+            kept[given.slot_of, :, given.place_of] = placed
 
     def attend(self, layer: nn.Module, given: Pass, query: Tensor, scaling: float | None) -> Tensor:
         """Return the attention (n, A, D) of each slot's new token (n, A, D) to its row."""
@@ -90,8 +118,29 @@ class Slots:
             for kept in pair:
                 kept[target] = kept[source]
 
-    def _put(self, values: Sequence[int]) -> Tensor:
-        return torch.tensor(values, device=self.device)
+    def _put(self, values: Any) -> Tensor:
+        return torch.as_tensor(values, device=self.device)
+
+
+def begins_with(prompt: Sequence[int], opening: Sequence[int]) -> bool:
+    """Tell whether a prompt goes on behind an opening."""
+    n = len(opening)
+    return 0 < n < len(prompt) and list(prompt[:n]) == list(opening)
+
+
+def opening_of(prompts: Sequence[Sequence[int]]) -> list[int]:
+    """Return the tokens at the beginning of prompts that spare most, if computed once."""
+    found: list[int] = []
+    spared = 0
+    order = sorted(map(list, prompts))
+    for one, other in itertools.pairwise(order):
+        pairs = zip(one[:-1], other[:-1], strict=False)
+        n = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        opening = one[:n]
+        if opening != found and n * (len(order) - 1) > spared:
+            spares = n * (sum(begins_with(prompt, opening) for prompt in order) - 1)
+            found, spared = (opening, spares) if spares > spared else (found, spared)
+    return found
 
 
 def token_bytes(config: Any, value_bytes: int) -> int:

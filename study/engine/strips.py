@@ -60,11 +60,11 @@ def attend_in_strips(
         scores = functools.partial(_weights, scaling=scaling, n_groups=n_groups)
         segments = _segments(at, n_groups, max(1, STRIP_BYTES // query.element_size()))
         out = _Strips.apply(*folded, segments, scores, scaling, keep)  # type: ignore[no-untyped-call]
-    return _unfold(cast(Tensor, out), n_groups)
+    return cast(Tensor, out)
 
 
 class _Strips(torch.autograd.Function):
-    """Attention of folded queries."""
+    """Attention of folded queries; its result (T, A, D) is not."""
 
     @staticmethod
     def forward(  # noqa: PLR0917 - apply() takes its inputs by position
@@ -87,8 +87,8 @@ class _Strips(torch.autograd.Function):
                 outputs.append(weights.bmm(seen_v[:, :n_keys]))
                 if keep:
                     kept.append(weights)
-        out = torch.cat(outputs, dim=1)
-        ctx.save_for_backward(q, k, v, out, *kept)
+        out = _unfold(torch.cat(outputs, dim=1), len(q[0]) // len(k[0])).contiguous()
+        ctx.save_for_backward(q, k, v, out, *kept)  # what is returned, which others keep too
         ctx.segments, ctx.weights_of, ctx.scaling = segments, weights_of, scaling
         return out
 
@@ -101,9 +101,10 @@ class _Strips(torch.autograd.Function):
         along the rows of P and are a quarter faster.
         """
         q, k, v, out, *kept = ctx.saved_tensors
-        of_kept, dq = iter(kept), []
+        of_kept, dq, n_groups = iter(kept), [], len(q[0]) // len(k[0])
         with torch.autocast("cpu", enabled=False):
-            delta = torch.linalg.vecdot(_wide(dout), _wide(out))[..., None]
+            delta = torch.linalg.vecdot(_wide(dout), _wide(out))[..., None]  # (T, A, 1)
+            delta, dout = _fold(delta, n_groups), _fold(dout, n_groups)
             dk, dv = delta.new_zeros(2, *v.mT.shape)
             for segment in ctx.segments:
                 seen_k, seen_v = _seen(k, segment), _seen(v, segment)

@@ -64,6 +64,9 @@ PUBLISHED_DIMENSIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 needed."""
 
 
+SILU = ("silu", "swish")
+"""What configurations call the activation whose gates `study.engine.gates` takes."""
+
 CHATML_IDS = (0, 1)
 """Any two rows stand for the chat tokens whose embeddings are trained."""
 
@@ -90,6 +93,10 @@ class Shape(NamedTuple):
     n_adapted: int
     dora_outputs: int
     """Output features of all adapted projections together; 0 without DoRA."""
+    head_norms: int = 0
+    """Query and key widths where a norm of its own takes each head, else 0."""
+    silu_gates: bool = True
+    """Whether feed-forward layers are down(silu(gate) up)."""
 
 
 def meta_model(model: ModelConfig, adapter: AdapterConfig) -> Any:
@@ -151,7 +158,10 @@ def shape_of(peft_model: Any) -> Shape:
     config = peft_model.config.get_text_config()
     heads = config.num_attention_heads
     head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    adapted = [module for module in peft_model.modules() if hasattr(module, "lora_A")]
+    query = heads * head_size
+    key_value = (getattr(config, "num_key_value_heads", None) or heads) * head_size
+    modules = list(peft_model.modules())
+    adapted = [module for module in modules if hasattr(module, "lora_A")]
     output = set(peft_model.get_output_embeddings().modules())
     linear = sum(
         module.weight.numel()
@@ -165,8 +175,8 @@ def shape_of(peft_model: Any) -> Shape:
         hidden=config.hidden_size,
         heads=heads,
         intermediate=config.intermediate_size,
-        query=heads * head_size,
-        key_value=(getattr(config, "num_key_value_heads", None) or heads) * head_size,
+        query=query,
+        key_value=key_value,
         vocabulary=config.vocab_size,
         linear_weights=linear,
         other_weights=everything - trainable - linear,
@@ -175,4 +185,7 @@ def shape_of(peft_model: Any) -> Shape:
         adapter_ranks=sum(module.r["default"] for module in adapted),
         n_adapted=len(adapted),
         dora_outputs=sum(module.out_features for module in adapted) if dora else 0,
+        head_norms=query + key_value if any(hasattr(module, "q_norm") for module in modules) else 0,
+        silu_gates=getattr(config, "hidden_act", "") in SILU
+        and any(hasattr(module, "gate_proj") for module in modules),
     )

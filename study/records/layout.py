@@ -14,11 +14,15 @@
     <recipe>/claims/config.json
     <recipe>/claims/<setting>/seed-<n>/
                                as in a comparison
-    <recipe>/{compare,claims,search/<arm>}/resolved.json
+    <recipe>/reproduce/config.json
+    <recipe>/reproduce/<set-up>/seed-<n>/
+                               as in a comparison, and
+                               answers-<rung>.jsonl, as an article's code asks for them
+    <recipe>/{compare,claims,reproduce/<set-up>,search/<arm>}/resolved.json
     <recipe>/release/<arm>/seed-<n>/
                                adapter.json  adapter/  merged.json  merged/
     <recipe>/judges/<judge>.json
-    <recipe>/{search,compare,claims}/recipe.json
+    <recipe>/{search,compare,claims,reproduce}/recipe.json
                                a recipe file of the user's own: how it was named
     bench.json                 what `study bench` measured
     objectives.jsonl           trials behind the choice of a search's objective
@@ -27,13 +31,16 @@
                                what `study submit` handed to Slurm
 
 A comparison's own ``config.json`` is its plan, that of the claims what they
-predict.
+predict, that of a reproduction its ladder.
 """
 
 from pathlib import Path
 
 SEARCH = "search"
 """Folder of a recipe's searches, one folder per arm."""
+
+REPRODUCE = "reproduce"
+"""Folder of a recipe's reproduction of an article, one folder per set-up."""
 
 CONFIG, RECORD, STEPS = "config.json", "record.json", "steps.jsonl"
 
@@ -78,6 +85,16 @@ def claims_path(runs: Path, recipe: str) -> Path:
     return runs / recipe / "claims" / CONFIG
 
 
+def ladder_path(runs: Path, recipe: str) -> Path:
+    """Return the file that holds the ladder that a recipe's records climb."""
+    return runs / recipe / REPRODUCE / CONFIG
+
+
+def answers_name(rung: str) -> str:
+    """Name the file of answers that are generated with a rung and those above it not mended."""
+    return f"answers-{rung}.jsonl"
+
+
 def plan_path(runs: Path, recipe: str) -> Path:
     """Return the file that holds the plan of a comparison."""
     return runs / recipe / "compare" / CONFIG
@@ -115,5 +132,5 @@ def recipes_in(runs: Path) -> list[str]:
     return sorted(
         path.name
         for path in runs.iterdir()
-        if any((path / part).is_dir() for part in ("search", "compare", "claims"))
+        if any((path / part).is_dir() for part in (SEARCH, "compare", "claims", REPRODUCE))
     )

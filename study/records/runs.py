@@ -15,8 +15,11 @@ from typing import Any
 from study.errors import RecordError, UnreadableError
 from study.records.files import checksum, read_jsonl, unreadable, write_bytes, write_sealed
 from study.records.folders import claim_folder, read_config
-from study.records.layout import ADAPTER, CONFIG, RECORD, STEPS
+from study.records.layout import ADAPTER, CONFIG, RECORD, REPRODUCE, STEPS
 from study.records.schema import Record, RunConfig, checked, read_as
+
+PLACES = ("compare", "claims", REPRODUCE)
+"""Folders of a recipe whose runs lie by their name and seed."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,16 @@ def claim_folders(runs: Path, recipe: str) -> list[tuple[str, int, RunFolder]]:
     return _seed_folders(runs / recipe / "claims")
 
 
+def set_up_folder(runs: Path, recipe: str, set_up: str, seed: int) -> RunFolder:
+    """Return the folder of one run of a reproduction."""
+    return RunFolder(runs / recipe / REPRODUCE / set_up / f"seed-{seed}")
+
+
+def reproduce_folders(runs: Path, recipe: str) -> list[tuple[str, int, RunFolder]]:
+    """List (set-up, seed, folder) of every run of a reproduction."""
+    return _seed_folders(runs / recipe / REPRODUCE)
+
+
 def start_folder(runs: Path, recipe: str, digest: str) -> RunFolder:
     """Return the folder of a start, which its configuration's digest names."""
     return RunFolder(runs / recipe / "starts" / digest[:16])
@@ -184,10 +197,10 @@ def _strayed(folder: Path, record: Record, config: RunConfig) -> list[str]:
     path = folder.absolute()
     if path.parent.name == "starts" and path.name != config["digest"][:16]:
         return [f"{CONFIG} is of the start {config['digest'][:16]}, not of {path.name}"]
-    if len(path.parents) < 3 or path.parents[1].name not in ("compare", "claims"):
+    if len(path.parents) < 3 or path.parents[1].name not in PLACES:
         return []
     place = {"recipe": path.parents[2].name, "seed": path.name.removeprefix("seed-")}
-    if path.parents[1].name == "compare":  # in claims the folder names a setting
+    if path.parents[1].name == "compare":  # elsewhere the folder names a setting or a set-up
         place["arm"] = path.parent.name
     of_config: dict[str, Any] = {**config, "recipe": config["recipe"].get("name", place["recipe"])}
     of_record: dict[str, Any] = {**record}

@@ -122,6 +122,10 @@ class RunConfig(TypedDict):
     """Arms of which the dearest decides the number of updates."""
     made_with: NotRequired[dict[str, Any]]
     """Of a start: weights, pairs and kind of device."""
+    after: NotRequired[str]
+    """Of a run of a ladder: the digest of the whole run that it continues."""
+    answers: NotRequired[dict[str, Any]]
+    """Of a run of a ladder: in which other ways its prompts are answered."""
     seed: int
     recipe: dict[str, Any]
     digest: str
@@ -159,6 +163,39 @@ class ClaimsPlan(TypedDict):
     costs: NotRequired[Any]
     """In plans of today; those of before had no smallest difference of costs."""
     claims: Any
+    written_at: str
+    amended: list[dict[str, Any]]
+
+
+class Step(TypedDict):
+    """How far a ladder is climbed: what is compared with a rung and all below it mended."""
+
+    rung: str
+    """``published`` where nothing is."""
+    touches: str
+    published: str
+    mended: str
+    flaws: list[str]
+    """Rungs of scoring that are not mended yet."""
+    answers: str
+    """The answers that are scored; empty for the study's own."""
+    baseline: str
+    """A set-up."""
+    treatment: str
+
+
+class LadderPlan(TypedDict):
+    """The ladder that a reproduction climbs: the ``config.json`` of its folder."""
+
+    schema: int
+    seeds: list[int]
+    paired: bool
+    article: str
+    chosen: str
+    """Why these rates."""
+    steps: list[Step]
+    set_ups: dict[str, Any]
+    """Set-up -> its settings and the set-up that it continues."""
     written_at: str
     amended: list[dict[str, Any]]
 

@@ -20,7 +20,7 @@ from study.records.runs import compare_folders, lock_path
 from study.records.sharing import present
 from study.run.begin import begin, progress_of
 from study.run.planned import PlannedRun, Start, record_of
-from study.run.start import find_start
+from study.run.start import find_start, whole_start
 
 if TYPE_CHECKING:
     from study.model.workbench import Workbench
@@ -57,7 +57,7 @@ def make_missing(
     wanted = agree([run.name for run in plan if not run.folder.is_finished()])
     missing = [run for run in plan if run.name in wanted]
     missing.sort(key=lambda run: list(ARMS).index(run.arm), reverse=True)  # longest first
-    with present(runs, command, [(run.recipe, run.part, run.seed) for run in missing]):
+    with present(runs, command, [(run.study, run.part, run.seed) for run in missing]):
         run_jobs([_job(run) for run in missing])
         left = [run for run in missing if not run.folder.is_finished()]
         dropped = agree([run.name for run in left if not is_held(lock_path(run.folder))])
@@ -77,6 +77,7 @@ def make_run(workbench: "Workbench | Elsewhere", report: Report, *, run: Planned
     with hold(lock_path(run.folder)) if is_main() else nullcontext(True) as free:
         if agree(free and (not is_main() or _begin(workbench, run))):
             start = find_start(workbench, report, start=run.start, seed=run.seed)
+            start = start or whole_start(run)
             do(workbench, carry_out, writes=run.folder.path, report=report, run=run, start=start)
 
 
@@ -102,20 +103,21 @@ def carry_out(workbench: "Workbench", report: Report, run: PlannedRun, start: St
 
 def _begin(workbench: "Workbench | Elsewhere", run: PlannedRun) -> bool:
     """Claim a run's folder, if its comparison is of the same model and data."""
-    comparison = run.folder.path.parent.parent
     return begin(
         run,
         faults=run.folder.unusable(),
         warn=log.warning,
         check=lambda: claim_resolved(
-            comparison, resolved_facts(workbench), lambda: _facts_of_others(comparison)
+            run.alike, resolved_facts(workbench), lambda: _facts_of_others(run)
         ),
     )
 
 
-def _facts_of_others(comparison: Path) -> list[dict[str, Any]]:
-    """Return the facts of the finished runs of a comparison."""
-    folders = compare_folders(comparison.parent.parent, comparison.parent.name)
+def _facts_of_others(run: PlannedRun) -> list[dict[str, Any]]:
+    """Return the facts of the finished runs of a comparison; a ladder's runs say their own."""
+    if run.published is not None:
+        return []
+    folders = compare_folders(run.alike.parent.parent, run.alike.parent.name)
     records = [folder.record() for _, _, folder in folders if not folder.faults()]
     return [
         facts_of(record["model"], record["data"], record["device"])
@@ -189,12 +191,18 @@ def _discard_checkpoints(run: PlannedRun) -> None:
 def _scores(workbench: "Workbench", run: PlannedRun, outcome: "Outcome") -> Mapping[str, float]:
     """Score a run on the held-out pairs; nothing where it diverged."""
     from study.run.evaluate import evaluate_run
+    from study.run.published import answer_as_published
 
     if outcome.status == "diverged":
         return {}
     try:
-        return evaluate_run(workbench, folder=run.folder.path)
+        scores = evaluate_run(workbench, folder=run.folder.path)
+        if run.published is not None:
+            answer_as_published(
+                workbench, run.published.answers, seed=run.seed, folder=run.folder.path
+            )
     except Exception as error:
         if run.arm != UNTRAINED:
             error.add_note(f"the training of {run.name} is kept: the same command only scores it")
         raise
+    return scores

@@ -1,11 +1,18 @@
 """Memory now, and its peak since a run began, on any device."""
 
 import contextlib
+import ctypes
 import resource
 import sys
 from pathlib import Path
 
 import torch
+
+M_MMAP_THRESHOLD = -3
+"""glibc's name for it in malloc.h."""
+
+LARGE_BYTES = 10**6
+"""Tensors from here on are mapped alone; for smaller ones that takes more time than it spares."""
 
 
 def reset_peak_memory(device: torch.device) -> None:
@@ -15,6 +22,18 @@ def reset_peak_memory(device: torch.device) -> None:
     else:
         with contextlib.suppress(OSError):  # Linux alone; elsewhere the process's peak counts
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def give_back_at_once() -> None:
+    """Let glibc map each large tensor alone, so that its memory goes back when it is freed.
+
+    By itself glibc keeps tensors of up to 32 MB in one heap, where short-lived ones leave
+    gaps between those that wait for the backward pass: a step of SmolLM2-135M held 1.16 GB
+    for 0.85 GB of tensors. Anywhere else nothing happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
 
 
 def memory_bytes(device: torch.device) -> int:

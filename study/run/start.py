@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from study.config.canonical import digest
 from study.errors import RecordError
+from study.model.adapter import scaling_of
 from study.model.jobs import Elsewhere, Report, do
 from study.model.workbench import resolved_facts
 from study.records.layout import ADAPTER
@@ -54,6 +55,25 @@ def find_start(
     record = run.folder.record()
     assert record is not None
     return Start(folder=run.folder, record=record)
+
+
+def whole_start(run: PlannedRun) -> Start | None:
+    """Return the finished run of a ladder that another one continues, if it continues one.
+
+    Raises:
+        RecordError: it has not ended, or its weights are gone.
+    """
+    after = None if run.published is None else run.published.after
+    if after is None:
+        return None
+    record = after.folder.record()
+    if record is None or (record["status"] == "ok" and not (after.folder.path / ADAPTER).is_dir()):
+        raise RecordError(
+            f"{run.name} continues {after.name}, whose weights are not in {after.folder.path}; "
+            "restore them, or set the old records aside with --fresh"
+        )
+    own, theirs = (scaling_of(one.recipe.adapter) for one in (run, after))
+    return Start(folder=after.folder, record=record, scale=theirs / own)
 
 
 def plan_start(workbench: "Workbench | Elsewhere", start: PlannedStart, *, seed: int) -> PlannedRun:

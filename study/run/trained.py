@@ -35,12 +35,20 @@ def recall_trained(workbench: Workbench, folder: Path, *, seed: int) -> Outcome 
     return Outcome(**note["outcome"])
 
 
-def load_adapter(workbench: Workbench, folder: Path, *, seed: int) -> nn.Module:
-    """Put the adapter that a run left in its folder on the base, in the place of any other."""
-    from peft import load_peft_weights, set_peft_model_state_dict
+def load_adapter(workbench: Workbench, folder: Path, *, seed: int, scale: float = 1.0) -> nn.Module:
+    """Put the adapter that a run left in its folder on the base, in the place of any other.
+
+    ``scale`` multiplies the second matrix of each pair, for an adapter that was trained
+    with another scaling. Rows of tokens that it has not stay as they start.
+    """
+    from peft import get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 
     model = fresh_adapter(workbench.base, workbench.recipe.adapter, seed=seed)
-    weights = load_peft_weights(str(folder / ADAPTER), device=str(workbench.device))
+    saved = load_peft_weights(str(folder / ADAPTER), device=str(workbench.device))
+    weights = {
+        name: scale * saved[name] if "lora_B" in name else saved.get(name, fresh)
+        for name, fresh in get_peft_model_state_dict(model, save_embedding_layers=False).items()
+    }
     set_peft_model_state_dict(model, weights)
     return model
 

@@ -24,8 +24,8 @@ from study.records.plan import write_plan
 from study.records.sharing import present
 
 COMMANDS = [
-    "search", "compare", "claims", "note", "report", "status", "doctor", "recipes", "bench", "data",
-    "benchmark", "export", "generate", "judge",
+    "search", "compare", "claims", "reproduce", "note", "report", "status", "doctor", "recipes",
+    "bench", "data", "benchmark", "export", "generate", "judge",
 ]  # fmt: skip
 
 
@@ -116,6 +116,13 @@ def commands(group=main, path=()):
 
 def test_there_are_the_commands_of_the_design():
     assert sorted(main.commands) == sorted(COMMANDS)
+
+
+def test_an_article_that_cannot_be_reproduced_is_refused(study):
+    result = study("reproduce", "article-z")
+
+    assert result.exit_code == 2
+    assert "'article-z' is not 'article-a'" in result.output
 
 
 @pytest.mark.parametrize("path", [(), *(path for path, _ in commands())], ids=" ".join)

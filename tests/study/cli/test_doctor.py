@@ -11,7 +11,7 @@ import pytest
 from made_records import narrowed
 
 from study.cli import doctor, duration
-from study.cli.memory import _kept_keys, _mask_bytes, activation_bytes
+from study.cli.memory import activation_bytes, answer_memory
 from study.config.recipe import Recipe, load_recipe
 from study.errors import ModelError
 from study.model.jobs import Job
@@ -114,19 +114,53 @@ def test_activations_are_what_the_engine_keeps_for_the_backward_pass(
     name: str, kind: str, dtype: str, dropout: float
 ) -> None:
     shipped = narrowed(load_recipe(name), "sft", "orpo")  # which stand dropout
-    recipe = shipped.override([f"adapter.dropout={dropout}", f"adapter.kind={kind}"])
+    recipe = shipped.override(
+        [f"adapter.dropout={dropout}", f"adapter.kind={kind}", "data.max_length_tokens=122"]
+    )
     shape = doctor.shape_of(doctor.meta_model(recipe.model, recipe.adapter))
     kept, n_tokens = bytes_kept_by_a_forward_pass(recipe, dtype)
     value_bytes = 2 if dtype == "bfloat16" else 4
-    estimate = n_tokens * activation_bytes(
-        shape,
-        value_bytes=value_bytes,
-        mask_bytes=_mask_bytes(recipe, "cpu", value_bytes),
-        kept_keys=_kept_keys(recipe.override(["data.max_length_tokens=122"]), "cpu"),
-        checkpointing=False,
-    )
+    of_token = activation_bytes(shape, recipe, device="cpu", value_bytes=value_bytes)
+    estimate = n_tokens * of_token
 
-    assert 0.9 * kept < estimate < 1.15 * kept
+    assert 0.85 * kept < estimate < 1.15 * kept
+
+
+@pytest.mark.parametrize(
+    ("assignments", "slots", "cache_tokens"),
+    [
+        ([], 45, 45 * 256),  # 11.8 MB a slot of 512 MiB
+        (["evaluation.max_new_tokens=32"], 64, 64 * 160),
+        (["evaluation.generated_answers=12"], 12, 12 * 256),
+        (["model.dtype=bfloat16"], 64, 64 * 256),
+    ],
+)
+def test_the_memory_of_answers_is_bounded_by_their_slots(assignments, slots, cache_tokens) -> None:
+    recipe = load_recipe("smollm2-135m").override(assignments)
+    described = doctor.describe(recipe, "cpu")
+    answers = described["recipe"]["answers"]
+    value_bytes = 2 if assignments == ["model.dtype=bfloat16"] else 4
+    of_token = 2 * 30 * 192 * value_bytes
+
+    assert answers["slots"] == slots
+    assert answers["memory_bytes"]["cache"] == cache_tokens * of_token <= 2**29
+    assert answers["cache_bound_bytes"] == 2**29
+    assert f"{slots} at a time, of " in doctor.as_text(described)
+
+
+def test_weights_are_laid_out_once_more_for_answers_in_float32() -> None:
+    recipe = load_recipe("smollm2-135m")
+    shape = doctor.shape_of(doctor.meta_model(recipe.model, recipe.adapter))
+    copies = {
+        (device, n): answer_memory(recipe, shape, device=device, value_bytes=n)[0].copies_of_weights
+        for device in ("cpu", "cuda")
+        for n in (2, 4)
+    }
+
+    output = 49_152 * 576
+    assert copies["cpu", 4] == 4 * (shape.linear_weights + output) == 4 * (106_168_320 + output)
+    assert copies["cuda", 4] == 4 * shape.linear_weights
+    assert copies["cpu", 2] == copies["cuda", 2] == 0
 
 
 def test_a_recipe_that_does_not_fit_is_told_what_does(monkeypatch: pytest.MonkeyPatch) -> None:

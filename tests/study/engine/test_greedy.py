@@ -7,9 +7,9 @@ import torch
 
 from study.engine import greedy
 from study.engine.forward import install
-from study.engine.greedy import answer_greedily, n_slots
+from study.engine.greedy import answer_greedily, by_chance, draw_answers, likeliest, n_slots
 from study.engine.lora import fuse_adapters, merged_adapters
-from study.engine.slots import Slots, token_bytes
+from study.engine.slots import Slots, opening_of, token_bytes
 
 VOCABULARY, LIMIT, NEVER = 97, 12, 97
 PROMPTS = [[(7 * n + 3 * k) % VOCABULARY for k in range(3 + 5 * n % 17)] for n in range(11)]
@@ -80,6 +80,72 @@ def test_a_slot_that_is_free_is_taken_at_once(causal, monkeypatch) -> None:
     assert len(passes) < 3 + LIMIT * -(-n_prompts // 4)  # and not one batch after the other
 
 
+def test_prompts_that_wait_join_together(causal, monkeypatch) -> None:
+    """Not before two of four slots are free, or all that wait have room."""
+    monkeypatch.setattr(greedy, "SLOTS_ON_CPU", 4)
+    monkeypatch.setattr(greedy, "JOINING_SHARE", 2)
+    joined = []
+
+    def watched(given):
+        joined.extend([len(given.last_at)] * (given.sequences is not None))
+        return original(given=given)
+
+    free = answers(causal, "batched")
+    end = max((t for a in free for t in a), key=lambda t: sum(t in a for a in free))
+    original = causal.forward
+    monkeypatch.setattr(causal, "forward", watched)
+    answers(causal, "in slots", end=end)
+
+    assert joined[0] == 4
+    assert sum(joined) == len(PROMPTS)
+    assert min(joined[:-1]) >= 2
+
+
+OPENING = [5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("most", [2, 3, 64])
+def test_an_opening_that_prompts_share_is_computed_once(causal, monkeypatch, most) -> None:
+    """Some do not have it, one is nothing else; the answers are those of batches."""
+    monkeypatch.setattr(greedy, "SLOTS_ON_CPU", most)
+    asked = [OPENING + prompt if n % 4 else prompt for n, prompt in enumerate(PROMPTS)]
+    asked.append(OPENING)
+    tokens = []
+
+    def watched(given):
+        tokens.extend([len(given.ids)] * (given.sequences is not None))
+        return original(given=given)
+
+    original = causal.forward
+    with torch.inference_mode():
+        options = {"limit": LIMIT, "end": NEVER, "pad": 0}
+        expected = answer_greedily(causal, asked, way="batched", **options)
+        monkeypatch.setattr(causal, "forward", watched)
+        found = answer_greedily(causal, asked, way="in slots", **options)
+    n_sharing = sum(len(p) > 4 and p[:4] == OPENING for p in asked)
+
+    assert opening_of(asked) == OPENING
+    assert found == expected
+    assert sum(tokens) < sum(map(len, asked))
+    if most == 64:
+        assert sum(tokens) == sum(map(len, asked)) - 4 * (n_sharing - 1)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "opening"),
+    [
+        ([], []),
+        ([[1, 2, 3]], []),
+        ([[1, 2], [3, 4]], []),
+        ([[1, 2], [1, 2]], [1]),  # a prompt has a token of its own
+        ([[1, 2, 3, 4], [1, 2, 3, 5], [1, 6], [1, 7]], [1, 2, 3]),  # spares 3, as [1] does
+        ([[1, 2, 3, 4], [1, 2, 3, 5], [1, 6], [1, 7], [1, 8]], [1]),
+    ],
+)
+def test_the_opening_spares_most(prompts, opening) -> None:
+    assert opening_of(prompts) == opening
+
+
 def test_rows_beyond_packed_attention_are_batched(causal, monkeypatch) -> None:
     monkeypatch.setattr(causal, "longest_packed_row", 20)
     monkeypatch.setattr(greedy, "_in_slots", lambda *_, **__: pytest.fail("too long for slots"))
@@ -110,7 +176,9 @@ def test_slots_are_as_many_as_the_budget_holds(width, value_bytes, device, expec
         num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3, hidden_size=576
     )
 
-    assert n_slots(config, width=width, value_bytes=value_bytes, device=device) == expected
+    of_token = token_bytes(config, value_bytes)
+
+    assert n_slots(of_token, width=width, device=device) == expected
 
 
 @pytest.fixture
@@ -129,17 +197,21 @@ def state(model) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def test_merged_adapters_come_out_bit_for_bit(adapted) -> None:
+def test_merged_adapters_leave_the_weights_bit_for_bit(adapted) -> None:
     x = torch.randn(3, 48)
     layer = adapted.get_base_model().model.layers[0].self_attn.q_proj
     before, expected = state(adapted), layer(x)
-    with merged_adapters(adapted):
+    calls = []
+    layer.lora_A["default"].register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad(), merged_adapters(adapted):
         merged = layer(x)
-        alone = torch.nn.functional.linear(x, layer.base_layer.weight)
+        plain = torch.nn.functional.linear(x, layer.base_layer.weight)
+    n_calls = len(calls)
     after = state(adapted)
 
     torch.testing.assert_close(merged, expected, rtol=1e-5, atol=1e-5)
-    assert torch.equal(merged, alone)
+    assert n_calls == 0
+    assert not torch.allclose(merged, plain)
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert torch.equal(layer(x), expected)
     assert not layer.merged
@@ -162,3 +234,39 @@ def test_weights_in_16_bits_are_not_merged(adapted) -> None:
     adapted.float()
     with torch.autocast("cpu", torch.bfloat16), merged_adapters(adapted):
         assert not layer.merged
+
+
+def drawn(causal, pick, way="batched", **options):
+    options = {"limit": LIMIT, "end": NEVER, "pad": 0, "batch": 4} | options
+    with torch.inference_mode():
+        return draw_answers(causal, PROMPTS, pick=pick, way=way, **options)
+
+
+@pytest.mark.parametrize("way", ["in slots", "batched", "one at a time"])
+def test_picking_the_likeliest_token_is_answering_greedily(causal, way) -> None:
+    assert drawn(causal, likeliest, way) == answers(causal, "batched")
+
+
+def test_seed_is_honoured_by_what_is_drawn(causal) -> None:
+    def once(seed):
+        return drawn(causal, by_chance(seed=seed, temperature=2.0, top_p=0.95))
+
+    assert once(1) == once(1) != once(2)
+
+
+def test_of_the_likeliest_tokens_the_fewest_that_reach_a_share_are_drawn() -> None:
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().repeat(4000, 1)
+    for top_p, kept in ((0.4, [0]), (0.5, [0]), (0.6, [0, 1]), (1.0, [0, 1, 2, 3])):
+        found = by_chance(seed=1, temperature=1.0, top_p=top_p)(logits)
+        shares = torch.bincount(found[:, 0], minlength=4) / len(found)
+        expected = torch.tensor([0.5, 0.3, 0.15, 0.05])[kept]
+
+        assert torch.nonzero(shares)[:, 0].tolist() == kept
+        assert torch.allclose(shares[kept], expected / expected.sum(), atol=0.03)
+
+
+def test_a_low_temperature_draws_the_likeliest_token() -> None:
+    logits = torch.tensor([[0.0, 1.0, 0.5]]).repeat(50, 1)
+    found = by_chance(seed=1, temperature=0.01, top_p=1.0)(logits)
+
+    assert found[:, 0].tolist() == [1] * 50

@@ -6,7 +6,7 @@ from torch import nn
 
 from study.engine import lora
 from study.engine.dropout import draw_seed, drop, places
-from study.engine.lora import Drops, fuse_adapters, parts_of, restore_adapters
+from study.engine.lora import fuse_adapters, restore_adapters
 
 LAYERS = ("first", "second")
 
@@ -48,9 +48,10 @@ class SameMask(nn.Dropout):
     def forward(self, x):
         if not self.training:
             return x
-        ones = torch.ones_like(x).flatten(0, -2)
-        parts = parts_of(ones, Drops(self.p, draw_seed()))
-        mask = torch.cat([drop(ones[rows], where) for rows, where in parts])
+        ones, seed = torch.ones_like(x).flatten(0, -2), draw_seed()
+        step = lora.ROWS_AT_A_TIME
+        parts = [(n, ones[n : n + step]) for n in range(0, len(ones), step)]
+        mask = torch.cat([drop(part, places(part, self.p, seed + n)) for n, part in parts])
         return x * mask.view_as(x) / (1 - self.p)
 
 
@@ -94,7 +95,7 @@ def is_fused(model, *, autocast=False) -> bool:
 
 @pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"lora_dropout": 0.4}])
 def test_it_equals_pefts_layer_with_gradients(make_model, options, monkeypatch) -> None:
-    monkeypatch.setattr(lora, "ROWS_OF_DROPOUT", 4)  # of ten tokens: three parts, one shorter
+    monkeypatch.setattr(lora, "ROWS_AT_A_TIME", 4)  # of ten tokens: three parts, one shorter
     model = with_masks(make_model(**options)).train()
     found, expected = both(model)
 
@@ -215,15 +216,52 @@ def test_a_disabled_or_merged_adapter_is_pefts_matter(make_model) -> None:
     assert not torch.allclose(bare, adapted)
 
 
-def test_a_base_in_another_dtype_is_pefts_matter_without_autocast(make_model) -> None:
-    model = make_model(torch.float32)
-    for name in LAYERS:
-        getattr(model.base_model.model, name).base_layer.bfloat16()
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_adapters_of_float32_on_a_base_of_16_bits_round_no_more_than_pefts(
+    make_model, dropout, monkeypatch
+) -> None:
+    """As a recipe with bfloat16 has it on a CPU, where nothing is autocast."""
+    monkeypatch.setattr(lora, "ROWS_AT_A_TIME", 4)
+    model = with_masks(make_model(torch.float32, lora_dropout=dropout)).train()
+    bases = [getattr(model.base_model.model, name).base_layer for name in LAYERS]
+    for base in bases:
+        base.bfloat16().float()
+    exact = outcome(model)
+    for base in bases:
+        base.bfloat16()
     x = x_of(torch.float32).bfloat16()
-    expected = model(x)
+    found = []
+    for _ in range(2):
+        inputs = x.clone().requires_grad_()
+        model.zero_grad()
+        with torch.random.fork_rng():
+            torch.manual_seed(2)
+            out = model(inputs)
+        (out.float() ** 2).sum().backward()
+        trained = [p.grad.clone() for p in model.parameters() if p.requires_grad]
+        found.append((type(out.grad_fn).__name__, [out.detach(), inputs.grad, *trained]))
+        fuse_adapters(model)
+    (_, pefts), (name, ours) = found
+
+    assert name == "_LoraLinearBackward"
+    assert [x.dtype for x in ours] == [x.dtype for x in pefts]
+    for mine, theirs, reference in zip(ours, pefts, exact, strict=True):
+        errors = [(x.float() - reference).norm() for x in (mine, theirs)]
+        assert errors[0] < 1.5 * errors[1] + 1e-6
+        assert errors[0] < 0.02 * reference.norm()
+
+
+def test_an_adapter_of_fewer_bits_than_its_base_is_pefts_matter(make_model) -> None:
+    model = make_model(torch.float64)
+    for name in LAYERS:
+        layer = getattr(model.base_model.model, name)
+        layer.lora_A.float()
+        layer.lora_B.float()
+    expected = model(x_of())
     fuse_adapters(model)
 
-    torch.testing.assert_close(model(x), expected, rtol=0, atol=0)
+    assert not is_fused(model)
+    torch.testing.assert_close(model(x_of()), expected, rtol=0, atol=0)
 
 
 def test_an_adapter_of_two_dtypes_is_refused_as_peft_refuses_it(make_model) -> None:
