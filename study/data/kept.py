@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import zipfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,8 +24,7 @@ import numpy as np
 from study.config.environment import cache_folder
 from study.data.pairs import Pair
 from study.engine.encoded import Encoded
-from study.errors import RecordError, RowError
-from study.records.files import write_bytes
+from study.errors import RowError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -128,9 +128,12 @@ def _write(path: Path, ids: "array[int]", lengths: "array[int]", errors: list[li
         errors=told,
     )
     try:
-        write_bytes(path, content.getbuffer())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unseen = path.with_name(f".{path.stem}.{secrets.token_hex(4)}")
+        unseen.write_bytes(content.getbuffer())
+        unseen.replace(path)
         newest = sorted(path.parent.glob("*.npz"), key=lambda one: one.stat().st_mtime)
         for old in newest[:-MOST_FILES]:
             old.unlink(missing_ok=True)
-    except (OSError, RecordError):
+    except OSError:
         return

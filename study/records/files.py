@@ -131,7 +131,7 @@ def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
         ) from error
 
 
-def write_bytes(path: Path, content: bytes | memoryview) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a file to a temporary neighbour, flush it to disk and rename it.
 
     Raises:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -38,17 +39,25 @@ def write_pairs(file: Path, n_pairs: int) -> None:
 
 
 def ours(*, file: str) -> dict[str, Any]:
-    """Read, check, split and encode the file as a run does."""
+    """Read, check, split and encode the file as a run does that finds nothing in the cache."""
+    import tempfile
+
     from study.data.encoding import cut_all, encode_all
     from study.data.load import load_pairs
     from study.data.splits import split_pairs
 
     tokenizer, data = _tokenizer(), _recipe(file).data
-    take = _Stopwatch()
-    pairs = take("check", lambda: load_pairs(data).pairs)
-    splits = take("split", lambda: split_pairs(pairs, data))
-    found = take("encode", lambda: cut_all(encode_all(splits.train, tokenizer), tokenizer, data))
-    return take.measured | {"n_encoded": len(found.encoded)}
+    with (
+        tempfile.TemporaryDirectory() as empty,
+        mock.patch.dict(os.environ, {"ORPO_STUDY_CACHE": empty}),
+    ):
+        take = _Stopwatch()
+        pairs = take("check", lambda: load_pairs(data).pairs)
+        splits = take("split", lambda: split_pairs(pairs, data))
+        found = take(
+            "encode", lambda: cut_all(encode_all(splits.train, tokenizer), tokenizer, data)
+        )
+        return take.measured | {"n_encoded": len(found.encoded)}
 
 
 def datasets_alone(*, file: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Many pairs are encoded at once, and kept by their content: the ids are those of one by one."""
 
+import copy
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 
@@ -128,8 +129,9 @@ def test_a_damaged_file_is_made_again(cache, tokenizer, monkeypatch, damage):
 
 def test_several_may_make_the_same_at_once(cache, tokenizer):
     pairs = some_pairs()
+    own = [copy.deepcopy(tokenizer) for _ in range(4)]  # as processes have; one is for one thread
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: told(encode_all(pairs, tokenizer)), range(4)))
+        found = list(pool.map(lambda mine: told(encode_all(pairs, mine)), own))
 
     assert found == [one_by_one(pairs, tokenizer)] * 4
     assert [path.suffix for path in cache.iterdir()] == [".npz"]
