@@ -3,27 +3,13 @@
 import dataclasses
 
 import pytest
+from made_arms import LADDER_ROW as ROW
 
-from analysis.findings import FigureFile, Findings, LadderRow
+from analysis.findings import FigureFile, Findings
 from paper.document import build_document
 from paper.render import render_html, render_tex
 from paper.tables import ladder
 
-ROW = LadderRow(
-    recipe="all models",
-    rung="published",
-    touches="",
-    published="",
-    mended="",
-    metric="rougeL",
-    baseline=0.104,
-    treatment=0.098,
-    estimate=-0.006,
-    low=-0.011,
-    high=-0.001,
-    by_seed=(-0.009, -0.003),
-    n_examples=40,
-)
 FIGURE = FigureFile(name="ladder", caption="Gaps.", section="ladder", alt="Gaps.")
 
 

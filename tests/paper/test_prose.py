@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from made_arms import with_every_arm
+from made_arms import with_every_arm, with_every_section
 
 from analysis.findings import Findings
 from paper import wording
@@ -48,7 +48,7 @@ def test_every_reference_is_cited_and_every_citation_has_one() -> None:
 def test_every_text_is_used_by_the_report(findings: Findings) -> None:
     used = {
         block.text
-        for found in (findings, with_every_arm(findings))
+        for found in (findings, with_every_arm(findings), with_every_section(findings))
         for block in everything(build_document(found, ()))
     }
 
