@@ -49,6 +49,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def listed(names: Iterable[str]) -> str:
+    """Join names as ``a, b and c``."""
+    *others, last = [*names] or [""]
+    return " and ".join(filter(None, [", ".join(others), last]))
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of what an error says, or the name of its type."""
     return (str(error).strip() or type(error).__name__).partition("\n")[0]

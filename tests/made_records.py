@@ -175,6 +175,7 @@ def make_examples(rng, arm):
     chosen_tokens = prompts.integers(6, 18, n)
     rejected_tokens = prompts.integers(6, 24, n)
     hard = prompts.normal(0, 0.25, n)
+    prompt_tokens = 20 + np.arange(n) // 2 % 8
     chosen, rejected = FINAL[arm]
     shift = 0.0 if arm == "base" else rng.normal(0, 0.03)
     chosen = np.minimum(chosen + shift + hard + rng.normal(0, 0.08, n), -0.01)
@@ -193,6 +194,7 @@ def make_examples(rng, arm):
             "example_id": [f"{i:016x}" for i in range(n)],
             "cluster_id": [f"{i // 2:016x}" for i in range(n)],
             "source": ["toy"] * n,
+            "prompt_tokens": prompt_tokens,
             "chosen_logp_sum": chosen * chosen_tokens,
             "chosen_tokens": chosen_tokens,
             "rejected_logp_sum": rejected * rejected_tokens,

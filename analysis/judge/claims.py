@@ -11,6 +11,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from analysis import statistics as stats
 from analysis.judge import evidence
 from analysis.judge.comparisons import POOLED
@@ -19,6 +21,7 @@ from analysis.judge.evidence import Evidence, PlannedPart
 from analysis.judged_rows import ClaimPart, ClaimRow
 from analysis.printing import (
     parameters,
+    percent,
     plain,
 )
 from analysis.records.metrics import METRICS
@@ -80,7 +83,10 @@ def claim_remarks(records: StudyRecords, rows: Sequence[ClaimRow]) -> tuple[str,
         "finished."
         for recipe, plan in plans.items()
         for past in plan["amended"]
-        if past["finished_runs"] and any(past[part] != plan[part] for part in ("claims", "early"))
+        if past["finished_runs"]
+        and any(
+            dict(past).get(part) != dict(plan).get(part) for part in ("claims", "early", "costs")
+        )
     ]
     return (first, *chosen, *changed)
 
@@ -146,7 +152,13 @@ def _row(
     plan = _plan(records, place)
     bound = bool(claim["not_testable"])
     parts = tuple(
-        _part(part, tested[_key(part), place], plan, sesoi=records.sesoi, measured_only=bound)
+        _part(
+            part,
+            tested[_key(part), place],
+            plan,
+            smallest=_smallest(records, part),
+            measured_only=bound,
+        )
         for part in claim["parts"]
     )
     found = claim_verdict(ClaimVerdict(part.verdict) for part in parts)
@@ -177,7 +189,7 @@ def _part(
     tested: Corrected,
     plan: Mapping[str, Any],
     *,
-    sesoi: Mapping[str, float],
+    smallest: float | None,
     measured_only: bool,
 ) -> ClaimPart:
     """Turn one prediction and its evidence into a row with its verdict."""
@@ -193,9 +205,9 @@ def _part(
     elif estimate is not None and found.form == "ratio":
         estimate = found.shown(estimate)
     if found.is_exact:
-        verdict, remark = _compared(part, found.estimate or 0.0)
+        verdict, remark = _compared(part, found.estimate or 0.0, smallest or 0.0)
     else:
-        verdict, remark = _judged(part, tested, sesoi.get(part["metric"]))
+        verdict, remark = _judged(part, tested, smallest)
     in_metric = found.form == "difference" and part["metric"] in METRICS
     return ClaimPart(
         prediction=evidence.prediction(part, plan),
@@ -217,34 +229,65 @@ def _part(
     )
 
 
-def _judged(part: PlannedPart, tested: Corrected, sesoi: float | None) -> tuple[ClaimVerdict, str]:
+def _smallest(records: StudyRecords, part: PlannedPart) -> float | None:
+    """Return from which effect on a prediction matters; of costs it is a share."""
+    if part["kind"] == "cost":
+        return records.smallest_cost_share
+    return records.sesoi.get(part["metric"])
+
+
+def _judged(
+    part: PlannedPart, tested: Corrected, smallest: float | None
+) -> tuple[ClaimVerdict, str]:
     """Judge one prediction by its corrected test; return the verdict and a remark."""
     contrast = tested.evidence.contrast
     if contrast is None:
         return ClaimVerdict.NOT_TESTABLE, ""
-    if tested.evidence.n_diverged:
-        n = tested.evidence.n_diverged
-        return ClaimVerdict.INCONCLUSIVE, f"{n} {'run' if n == 1 else 'runs'} diverged"
-    low, high = contrast.interval(0.90)
-    within = (
-        sesoi is not None and tested.evidence.form == "difference" and -sesoi < low and high < sesoi
-    )
-    if tested.p_adjusted is None or tested.p_adjusted > LEVEL:
-        if within:
-            return ClaimVerdict.INCONCLUSIVE, f"any difference is below {plain(sesoi)}"
-        corrected = "not after correction for the family" if contrast.p_value <= LEVEL else ""
-        return ClaimVerdict.INCONCLUSIVE, corrected
-    if not tested.is_open:
-        return ClaimVerdict.INCONCLUSIVE, "not shown over all models"
-    remark = f"below the smallest effect of interest, {plain(sesoi)}" if within else ""
+    within = smallest is not None and _is_within(tested.evidence, contrast, smallest)
+    doubt = _doubt(tested, contrast, smallest if within else None)
+    if doubt is not None:
+        return ClaimVerdict.INCONCLUSIVE, doubt
+    remark = f"below the smallest effect of interest, {plain(smallest)}" if within else ""
     return _direction(part, contrast.estimate), remark
 
 
-def _compared(part: PlannedPart, estimate: float) -> tuple[ClaimVerdict, str]:
-    """Judge costs that are the same in every run."""
+def _is_within(found: Evidence, contrast: stats.Contrast, smallest: float) -> bool:
+    """Tell whether an effect is shown to be below the smallest of interest."""
+    low, high = contrast.interval(0.90)
+    bound = float(np.log1p(smallest)) if found.form == "ratio" else smallest
+    return found.form in ("difference", "ratio") and -bound < low and high < bound
+
+
+def _doubt(tested: Corrected, contrast: stats.Contrast, below: float | None) -> str | None:
+    """Say why a prediction is not decided; None where it is.
+
+    Args:
+        tested: its evidence and p-value.
+        contrast: of the evidence.
+        below: the smallest effect of interest, where the effect is shown to be below it.
+    """
+    if n := tested.evidence.n_diverged:
+        return f"{n} {'run' if n == 1 else 'runs'} diverged"
+    if below is not None and tested.evidence.form == "ratio":
+        return _same_cost(below)
+    if tested.p_adjusted is None or tested.p_adjusted > LEVEL:
+        if below is not None:
+            return f"any difference is below {plain(below)}"
+        return "not after correction for the family" if contrast.p_value <= LEVEL else ""
+    return None if tested.is_open else "not shown over all models"
+
+
+def _compared(part: PlannedPart, estimate: float, smallest: float) -> tuple[ClaimVerdict, str]:
+    """Judge costs that are the same in every run; ``estimate`` is the log of their ratio."""
     if estimate == 0:
         return ClaimVerdict.INCONCLUSIVE, "both cost the same"
+    if abs(estimate) < np.log1p(smallest):
+        return ClaimVerdict.INCONCLUSIVE, _same_cost(smallest)
     return _direction(part, estimate), "exact"
+
+
+def _same_cost(smallest: float) -> str:
+    return f"both cost the same to within {percent(smallest)}"
 
 
 def _direction(part: PlannedPart, estimate: float) -> ClaimVerdict:

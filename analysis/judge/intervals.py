@@ -30,8 +30,8 @@ def subgroup_rows(records: StudyRecords, judged: Judged) -> tuple[IntervalRow, .
     """Compare every treatment with the baseline within the registered subgroups.
 
     They are the pair's source, the family of its question, and the quarter of its
-    prompt's length in characters, counted over answered prompts whose text is known. A
-    grouping with one group is left out, so are groups of fewer than ``FEWEST`` pairs.
+    prompt's length, see `prompt_lengths`. A grouping with one group is left out, so are
+    groups of fewer than ``FEWEST`` pairs.
     """
     treatments = [arm for arm in records.treatments if not is_matched(arm)]
     return tuple(
@@ -159,12 +159,7 @@ def _labels(records: StudyRecords, recipe: str, metric: str) -> Labels:
         frame["source"].astype(str) if "source" in frame else frame["example_id"].map(lambda _: "")
     )
     parts = named.str.partition("/")
-    lengths = {
-        str(row["example_id"]): len(row["prompt"])
-        for other in records.of(recipe)
-        for row in other.generations
-        if has_texts([row])
-    }
+    lengths, _ = prompt_lengths(records, recipe)
     edges = np.quantile(list(lengths.values()) or [0], (0.25, 0.5, 0.75))
     return {
         SOURCE: parts[0].to_numpy(dtype=object),
@@ -177,3 +172,22 @@ def _labels(records: StudyRecords, recipe: str, metric: str) -> Labels:
             dtype=object,
         ),
     }
+
+
+def prompt_lengths(records: StudyRecords, recipe: str) -> tuple[Mapping[str, int], str]:
+    """Return the length of every prompt that is known, by example, and its unit.
+
+    Tokens as the runs counted them; of older records, which did not, characters of the
+    answered prompts whose text is published or known here. The unit is empty without any.
+    """
+    frame = next(run.examples for run in records.of(recipe) if run.examples is not None)
+    if "prompt_tokens" in frame:
+        names = frame["example_id"].astype(str)
+        return dict(zip(names, frame["prompt_tokens"].astype(int), strict=True)), "tokens"
+    known = {
+        str(row["example_id"]): len(row["prompt"])
+        for run in records.of(recipe)
+        for row in run.generations
+        if has_texts([row])
+    }
+    return known, "characters" if known else ""

@@ -269,7 +269,8 @@ def _load_claims(runs: Path, recipes: Sequence[str]) -> dict[str, ClaimsPlan]:
 
 def _are_alike(plans: Sequence[ClaimsPlan]) -> bool:
     """Tell whether claims differ at most where a study does not train their arms."""
-    if len({digest([plan["early"], len(plan["claims"])]) for plan in plans}) > 1:
+    shared = [[plan["early"], plan.get("costs"), len(plan["claims"])] for plan in plans]
+    if len({digest(one) for one in shared}) > 1:
         return False
     for versions in zip(*(plan["claims"] for plan in plans), strict=True):
         told = {digest({**one, "parts": [], "not_testable": ""}) for one in versions}

@@ -12,6 +12,7 @@ import pandas as pd
 
 from analysis.records.metrics import example_scores
 from study.arms import ARMS, BASELINE, UNTRAINED, arms_in_order
+from study.config.claims import load_claims
 from study.records.released import BenchmarkScores
 from study.records.schema import Best, ClaimsPlan, Confirmation, Plan, Record, RunConfig, Trial
 
@@ -104,6 +105,15 @@ class StudyRecords:
         """Every claim, as a study that trains its arms registered it where there is one."""
         versions = zip(*(plan["claims"] for plan in self.claims.values()), strict=True)
         return tuple(next((one for one in same if one["parts"]), same[0]) for same in versions)
+
+    @property
+    def smallest_cost_share(self) -> float:
+        """From which share on costs differ; today's where the registered claims have none."""
+        registered = [plan["costs"] for plan in self.claims.values() if "costs" in plan]
+        costs = (
+            registered[0]["smallest_share"] if registered else load_claims().costs.smallest_share
+        )
+        return float(costs)
 
     def of(self, recipe: str, arm: str | None = None) -> tuple[RunRecord, ...]:
         """Return the finished runs of a recipe, or of one of its arms."""

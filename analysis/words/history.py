@@ -7,6 +7,7 @@ from typing import Any
 from analysis.judge.judged import Judged
 from analysis.printing import (
     arm_name,
+    percent,
     plain,
     settings,
 )
@@ -33,12 +34,28 @@ def history(records: StudyRecords, judged: Judged) -> tuple[str, ...]:
         "became a co-primary metric after the results had been seen."
         for name in judged.late
     ]
+    if _cost_is_younger(records):
+        share = percent(records.smallest_cost_share)
+        sentences.append(
+            f"Costs that differ by less than {share} are judged to be the same: this bound of the "
+            "claims about costs was set after the results had been seen."
+        )
     if judged.instead_of:
         sentences.append(
             f"No run is scored in {METRICS[judged.instead_of].label}, on which the plan rests; "
             "the verdict leaves it out or uses the next metric of answers."
         )
     return tuple(sentences)
+
+
+def _cost_is_younger(records: StudyRecords) -> bool:
+    """Tell whether claims about costs were registered before their smallest difference was."""
+    about_costs = any(
+        part["kind"] == "cost" for claim in records.registered_claims for part in claim["parts"]
+    )
+    plans = list(records.claims.values())
+    past = [old for plan in plans for old in plan["amended"] if old["finished_runs"]]
+    return about_costs and any("costs" not in plan for plan in (*plans, *past))
 
 
 def _events(plan: Mapping[str, Any]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
+from analysis.judge.intervals import prompt_lengths
 from analysis.printing import in_unit
 from analysis.records.metrics import METRICS
 from analysis.records.study import StudyRecords
@@ -78,6 +79,7 @@ def table_notes(records: StudyRecords, rows: Sequence[ContrastRow]) -> dict[str,
     of tests ``tests:`` and ``parts:<recipe>:<baseline>:<treatment>``.
     """
     notes = dict(FIXED)
+    notes["intervals"] += _lengths(records)
     for recipe in records.recipes:
         notes[f"arms:{recipe}"] = _arms(records, recipe)
         notes[f"raw:{recipe}"] = (
@@ -90,6 +92,31 @@ def table_notes(records: StudyRecords, rows: Sequence[ContrastRow]) -> dict[str,
         notes[f"tests:{name}"] = _tests(group)
         notes[f"parts:{name}"] = _parts(group)
     return notes
+
+
+def _lengths(records: StudyRecords) -> str:
+    """Say how prompts are measured, and where they cannot be."""
+    told: dict[str, list[str]] = {}
+    for recipe in records.recipes:
+        if any(run.examples is not None for run in records.of(recipe)):
+            told.setdefault(prompt_lengths(records, recipe)[1], []).append(recipe)
+    where = {unit: f" on {' and '.join(names)}" for unit, names in told.items()}
+    if len(told) == 1:
+        where = dict.fromkeys(told, "")
+    said = []
+    if "tokens" in told:
+        said.append(f" Lengths of prompts are in tokens{where['tokens']}.")
+    if "characters" in told:
+        said.append(
+            f" Lengths of prompts are in characters{where['characters']}, of answered prompts "
+            "whose text is at hand: these records do not count tokens of prompts."
+        )
+    if "" in told:
+        said.append(
+            f" There are no groups by length of the prompt{where['']}: these records neither count "
+            "its tokens nor show its text; `study report --data` reads it."
+        )
+    return "".join(said)
 
 
 def _arms(records: StudyRecords, recipe: str) -> str:

@@ -22,6 +22,7 @@ from study.cli.options import (
     json_option,
     kept_asked,
     recipe_options,
+    recipes_of_records_option,
     repeated,
     runs_option,
     say_cost,
@@ -29,11 +30,13 @@ from study.cli.options import (
     show,
     speaker,
     training_options,
+    workers_option,
 )
 from study.config.environment import quieten
 from study.config.files import recipe_names
 from study.config.recipe import load_recipe
-from study.errors import RecordError
+from study.config.seeds import SEEDS
+from study.errors import RecordError, listed
 from study.records.layout import BENCH
 
 
@@ -83,9 +86,11 @@ def search_command(
     say = speaker(quiet)
     recipes = chosen_recipes(names, assignments, device, say)
     say_cost(recipes, device, say)
+    run_jobs = job_runner(recipes, device, workers, quiet)
     if fresh:
         if storage is not None:
             raise click.UsageError("--fresh cannot empty a storage; name another with --storage")
+        search.check_searches(recipes, runs=runs, trials=trials, seed=seed, arms=arms, fresh=True)
         begin_again(recipes, runs, "search", say, arms)
     with kept_asked(names, assignments, recipes, runs, "search"):
         found = search.search(
@@ -96,11 +101,11 @@ def search_command(
             storage=storage,
             workers=workers or 1,
             arms=arms,
-            run_jobs=job_runner(recipes, device, workers, quiet),
+            run_jobs=run_jobs,
             say=say,
         )
     show(found, as_json, tables.search_table)
-    say(f"next: study compare --seeds 3{repeated(names, assignments, runs)}")
+    say(f"next: study compare --seeds {SEEDS}{repeated(names, assignments, runs)}")
 
 
 @main.command("compare")
@@ -130,9 +135,12 @@ def compare_command(
     say = speaker(quiet)
     recipes = chosen_recipes(names, assignments, device, say)
     say_cost(recipes, device, say)
+    run_jobs = job_runner(recipes, device, workers, quiet)
     if fresh:
         if arms:
             raise click.UsageError("--fresh sets all arms of a comparison aside; leave out --arm")
+        for recipe in recipes:
+            compare.plan_runs(recipe, runs=runs, seeds=seeds, seed=seed)  # or it is refused here
         begin_again(recipes, runs, "compare", say)
     with kept_asked(names, assignments, recipes, runs, "compare"):
         records = compare.compare(
@@ -141,7 +149,7 @@ def compare_command(
             seeds=seeds,
             seed=seed,
             arms=arms,
-            run_jobs=job_runner(recipes, device, workers, quiet),
+            run_jobs=run_jobs,
             say=say,
         )
     show(records, as_json, tables.compare_table)
@@ -174,7 +182,10 @@ def claims_command(
     say = speaker(quiet)
     recipes = chosen_recipes(names, assignments, device, say)
     say_cost(recipes, device, say)
+    run_jobs = job_runner(recipes, device, workers, quiet)
     if fresh:
+        for recipe in recipes:
+            claim_runs.plan_claim_runs(recipe, runs=runs, seeds=seeds, seed=seed)
         begin_again(recipes, runs, "claims", say)
     with kept_asked(names, assignments, recipes, runs, "claims"):
         records = claim_runs.make_claim_runs(
@@ -182,7 +193,7 @@ def claims_command(
             runs=runs,
             seeds=seeds,
             seed=seed,
-            run_jobs=job_runner(recipes, device, workers, quiet),
+            run_jobs=run_jobs,
             say=say,
         )
     show(records, as_json, tables.claims_table)
@@ -191,7 +202,7 @@ def claims_command(
 
 @main.command("note")
 @click.argument("what")
-@click.option("--recipe", "names", multiple=True, metavar="NAME", help="Only this one; repeatable.")
+@recipes_of_records_option
 @runs_option
 def note_command(*, what: str, names: tuple[str, ...], runs: Path) -> None:
     """Keep beside the plan WHAT was decided after results had been seen; the report shows it.
@@ -204,11 +215,11 @@ def note_command(*, what: str, names: tuple[str, ...], runs: Path) -> None:
     noted = [name for name in names or recipes_in(runs) if note(runs, name, what.rstrip("."))]
     if not noted:
         raise RecordError(f"{runs} holds no plan of a comparison to note this in; give its --runs")
-    click.echo(f"noted in the plan of {' and '.join(noted)}")
+    click.echo(f"noted in the plan of {listed(noted)}")
 
 
 @main.command("status")
-@click.option("--recipe", "names", multiple=True, metavar="NAME", help="Only this one; repeatable.")
+@recipes_of_records_option
 @runs_option
 @json_option
 def status_command(names: tuple[str, ...], runs: Path, as_json: bool) -> None:
@@ -272,8 +283,9 @@ def report_command(
 @click.option(
     "--data",
     metavar="FILE",
-    help="Pairs to time a step of the recipe on, to say how long search and compare take.",
+    help="Pairs to time a step of every arm on, to say how long search and compare take.",
 )
+@workers_option
 @json_option
 def doctor_command(
     *,
@@ -281,21 +293,28 @@ def doctor_command(
     assignments: tuple[str, ...],
     device: str,
     data: str | None,
+    workers: int | None,
     as_json: bool,
 ) -> None:
     """Say what this machine can do, and what a recipe costs on it.
 
     With --data it loads the recipe's model, fetching it where that is needed,
-    and times real steps; nothing is kept.
+    and times real steps, with --workers N in so many workers side by side;
+    nothing is kept.
     """
     from study.cli import doctor
 
     if data is not None and not names:
         raise click.UsageError("--data times a recipe: name it with --recipe")
+    if workers is not None and data is None:
+        raise click.UsageError("--workers are timed on pairs: name them with --data")
     if data is not None:
         assignments = (*assignments, f"data.name={json.dumps(data)}")
     recipes = [load_recipe(name).override(assignments) for name in names]
-    reports = [doctor.describe(one, device, timed=data is not None) for one in recipes or (None,)]
+    reports = [
+        doctor.describe(one, device, timed=data is not None, workers=workers)
+        for one in recipes or (None,)
+    ]
     show(reports, as_json, lambda found: "\n\n".join(doctor.as_text(report) for report in found))
 
 

@@ -34,7 +34,9 @@ USABLE_SHARE = 0.9
 """Share of a device's memory that an estimate may fill: the rest is context and gaps."""
 
 
-def describe(recipe: Recipe | None, device: str, *, timed: bool = False) -> dict[str, Any]:
+def describe(
+    recipe: Recipe | None, device: str, *, timed: bool = False, workers: int | None = None
+) -> dict[str, Any]:
     """Describe this machine and, where one is given, what a recipe needs on it.
 
     Args:
@@ -42,6 +44,7 @@ def describe(recipe: Recipe | None, device: str, *, timed: bool = False) -> dict
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:<n>``.
         timed: Load the recipe's model and pairs, time its parts, and say how long a
             study takes.
+        workers: that are timed side by side; None leaves it to the machine.
 
     Raises:
         ModelError: there is no such device, the model's configuration cannot
@@ -55,7 +58,9 @@ def describe(recipe: Recipe | None, device: str, *, timed: bool = False) -> dict
         "machine": _machine(),
         "device": device,
         "recipe": None if recipe is None else _needs(recipe, device),
-        "timing": duration.measure(recipe, device) if timed and recipe is not None else None,
+        "timing": None
+        if recipe is None or not timed
+        else duration.measure(recipe, device, workers=workers),
     }
 
 

@@ -1,15 +1,15 @@
 """How long a study takes on this machine, worked out from parts that were timed on it."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from study.arms import ARMS
 from study.config.recipe import Recipe
+from study.config.seeds import SEEDS
+from study.errors import listed
 from study.workers.devices import plan_slots
 from study.workers.jobs import run_jobs
-
-SEEDS = 3
-"""Seeds of a comparison unless `study compare` is told otherwise."""
 
 MOST_WORKERS = 4
 """Workers that are timed side by side at most; more take as long each."""
@@ -19,27 +19,27 @@ KEPT_SHARE = {"none": 1.0, "median": 0.625, "halving": 0.5}
 them at a quarter; with halving, half of the others at a half."""
 
 
-def measure(recipe: Recipe, device: str) -> dict[str, Any]:
+def measure(recipe: Recipe, device: str, *, workers: int | None = None) -> dict[str, Any]:
     """Time a recipe's parts in as many workers as a study has, and work out the whole.
 
     Args:
         recipe: names pairs that can be read here.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:<n>``.
+        workers: of the study; None leaves it to the machine.
 
     Raises:
         StudyError: the model or the pairs cannot be loaded.
     """
     from study.run.timing import mean_of, timing_job
 
-    slots = plan_slots([recipe], device=device, workers=None)
+    slots = plan_slots([recipe], device=device, workers=workers)
     side_by_side = min(len(slots), MOST_WORKERS, len(recipe.arms))
     parts = run_jobs([timing_job(recipe)] * side_by_side, slots=slots)
     found = mean_of(parts)
     return {
         "workers": len(slots),
         "batch_pairs": recipe.training.batch_pairs,
-        "searched": [arm for arm in recipe.search.space if arm in found["arms"]],
-        "not_timed": sorted(set(recipe.arms) - set(found["arms"])),
+        "searched": list(recipe.search.space),
         "trials": recipe.search.trials,
         "repeated": [recipe.search.confirm_top, recipe.search.confirm_seeds],
         **found,
@@ -48,24 +48,51 @@ def measure(recipe: Recipe, device: str) -> dict[str, Any]:
 
 
 def _whole(recipe: Recipe, parts: Mapping[str, Any], workers: int) -> dict[str, Any]:
-    """Return seconds of a search, least and most, and of a comparison."""
-    training, search = recipe.training, recipe.search
-    validations = math.ceil(training.max_steps / training.validate_every_steps)
+    """Return seconds of a search, least and most, and of a comparison.
+
+    A start is made once for each seed, and all arms that continue it wait for it.
+    """
+    search = recipe.search
     run_s = {
-        arm: part["train_s"] + validations * parts["validate_s"]
+        arm: part["train_s"] + _validations_s(recipe, parts, part["steps"])
         for arm, part in parts["arms"].items()
     }
+    reference_s = {arm: part["reference_s"] for arm, part in parts["arms"].items()}
+    starts_s = sum(
+        part["train_s"] + _validations_s(recipe, parts, recipe.training.start_steps)
+        for part in parts["starts"].values()
+    )
     evaluate_s = parts["score_s"] + parts["answer_s"]
-    repeats = search.confirm_top * search.confirm_seeds
+    repeats, seeds = search.confirm_top * search.confirm_seeds, 1 + search.confirm_seeds
+    stages = [
+        [arm for arm in search.space if (ARMS[arm].starts_from is not None) is continues]
+        for continues in (False, True)
+    ]
     least, most = (
-        [run_s[arm] * (search.trials * share + repeats) for arm in search.space if arm in run_s]
+        sum(
+            _wall(
+                [
+                    run_s[arm] * (search.trials * share + repeats) + reference_s[arm] * seeds
+                    for arm in stage
+                ],
+                workers,
+            )
+            for stage in stages
+        )
+        + (starts_s * seeds if stages[1] else 0.0)
         for share in (KEPT_SHARE[search.pruning], 1.0)
     )
-    runs = [evaluate_s + seconds for seconds in run_s.values()] * SEEDS + [evaluate_s]
+    runs = [run_s[arm] + reference_s[arm] + evaluate_s for arm in run_s] * SEEDS
     return {
-        "search_s": [_wall(least, workers), _wall(most, workers)],
-        "compare_s": _wall(runs, workers),
+        "search_s": [least, most],
+        "compare_s": _wall([*runs, *[starts_s] * SEEDS, evaluate_s], workers),
     }
+
+
+def _validations_s(recipe: Recipe, parts: Mapping[str, Any], steps: float) -> float:
+    """Return what scoring held-out pairs takes in a training of so many steps."""
+    every: int = recipe.training.validate_every_steps
+    return math.ceil(steps / every) * float(parts["validate_s"])
 
 
 def _wall(jobs: list[float], workers: int) -> float:
@@ -96,30 +123,27 @@ def lines(found: Mapping[str, Any], estimate: int) -> list[tuple[str, str]]:
         f"{_gib(estimate)} for pairs of full length"
     )
     search = (
-        f"{pruned}{_long(most)} at most: {found['trials']} trials of {_and(found['searched'])}, "
+        f"{pruned}{_long(most)} at most: {found['trials']} trials of {listed(found['searched'])}, "
         f"the best {top} repeated with {seeds} fresh seed{'s' * (seeds > 1)}"
     )
     compare = (
-        f"{_long(found['compare_s'])}: {SEEDS} seeds of {_and(arms)}, and the base, each with "
+        f"{_long(found['compare_s'])}: {SEEDS} seeds of {listed(arms)}, and the base, each with "
         f"{_long(each)} of scores and answers"
     )
-    others = [("not timed", f"{_and(found['not_timed'])}, which continue another arm's runs")]
     return [
-        *(others if found["not_timed"] else ()),
         ("timed step", f"{steps}; {found['batch_pairs']} pairs, {_busy(found['workers'])}"),
         ("measured peak", memory),
-        *([("study search", search)] if found["searched"] else ()),
+        ("study search", search),
         ("study compare", compare),
     ]
 
 
 def _busy(workers: int) -> str:
-    many = f"{workers} workers" if workers > 1 else "one worker"
-    return f"{many}, the machine as busy as it was just now"
-
-
-def _and(names: Iterable[str]) -> str:
-    return " and ".join(names)
+    """Say how many workers the times are of, and how to learn of others."""
+    busy = "the machine as busy as it was just now"
+    if workers > 1:
+        return f"{workers} workers, {busy}"
+    return f"one worker, {busy}; with --workers 2 two are timed side by side"
 
 
 def _gib(n_bytes: float) -> str:

@@ -12,7 +12,8 @@ import click
 
 from study.config.environment import trackers
 from study.config.recipe import Recipe, load_recipe
-from study.errors import ConfigError, StudyError
+from study.config.seeds import SEEDS
+from study.errors import ConfigError, StudyError, listed
 from study.records.processes import n_processes
 from study.workers.mendable import NOT_TEXT, is_text, mendable
 
@@ -92,17 +93,13 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Study seed."
         ),
-        click.option(
-            "--workers",
-            type=click.IntRange(min=1),
-            help="Worker processes. [default: one per GPU, or what the cores carry]",
-        ),
+        workers_option,
         click.option(
             "--fresh",
             is_flag=True,
             help="Set older records of this command aside, as FOLDER.old-TIME, and begin anew.",
         ),
-        click.option("--quiet", is_flag=True, help="Show no progress."),
+        quiet_option,
         json_option,
     )
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
@@ -125,7 +122,7 @@ runs_option = click.option(
 seeds_option = click.option(
     "--seeds",
     type=click.IntRange(min=1),
-    default=3,
+    default=SEEDS,
     show_default=True,
     help="Seeds per arm or setting; the search never uses them.",
 )
@@ -137,6 +134,38 @@ arms_option = click.option(
     multiple=True,
     metavar="NAME",
     help="Only this arm of each recipe; repeatable. What it continues comes first.",
+)
+
+
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Worker processes. [default: one per GPU, or what the cores carry]",
+)
+
+
+quiet_option = click.option("--quiet", is_flag=True, help="Show no progress.")
+
+
+def recipe_of_records_option(*, required: bool = False) -> Callable[..., Any]:
+    """Return the option of a recipe that has records."""
+    return click.option(
+        "--recipe", metavar="NAME", required=required, help="Recipe with records in --runs."
+    )
+
+
+recipes_of_records_option = click.option(
+    "--recipe", "names", multiple=True, metavar="NAME", help="Only this one; repeatable."
+)
+
+
+trained_arms_option = click.option(
+    "--arm", "arms", multiple=True, metavar="ARM", help="Repeatable. [default: all]"
+)
+
+
+seed_of_run_option = click.option(
+    "--seed", type=click.IntRange(min=0), help="Seed. [default: best by validation]"
 )
 
 
@@ -156,7 +185,7 @@ def chosen_recipes(
         cuda = device != "cpu" and bool(cuda_devices())
         names = LARGE if cuda else TINY
         say(
-            f"recipes: {' and '.join(names)}, because "
+            f"recipes: {listed(names)}, because "
             f"{'a' if cuda else 'no'} CUDA device is used; choose with --recipe"
         )
     recipes = [load_recipe(name).override(assignments) for name in dict.fromkeys(names)]
@@ -176,24 +205,33 @@ def begin_again(
 ) -> None:
     """Begin a part of every recipe afresh and say where the old records are.
 
-    A search that is begun again beside a comparison is noted in that one's plan; a
-    comparison's own plan finds what was set aside by itself. With ``arms`` their
-    folders alone are set aside.
+    Nothing is set aside where one of them is in use; what else a command may refuse is
+    for its caller to check first. A search that is begun again beside a comparison is
+    noted in that one's plan; a comparison's own plan finds what was set aside by itself.
+    With ``arms`` their folders alone are set aside.
     """
-    from study.records.folders import begin_afresh
+    from study.records.folders import begin_afresh, check_idle
     from study.records.plan import note
     from study.records.processes import agree, is_main
+    from study.records.sharing import check_alike
 
+    old = [
+        (recipe.name, arm, runs / recipe.name / part / (arm or ""))
+        for recipe in (recipes if is_main() else ())
+        for arm in arms or (None,)
+    ]
     for recipe in recipes if is_main() else ():
-        for arm in arms or (None,):
-            folder = runs / recipe.name / part
-            kept = begin_afresh(folder if arm is None else folder / arm)
-            if kept is None:
-                continue
-            say(f"the old records of {recipe.name} are kept in {kept}")
-            if part == "search":
-                what = "search" if arm is None else f"search of {arm}"
-                note(runs, recipe.name, f"the {what} was set aside and begun again")
+        check_alike(runs, recipe)
+    for _, _, folder in old:
+        check_idle(folder)
+    for name, arm, folder in old:
+        kept = begin_afresh(folder)
+        if kept is None:
+            continue
+        say(f"the old records of {name} are kept in {kept}")
+        if part == "search":
+            what = "search" if arm is None else f"search of {arm}"
+            note(runs, name, f"the {what} was set aside and begun again")
     agree(True)  # processes that train together wait for the first one
 
 

@@ -8,17 +8,25 @@ from typing import Any
 import click
 
 from study.cli import tables
-from study.cli.options import device_option, json_option, runs_option, show, speaker
+from study.cli.options import (
+    device_option,
+    json_option,
+    quiet_option,
+    recipe_of_records_option,
+    runs_option,
+    seed_of_run_option,
+    show,
+    speaker,
+    trained_arms_option,
+)
 
 
 def _one_run(command: Any) -> Any:
     """Add what names one run."""
     for option in (
-        click.option(
-            "--seed", type=click.IntRange(min=0), help="Seed. [default: best by validation]"
-        ),
+        seed_of_run_option,
         click.option("--arm", metavar="ARM", help="Arm, e.g. orpo."),
-        click.option("--recipe", metavar="NAME", help="Recipe with records in --runs."),
+        recipe_of_records_option(),
         click.argument("run", required=False, type=click.Path(file_okay=False, path_type=Path)),
     ):
         command = option(command)
@@ -60,7 +68,7 @@ def _one_run(command: Any) -> Any:
 @click.option("--gguf", is_flag=True, help="With --merged: also a GGUF file for llama.cpp.")
 @runs_option
 @device_option
-@click.option("--quiet", is_flag=True, help="Show no progress.")
+@quiet_option
 @json_option
 def export_command(
     *,
@@ -114,9 +122,9 @@ def export_command(
 
 @click.command("generate")
 @click.argument("run", required=False, type=click.Path(file_okay=False, path_type=Path))
-@click.option("--recipe", metavar="NAME", help="Recipe with records in --runs.")
-@click.option("--arm", "arms", multiple=True, metavar="ARM", help="Repeatable. [default: all]")
-@click.option("--seed", type=click.IntRange(min=0), help="Seed. [default: best by validation]")
+@recipe_of_records_option()
+@trained_arms_option
+@seed_of_run_option
 @click.option(
     "--prompts",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -177,8 +185,8 @@ def generate_command(
 
 
 @click.command("benchmark")
-@click.option("--recipe", metavar="NAME", required=True, help="Recipe with records in --runs.")
-@click.option("--arm", "arms", multiple=True, metavar="ARM", help="Repeatable. [default: all]")
+@recipe_of_records_option(required=True)
+@trained_arms_option
 @click.option("--group", metavar="NAME", help="embedded, quick or article-c. [default: by model]")
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="A task instead; repeatable.")
 @click.option(
@@ -199,7 +207,7 @@ def generate_command(
 @click.option("--limit", type=click.IntRange(min=1), help="Items per task at most. [default: all]")
 @runs_option
 @device_option
-@click.option("--quiet", is_flag=True, help="Show no progress.")
+@quiet_option
 @json_option
 def benchmark_command(
     *,

@@ -85,10 +85,19 @@ class Early:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Costs:
+    """From when on a difference of costs matters."""
+
+    smallest_share: float
+    """Of the lower cost: two that differ by less are the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Registry:
     """All claims and the settings that decide them."""
 
     early: Early
+    costs: Costs
     scales: dict[str, Scale]
     claims: tuple[Claim, ...]
 
@@ -100,6 +109,8 @@ class Registry:
         for field in ("share_of_updates", "rank_correlation"):
             value = getattr(self.early, field)
             require(0 < value < 1, f"early.{field} is {value}; it must be between 0 and 1")
+        share = self.costs.smallest_share
+        require(0 < share < 1, f"costs.smallest_share is {share}; it must be between 0 and 1")
         require(bool(self.scales), "scales is empty; it must name at least one")
         first, *others = (set(scale.settings) for scale in self.scales.values())
         require(

@@ -10,6 +10,10 @@ import zlib
 
 from study.errors import ConfigError
 
+SEEDS = 3
+"""Seeds of a comparison unless a command is told otherwise."""
+
+
 PER_STUDY = 1_000
 """Seeds that one ``--seed`` has in each range."""
 

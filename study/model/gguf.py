@@ -6,6 +6,7 @@ once, so that a study loads them as it loads any other model.
 """
 
 import contextlib
+import functools
 import io
 import json
 import tempfile
@@ -27,6 +28,18 @@ MAGIC = b"GGUF"
 
 TEXT_FIELDS = {"licence": "general.license", "called": "general.name"}
 """Facts that a file states about itself -> where they stand in it."""
+
+
+UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What reading metadata that may hold anything can end in."""
 
 
 def read_header(path: Path) -> Any:
@@ -75,9 +88,9 @@ def convert(path: Path, folder: Path, *, origin: Mapping[str, str], progress: Pr
             tokenizer = _tokenizer(alone)
             progress(what, 1, 3)
             model = _model(alone, path.name)
-    except ModelError:
-        raise
-    except Exception as error:  # its metadata may hold anything
+    except UNREADABLE as error:
+        if _is_of_machine(error):
+            raise
         raise ModelError(
             f"cannot read the model in {path}: {first_line(error)}; {AGAIN}"
         ) from error
@@ -87,6 +100,25 @@ def convert(path: Path, folder: Path, *, origin: Mapping[str, str], progress: Pr
     _drop_invented_tokens(folder / "tokenizer.json", header)
     (folder / ORIGIN).write_text(json.dumps(facts, indent=2), encoding="utf-8")
     progress(what, 3, 3)
+
+
+def _is_of_machine(error: Exception) -> bool:
+    """Tell whether memory or a disk failed, and not the file that was read."""
+    import torch
+
+    failed = isinstance(error, OSError) and error.errno is not None  # transformers' own have none
+    return failed or isinstance(error, torch.OutOfMemoryError)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the checksum of a file, worked out once for as long as it stays as it is."""
+    found = path.stat()
+    return _sha256(path.absolute(), found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+@functools.lru_cache(maxsize=8)
+def _sha256(path: Path, *_: int) -> str:
+    return checksum(path)
 
 
 def origin_of(folder: Path) -> dict[str, str]:
@@ -106,7 +138,7 @@ def _facts(header: Any, path: Path) -> dict[str, str]:
     return {
         **told,
         "source": path.name,
-        "source_sha256": checksum(path),
+        "source_sha256": sha256_of(path),
         "stored_as": f"{stored}; dequantised to float32",
     }
 

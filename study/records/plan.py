@@ -174,6 +174,7 @@ def register(runs: Path, recipe: Recipe, *, seeds: Sequence[int] = ()) -> dict[s
         "chosen": scale.chosen,
         "settings": tree["scales"][name]["settings"],
         "early": tree["early"],
+        "costs": tree["costs"],
         "claims": tree["claims"],
     }
     folders = [*compare_folders(runs, recipe.name), *claim_folders(runs, recipe.name)]

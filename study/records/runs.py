@@ -85,6 +85,13 @@ class RunFolder:
             return [f"{RECORD} and {CONFIG} have different digests"]
         return _strayed(self.path, record, config) or _changed_files(self.path, record["files"])
 
+    def unusable(self) -> list[str]:
+        """Say why a run can neither be taken as it is nor be gone on with."""
+        faults = self.faults()
+        if faults or self.record() is not None or self.can_resume():
+            return faults
+        return ["its logged steps cannot be read"]
+
     def can_resume(self) -> bool:
         """Tell whether the logged steps can be read, once a half-written last line is cut."""
         path = self.path / STEPS

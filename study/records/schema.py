@@ -155,6 +155,8 @@ class ClaimsPlan(TypedDict):
     chosen: Any
     settings: dict[str, Settings]
     early: Any
+    costs: NotRequired[Any]
+    """In plans of today; those of before had no smallest difference of costs."""
     claims: Any
     written_at: str
     amended: list[dict[str, Any]]

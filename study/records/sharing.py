@@ -43,18 +43,29 @@ def present(runs: Path, command: str, parts: Sequence[Activity]) -> Iterator[Non
     """
     with ExitStack() as held:
         for recipe in {recipe.name: recipe for recipe, _, _ in parts}.values():
-            tree = to_dict(recipe)
             content = {
                 "command": command,
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
                 "parts": [[arm, seed] for one, arm, seed in parts if one.name == recipe.name],
-                "config": {part: tree[part] for part in SHARED},
+                **_content(recipe),
             }
             folder = runs / recipe.name
             own = held.enter_context(lease(folder, COMMAND, content))
             _check(folder, own, content)
         yield
+
+
+def check_alike(runs: Path, recipe: Recipe) -> None:
+    """Refuse a recipe's folder while a living process uses it with another configuration.
+
+    Raises:
+        RecordError: one does.
+    """
+    content = _content(recipe)
+    for other in leases(runs / recipe.name, COMMAND):
+        if other.held:
+            _refuse_unlike(runs / recipe.name, other, content)
 
 
 def planned(runs: Path, recipe: str, command: str) -> set[tuple[str, int | None]]:
@@ -65,6 +76,12 @@ def planned(runs: Path, recipe: str, command: str) -> set[tuple[str, int | None]
         if one.held and one.content["command"] == command
         for arm, seed in one.content["parts"]
     }
+
+
+def _content(recipe: Recipe) -> dict[str, Any]:
+    """Return what commands that share a folder must agree on."""
+    tree = to_dict(recipe)
+    return {"config": {part: tree[part] for part in SHARED}}
 
 
 def _check(folder: Path, own: str, content: dict[str, Any]) -> None:

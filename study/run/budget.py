@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from study.arms import ARMS, costly_arms
 from study.config.recipe import Recipe
@@ -11,6 +11,17 @@ from study.config.training import TrainingConfig
 from study.engine.encoded import Encoded
 from study.model.workbench import Workbench
 from study.run.batches import PlannedBatches
+
+
+class Tokens(NamedTuple):
+    """The distinct tokens that an arm computes."""
+
+    start: int
+    """Of the run that it continues."""
+    own: int
+    """Of its own updates, and of the mismatched pairs that they read."""
+    reference: int
+    """Of the pass for its reference: each pair once, and each mismatched pair."""
 
 
 def budget_of(
@@ -66,23 +77,30 @@ def most_tokens(recipe: Recipe, *, arm: str) -> int:
 def planned_tokens(
     pairs: Sequence[Encoded], training: TrainingConfig, *, arm: str, seed: int
 ) -> int:
-    """Count the distinct tokens that an arm computes: those of its start among them.
+    """Count the distinct tokens that an arm computes: those of its start among them."""
+    return sum(token_parts(pairs, training, arm=arm, seed=seed))
 
-    Beside its updates these are a pass over their pairs for the reference, each
-    pair once, and passes over mismatched pairs by the model and by the reference.
-    """
+
+def token_parts(
+    pairs: Sequence[Encoded], training: TrainingConfig, *, arm: str, seed: int
+) -> Tokens:
+    """Count the distinct tokens of each part of a run, see `Tokens`."""
     kind = ARMS[arm]
-    n_tokens = 0
-    if kind.starts_from is not None:
-        first = training.first_stage()
-        n_tokens += planned_tokens(pairs, first, arm=kind.starts_from, seed=seed)
     plan = PlannedBatches(pairs, training, arm=arm, seed=seed, device="cpu", value_bytes=4)
-    for number in range(len(plan.updates)):
-        read = [*plan.update(number), *plan.mismatches(number)]
-        n_tokens += sum(_distinct(pair, arm) for pair in read)
-    if kind.reference:
-        n_tokens += sum(pair.n_tokens for part in plan.distinct() for pair in part)
-    return n_tokens
+    read = [
+        pair
+        for number in range(len(plan.updates))
+        for pair in (*plan.update(number), *plan.mismatches(number))
+    ]
+    referred = plan.distinct() if kind.reference else []
+    start = kind.starts_from
+    return Tokens(
+        start=0
+        if start is None
+        else planned_tokens(pairs, training.first_stage(), arm=start, seed=seed),
+        own=sum(_distinct(pair, arm) for pair in read),
+        reference=sum(pair.n_tokens for part in referred for pair in part),
+    )
 
 
 def _distinct(pair: Encoded, arm: str) -> int:

@@ -64,12 +64,20 @@ def seal_checkpoint(folder: Path, checkpoint: Path, window: Mapping[str, Any]) -
     write_sealed(checkpoint / SEAL, content)
 
 
-def resume_from(folder: Path | None, *, tidy: bool) -> tuple[str | None, list[dict[str, Any]]]:
+def resume_from(
+    folder: Path | None, *, tidy: bool, width: int
+) -> tuple[str | None, list[dict[str, Any]]]:
     """Return the last whole checkpoint and the rows logged up to it.
 
     A checkpoint that a kill or a full disk cut short was never sealed and is
-    removed. One that was damaged since is named and set aside. Both are for the
-    process that is to ``tidy``, which looks first, as are lines logged beyond.
+    removed. One that was damaged since, or that another version wrote, is named and set
+    aside, the latter with what was logged by then. All this is for the process that is
+    to ``tidy``, which looks first, as are lines logged beyond.
+
+    Args:
+        folder: of the run; None has no checkpoint.
+        tidy: remove and set aside.
+        width: numbers that are kept of an update between two logs.
     """
     if folder is None:
         return None, []
@@ -82,13 +90,21 @@ def resume_from(folder: Path | None, *, tidy: bool) -> tuple[str | None, list[di
             if tidy:
                 shutil.rmtree(checkpoint)
             continue
-        faults = checkpoint_faults(checkpoint, steps)
+        faults, why = checkpoint_faults(checkpoint, steps), "damaged"
+        if not faults and (faults := _of_another_version(checkpoint, width)):
+            why = "other-version"
         if not faults:
             last, logged = checkpoint, read_seal(checkpoint)["steps"][0]
             break
         if tidy:
-            kept = set_aside(checkpoint, "damaged")
-            log.warning("%s; it is kept as %s, an earlier one is used", faults[0], kept.name)
+            kept = set_aside(checkpoint, why)
+            if why == "other-version":
+                write_bytes(kept / STEPS, steps)
+            log.warning(
+                "%s; it is kept as %s, and the run goes on from an earlier one or begins again",
+                faults[0],
+                kept.name,
+            )
     steps = steps[:logged]
     if tidy:
         write_bytes(folder / STEPS, steps)
@@ -112,6 +128,17 @@ def checkpoint_faults(checkpoint: Path, steps: bytes) -> list[str]:
     if hashlib.sha256(steps[:size]).hexdigest() != expected:
         found.append(f"{checkpoint.parents[1] / STEPS} was changed before {checkpoint.name}")
     return found
+
+
+def _of_another_version(checkpoint: Path, width: int) -> list[str]:
+    """Say that a whole checkpoint is none that this version of the study can go on from."""
+    rows = (read_seal(checkpoint).get("window") or {}).get("rows", [])
+    found = sorted({len(row) for row in rows} - {width})
+    return [
+        f"{checkpoint} was written by another version of study, which kept {n} numbers of an "
+        f"update where this one keeps {width}; that version can go on from it"
+        for n in found
+    ]
 
 
 def read_seal(checkpoint: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """One run: train an arm with a seed, score it, leave its record."""
 
 import functools
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -12,18 +13,21 @@ from study.config.training import own_training
 from study.model.jobs import Job, Report
 from study.model.workbench import resolved_facts
 from study.records.files import write_jsonl
-from study.records.folders import check_folder, claim_resolved, facts_of, set_aside
+from study.records.folders import check_folder, claim_resolved, facts_of
 from study.records.layout import STEPS
 from study.records.locks import hold, is_held
 from study.records.processes import agree, is_main
 from study.records.runs import compare_folders, lock_path
 from study.records.sharing import present
+from study.run.begin import begin, progress_of
 from study.run.planned import PlannedRun, record_of
 from study.run.start import find_start
 
 if TYPE_CHECKING:
     from study.model.workbench import Workbench
     from study.run.watch import Outcome
+
+log = logging.getLogger(__name__)
 
 
 def check_plan(plan: Sequence[PlannedRun], say: Callable[[str], None]) -> None:
@@ -93,15 +97,16 @@ def make_run(workbench: "Workbench", report: Report, *, run: PlannedRun) -> None
 
 
 def _begin(workbench: "Workbench", run: PlannedRun) -> bool:
-    """Claim a run's folder, free of damaged records; False where it is finished."""
-    if run.folder.faults() or (run.folder.record() is None and not run.folder.can_resume()):
-        set_aside(run.folder.path, "damaged")
-    if run.folder.record() is not None:
-        return False
+    """Claim a run's folder, if its comparison is of the same model and data."""
     comparison = run.folder.path.parent.parent
-    claim_resolved(comparison, resolved_facts(workbench), lambda: _facts_of_others(comparison))
-    run.folder.claim(run.config)
-    return True
+    return begin(
+        run,
+        faults=run.folder.unusable(),
+        warn=log.warning,
+        check=lambda: claim_resolved(
+            comparison, resolved_facts(workbench), lambda: _facts_of_others(comparison)
+        ),
+    )
 
 
 def _facts_of_others(comparison: Path) -> list[dict[str, Any]]:
@@ -139,17 +144,13 @@ def _train(workbench: "Workbench", report: Report, run: PlannedRun) -> "Outcome"
     training, _ = budget_of(workbench, arm=run.arm, seed=run.seed)
     max_steps = own_training(training, run.arm).max_steps
 
-    def follow(step: int, scores: Mapping[str, float]) -> bool:
-        report(step, max_steps, f"step {step}/{max_steps}, validation NLL {scores['nll']:.3f}")
-        return False
-
     return train_run(
         workbench,
         arm=run.arm,
         settings=run.settings,
         seed=run.seed,
         folder=run.folder.path,
-        on_validation=follow,
+        on_validation=progress_of(report, max_steps),
         start=start,
     )
 

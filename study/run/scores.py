@@ -31,7 +31,7 @@ def score_validation(workbench: Workbench) -> dict[str, float]:
 
 
 def score_pairs(workbench: Workbench, pairs: Sequence[Encoded]) -> dict[str, list[Any]]:
-    """Return log-probability sums and token counts of both answers, by column.
+    """Return log-probability sums of both answers, and all token counts, by column.
 
     Rows stand in the order of ``pairs``; what they are batched with does not
     change them beyond rounding.
@@ -57,6 +57,7 @@ def score_pairs(workbench: Workbench, pairs: Sequence[Encoded]) -> dict[str, lis
         "example_id": [pair.example_id for pair in pairs],
         "cluster_id": [pair.cluster_id for pair in pairs],
         "source": [pair.source for pair in pairs],
+        "prompt_tokens": [len(pair.prompt_ids) for pair in pairs],
         "chosen_logp_sum": [rows[i][0] for i in range(len(pairs))],
         "chosen_tokens": [len(pair.chosen_ids) for pair in pairs],
         "rejected_logp_sum": [rows[i][1] for i in range(len(pairs))],

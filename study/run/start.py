@@ -16,11 +16,11 @@ from study.config.canonical import digest
 from study.errors import RecordError
 from study.model.jobs import Report
 from study.model.workbench import resolved_facts
-from study.records.folders import set_aside
 from study.records.layout import ADAPTER
 from study.records.locks import hold
 from study.records.processes import agree, is_main
 from study.records.runs import RunFolder, lock_path, start_folder
+from study.run.begin import begin, progress_of
 from study.run.planned import PlannedRun, PlannedStart, Start, record_of
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def find_start(
     )
     run = plan_start(first, start, seed=seed)
     with hold(lock_path(run.folder), wait=True) if is_main() else nullcontext():
-        if agree(is_main() and _begin(run)):
+        if agree(is_main() and begin(run, faults=_faults(run.folder), warn=log.warning)):
             _make(first, report, run)
     agree(True)  # the first process has written the record
     record = run.folder.record()
@@ -68,26 +68,12 @@ def plan_start(workbench: "Workbench", start: PlannedStart, *, seed: int) -> Pla
     return dataclasses.replace(unnamed, folder=folder)
 
 
-def _begin(run: PlannedRun) -> bool:
-    """Claim a start's folder, free of damaged records; False where it is finished."""
-    folder = run.folder
-    if faults := _faults(folder):
-        kept = set_aside(folder.path, "damaged")
-        log.warning("%s: %s; it is kept as %s and made again", folder.path, faults[0], kept.name)
-    if folder.record() is not None:
-        return False
-    folder.claim(run.config)
-    return True
-
-
 def _faults(folder: RunFolder) -> list[str]:
     """Say what of a start is damaged; unlike other runs it cannot do without its weights."""
-    if faults := folder.faults():
+    if faults := folder.unusable():
         return faults
     record = folder.record()
-    if record is None:
-        return [] if folder.can_resume() else ["its logged steps cannot be read"]
-    lost = record["status"] == "ok" and not (folder.path / ADAPTER).is_dir()
+    lost = record is not None and record["status"] == "ok" and not (folder.path / ADAPTER).is_dir()
     return [f"{ADAPTER} is missing"] if lost else []
 
 
@@ -96,23 +82,18 @@ def _make(workbench: "Workbench", report: Report, run: PlannedRun) -> None:
     from study.run.checkpoints import discard_checkpoints
     from study.run.train import train_run
 
-    last = workbench.recipe.training.max_steps
-
-    def follow(step: int, scores: Mapping[str, float]) -> bool:
-        report(
-            0,
-            1,
-            f"{run.arm} to continue from, step {step}/{last}, validation NLL {scores['nll']:.3f}",
-        )
-        return False
-
     outcome = train_run(
         workbench,
         arm=run.arm,
         settings=run.settings,
         seed=run.seed,
         folder=run.folder.path,
-        on_validation=follow,
+        on_validation=progress_of(
+            report,
+            workbench.recipe.training.max_steps,
+            what=f"{run.arm} to continue from, ",
+            counted=False,
+        ),
     )
     if is_main():
         discard_checkpoints(run.folder.path)

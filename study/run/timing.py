@@ -4,20 +4,28 @@ import dataclasses
 import math
 import tempfile
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
 from study.arms import ARMS
 from study.config.recipe import Recipe
+from study.config.training import TrainingConfig, own_training
 from study.engine.encoded import Encoded
+from study.model.adapter import fresh_adapter
 from study.model.jobs import Job, Report
 from study.model.workbench import Workbench
 from study.records.files import read_jsonl
-from study.records.layout import STEPS
+from study.records.layout import ADAPTER, STEPS
+from study.records.runs import RunFolder
+from study.records.schema import Record
 from study.run.answers import continue_prompts
-from study.run.budget import budget_of, planned_tokens
+from study.run.batches import PlannedBatches
+from study.run.budget import budget_of, planned_tokens, token_parts
+from study.run.checkpoints import save_adapter
 from study.run.memory import memory_bytes
+from study.run.planned import Start
 from study.run.prompts import distinct_prompts
 from study.run.scores import score_pairs
 from study.run.train import train_run
@@ -40,14 +48,18 @@ def timing_job(recipe: Recipe) -> Job:
 def measure_parts(workbench: Workbench, report: Report) -> dict[str, Any]:
     """Time the parts that a study is made of, each as it will be run.
 
+    An arm that continues another one's run is timed from a fresh adapter: a step takes
+    as long from there.
+
     Returns:
         ``arms``: arm -> ``step_s``, ``step_tokens`` and ``step_peak_bytes`` of the measured
-        steps, and ``train_s`` of a whole run; ``loaded_bytes``, memory before the first
-        step; ``validate_s`` and ``score_s``, of all validation and all test pairs;
-        ``answer_s``, of all generated answers.
+        steps, ``train_s`` of all its own updates, which are ``steps``, and ``reference_s`` of
+        the pass for its reference; ``starts``: arm -> ``train_s`` of it as a start;
+        ``loaded_bytes``, memory before the first step; ``validate_s`` and ``score_s``, of all
+        validation and all test pairs; ``answer_s``, of all generated answers.
     """
     recipe = workbench.recipe
-    arms = [arm for arm in recipe.arms if ARMS[arm].starts_from is None]
+    arms = list(recipe.arms)
     total = len(arms) + 2
     loaded = memory_bytes(workbench.device)
     measured = {}
@@ -59,6 +71,7 @@ def measure_parts(workbench: Workbench, report: Report) -> dict[str, Any]:
     report(len(arms) + 1, total, "timing answers")
     return {
         "arms": measured,
+        "starts": {name: _start_s(workbench, name, measured[name]) for name in _starts(arms)},
         "loaded_bytes": loaded,
         "validate_s": per_token * _tokens(workbench.validation),
         "score_s": per_token * _tokens(workbench.test),
@@ -66,44 +79,89 @@ def measure_parts(workbench: Workbench, report: Report) -> dict[str, Any]:
     }
 
 
+def _starts(arms: Iterable[str]) -> list[str]:
+    """List the arms that others continue."""
+    return [name for name in dict.fromkeys(ARMS[arm].starts_from for arm in arms) if name]
+
+
 def _time_arm(workbench: Workbench, arm: str) -> dict[str, float]:
-    """Train an arm's first steps as the whole run would, and carry them on to its end."""
+    """Train an arm on its first two updates, and carry them on to its end."""
     recipe = workbench.recipe
-    n_steps = min(TIMED_STEPS, recipe.training.max_steps)
-    few = dataclasses.replace(
-        workbench,
-        recipe=recipe.override(
-            [
-                "training.log_every_steps=1",
-                f"training.validate_every_steps={n_steps}",
-                "training.checkpoint_every_steps=0",
-            ]
-        ),
-        validation=workbench.validation[:2],
-        untrained={},
-        references={},
-    )
+    training, _ = budget_of(workbench, arm=arm, seed=SEED)
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / ".timing"
+        folder, few = Path(place) / ".timing", _few(workbench, training, arm)
         folder.mkdir()
-        train_run(
+        start = None if ARMS[arm].starts_from is None else _fresh_start(few, Path(place) / "start")
+        outcome = train_run(
             few,
             arm=arm,
             settings=recipe.arms[arm],
             seed=SEED,
             folder=folder,
-            on_validation=lambda step, scores: step >= n_steps,
+            on_validation=lambda step, scores: step >= TIMED_STEPS,
+            start=start,
         )
         steps = [row for row in read_jsonl(folder / STEPS) if row["split"] == "train"]
     last = steps[-1]
-    training, _ = budget_of(workbench, arm=arm, seed=SEED)
-    tokens = planned_tokens(workbench.train, training, arm=arm, seed=SEED)
+    tokens = token_parts(workbench.train, training, arm=arm, seed=SEED)
+    referred = outcome.cost.get("reference_tokens", 0)
     return {
         "step_s": last["seconds"],
         "step_tokens": last["tokens"],
         "step_peak_bytes": max(row["peak_memory_bytes"] for row in steps),
-        "train_s": last["seconds"] / last["tokens"] * tokens,
+        "steps": own_training(training, arm).max_steps,
+        "train_s": last["seconds"] / last["tokens"] * tokens.own,
+        "reference_s": outcome.cost["reference_s"] / referred * tokens.reference
+        if referred
+        else 0.0,
     }
+
+
+def _few(workbench: Workbench, training: TrainingConfig, arm: str) -> Workbench:
+    """Narrow a workbench to the pairs of an arm's first updates, in two passes over them.
+
+    An arm that continues another trains on the second pass, as its start would have on
+    the first.
+    """
+    plan = PlannedBatches(
+        workbench.train, training, arm=arm, seed=SEED, device="cpu", value_bytes=4
+    )
+    n_updates = min(TIMED_STEPS, len(plan.updates))
+    first = [pair for number in range(n_updates) for pair in plan.update(number)]
+    return dataclasses.replace(
+        workbench,
+        recipe=workbench.recipe.override(
+            [
+                f"training.max_steps={2 * TIMED_STEPS}",
+                "training.start_share=0.5",
+                "training.warmup_steps=0",
+                "training.log_every_steps=1",
+                f"training.validate_every_steps={TIMED_STEPS}",
+                "training.checkpoint_every_steps=0",
+            ]
+        ),
+        train=first,
+        validation=workbench.validation[:2],
+        untrained={},
+        references={},
+    )
+
+
+def _fresh_start(workbench: Workbench, place: Path) -> Start:
+    """Leave a fresh adapter where a start's would be: it has cost nothing."""
+    save_adapter(
+        fresh_adapter(workbench.base, workbench.recipe.adapter, seed=SEED), place / ADAPTER
+    )
+    facts: dict[str, Any] = {"status": "ok", "scores": {}, "files": {}, "cost": {}}
+    named = {"arm": "", "digest": "", "settings": {}}
+    return Start(folder=RunFolder(place), record=cast(Record, {**facts, **named}))
+
+
+def _start_s(workbench: Workbench, arm: str, measured: Mapping[str, float]) -> dict[str, float]:
+    """Carry an arm's step on to a run that others continue."""
+    training = workbench.recipe.training.first_stage()
+    tokens = planned_tokens(workbench.train, training, arm=arm, seed=SEED)
+    return {"train_s": measured["step_s"] / measured["step_tokens"] * tokens}
 
 
 def _score_s_per_token(workbench: Workbench) -> float:

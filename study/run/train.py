@@ -33,7 +33,7 @@ from study.run.reference import find_reference, recall_reference
 from study.run.scores import initial_validation
 from study.run.trained import load_adapter
 from study.run.trainer import ArmTrainer
-from study.run.watch import OnValidation, Outcome, Watch
+from study.run.watch import ROW_WIDTH, OnValidation, Outcome, Watch
 
 
 def train_run(
@@ -82,7 +82,7 @@ def train_run(
         )
         is_main = args.process_index == 0
         with args.main_process_first():
-            checkpoint, logged = resume_from(folder, tidy=is_main)
+            checkpoint, logged = resume_from(folder, tidy=is_main, width=ROW_WIDTH)
         earlier = [row for row in logged if row["split"] == "train"]
         batches = PlannedBatches(
             workbench.train,

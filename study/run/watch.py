@@ -222,8 +222,12 @@ METRICS = (
 per answer, which times beta are the implicit rewards of DPO."""
 
 
+ROW_WIDTH = 1 + len(METRICS) + 3
+"""Numbers kept of an update: its loss, sums of the metrics, and labels, pairs and tokens."""
+
+
 def metric_sums(loss: Tensor, logps: PairLogps, n_tokens: int) -> Tensor:
-    """Return a micro-batch's loss, sums of the metrics and what to divide by, (15,)."""
+    """Return a micro-batch's loss, sums of the metrics and what to divide by, (ROW_WIDTH,)."""
     with torch.no_grad():
         n_labels = (logps.prompt_tokens + logps.chosen_tokens).sum()
         sums = [logps.nll_sum, logps.chosen.sum()]
@@ -245,7 +249,7 @@ def metric_sums(loss: Tensor, logps: PairLogps, n_tokens: int) -> Tensor:
 
 
 def _row(numbers: Sequence[float | None], dtype: str, device: torch.device) -> Tensor:
-    """Return one update's sums as `metric_sums` made them, (15,)."""
+    """Return one update's sums as `metric_sums` made them, (ROW_WIDTH,)."""
     known = [math.nan if number is None else number for number in numbers]
     return torch.tensor(known, dtype=getattr(torch, dtype), device=device)
 

@@ -84,20 +84,11 @@ def search(
         RecordError: a folder belongs to another configuration, or another
             process uses it with one.
     """
-    searches = [
-        (recipe, arm)
-        for recipe in recipes
-        for arm in _with_starts(
-            recipe, arms_of(recipe.search.space, arms, f"search.space of {recipe.name}")
-        )
-    ]
-    searches.sort(key=lambda item: list(ARMS).index(item[1]), reverse=True)  # the longest first
+    searches = _searches(recipes, arms)
     goal = functools.partial(_is_complete, runs=runs, trials=trials)
     ask = functools.partial(_jobs, runs=runs, trials=trials, seed=seed, storage=storage)
     check = functools.partial(_check_folder, runs=runs, seed=seed)
-    for recipe, arm in searches:
-        if _can_begin(recipe, arm, goal):
-            check(recipe, arm)
+    check_searches(recipes, runs=runs, trials=trials, seed=seed, arms=arms)
     for continues in (False, True):
         stage = [one for one in searches if (ARMS[one[1]].starts_from is not None) is continues]
         if not stage:
@@ -110,14 +101,54 @@ def search(
             run_jobs(ask(missing, sharing=math.ceil(workers / len(stage))))
         for recipe, arm in stage:
             if not goal(recipe, arm):
-                say(
-                    f"{recipe.name}/{arm} is not finished here: other workers have the last "
-                    "trials; the same command goes on when they are done"
-                )
+                say(_why_unfinished(recipe, arm, goal))
     found = [
         read_as(search_folder(runs, recipe.name, arm) / BEST, Best) for recipe, arm in searches
     ]
     return [best for best in found if best is not None]
+
+
+def check_searches(
+    recipes: Sequence[Recipe],
+    *,
+    runs: Path,
+    trials: int | None,
+    seed: int,
+    arms: Sequence[str] = (),
+    fresh: bool = False,
+) -> None:
+    """Refuse what `search` would refuse before it trains; write nothing.
+
+    Args:
+        recipes: see `search`, as for the others.
+        runs: folder of all records.
+        trials: finished trials per arm in total.
+        seed: the study's seed.
+        arms: search these alone.
+        fresh: their folders are to be set aside, so that it does not matter what is there.
+
+    Raises:
+        ConfigError: an arm has no search space, or the seed is out of range.
+        RecordError: a folder belongs to another configuration.
+    """
+    search_seed(seed)
+    goal = functools.partial(_is_complete, runs=runs, trials=trials)
+    for recipe, arm in _searches(recipes, arms):
+        is_old = not (fresh and (arm in arms or not arms))
+        if is_old and _can_begin(recipe, arm, goal):
+            _check_folder(recipe, arm, runs=runs, seed=seed)
+
+
+def _searches(recipes: Sequence[Recipe], arms: Sequence[str]) -> list[tuple[Recipe, str]]:
+    """List what is searched, what takes longest first."""
+    searches = [
+        (recipe, arm)
+        for recipe in recipes
+        for arm in _with_starts(
+            recipe, arms_of(recipe.search.space, arms, f"search.space of {recipe.name}")
+        )
+    ]
+    return sorted(searches, key=lambda item: list(ARMS).index(item[1]), reverse=True)
 
 
 def _with_starts(recipe: Recipe, arms: Sequence[str]) -> list[str]:
@@ -136,6 +167,16 @@ def _check_folder(recipe: Recipe, arm: str, *, runs: Path, seed: int) -> None:
 def _can_begin(recipe: Recipe, arm: str, is_complete: Callable[[Recipe, str], bool]) -> bool:
     start = ARMS[arm].starts_from
     return start is None or is_complete(recipe, start)
+
+
+def _why_unfinished(recipe: Recipe, arm: str, is_complete: Callable[[Recipe, str], bool]) -> str:
+    others = "other workers have the last trials; the same command goes on when they are done"
+    if not _can_begin(recipe, arm, is_complete):
+        others = (
+            f"it continues {ARMS[arm].starts_from}, whose search is not finished; the same command "
+            "begins it when that one is"
+        )
+    return f"{recipe.name}/{arm} is not finished here: {others}"
 
 
 def _jobs(

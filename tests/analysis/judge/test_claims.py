@@ -10,12 +10,14 @@ from scipy import stats as scipy_stats
 
 from analysis import statistics as stats
 from analysis.figures.claims import beta_info, draw_betas
-from analysis.judge.claims import Corrected, _judged, claim_remarks, claim_rows
+from analysis.judge.claims import Corrected, _compared, _judged, claim_remarks, claim_rows
 from analysis.judge.evidence import Evidence, gather, pool, share_of_change
+from analysis.judge.judged import judged_by
 from analysis.records.load import load_study, scores_of
 from analysis.statistics.verdicts import ClaimVerdict, claim_verdict
 from analysis.tables.provenance import commands
 from analysis.tables.rouge import rouge_rows
+from analysis.words.history import history
 from study.config.canonical import to_dict
 from study.config.claims import load_claims
 from study.config.recipe import load_recipe
@@ -184,6 +186,62 @@ def test_costs_are_ratios_and_equal_ones_need_no_test(rows):
     assert (tokens.estimate, tokens.low, tokens.p_value) == (pytest.approx(1.0), None, None)
     assert tokens.remark == "both cost the same"
     assert row.verdict == INCONCLUSIVE
+
+
+def cost_ratio(ratio, *, noise):
+    """Return the evidence of two arms' costs over three seeds each."""
+    found = contrast(np.log(ratio), noise=noise)
+    return Corrected(evidence=Evidence(form="ratio", contrast=found), p_adjusted=0.01)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "noise", "verdict", "remark"),
+    [
+        (1.006, 0.001, INCONCLUSIVE, "both cost the same to within 5 %"),
+        (1 / 1.006, 0.001, INCONCLUSIVE, "both cost the same to within 5 %"),
+        (1.2, 0.001, CONTRADICTED, ""),
+        (1 / 1.2, 0.001, REPRODUCED, ""),
+        (1.06, 0.001, CONTRADICTED, ""),
+        (1.048, 0.1, CONTRADICTED, ""),  # its interval reaches beyond 5 %
+    ],
+)
+def test_costs_that_differ_by_less_than_a_share_are_the_same(ratio, noise, verdict, remark):
+    found = cost_ratio(ratio, noise=noise)
+
+    assert _judged({**LOWER, "kind": "cost"}, found, 0.05) == (
+        verdict,
+        remark.replace(" %", "\N{NO-BREAK SPACE}%"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("ratio", "verdict", "remark"),
+    [
+        (1.0, INCONCLUSIVE, "both cost the same"),
+        (0.97, INCONCLUSIVE, "both cost the same to within 5\N{NO-BREAK SPACE}%"),
+        (0.9, REPRODUCED, "exact"),
+        (1.1, CONTRADICTED, "exact"),
+    ],
+)
+def test_costs_that_are_the_same_in_every_run_are_held_to_the_same_share(ratio, verdict, remark):
+    assert _compared(LOWER, float(np.log(ratio)), 0.05) == (verdict, remark)
+
+
+def test_the_history_says_that_the_share_of_costs_is_younger_than_results(records):
+    plan = dict(records.claims["tiny-llama"])
+    bare = {name: value for name, value in plan.items() if name != "costs"}
+    amended = {**plan, "amended": [{**bare, "finished_runs": 3}]}
+
+    assert history(records, judged_by(records)) == ()
+    for old in (bare, amended):
+        changed = replace(records, claims={**records.claims, "tiny-llama": old})
+        assert changed.smallest_cost_share == 0.05
+        (told,) = history(changed, judged_by(changed))
+        assert "less than 5\N{NO-BREAK SPACE}% are judged to be the same" in told
+        assert told.endswith("was set after the results had been seen.")
+    early = {**plan, "amended": [{**bare, "finished_runs": 0}]}
+    early_records = replace(records, claims={**records.claims, "tiny-llama": early})
+    assert history(early_records, judged_by(early_records)) == ()
 
 
 def test_a_claim_on_arms_that_a_study_does_not_train_is_not_testable(rows):

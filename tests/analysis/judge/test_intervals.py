@@ -9,14 +9,16 @@ from analysis import statistics as stats
 from analysis.judge.intervals import FAMILY, FEWEST, LENGTH, SOURCE, matched_rows, subgroup_rows
 from analysis.judge.judged import judged_by
 from analysis.records.load import load_study
+from analysis.words import notes
 from study.records.texts import withhold
 
 
 def with_sources(records, source_of):
-    """Give every pair a source, and every prompt of its own length."""
+    """Give every pair a source, and every prompt a text of its own length and no count."""
     runs = []
     for run in records.runs:
         frame = run.examples.assign(source=[source_of(n) for n in range(len(run.examples))])
+        frame = frame.drop(columns="prompt_tokens")  # as older records are
         asked = [
             {"example_id": name, "prompt": "x" * n} for n, name in enumerate(frame["example_id"])
         ]
@@ -42,13 +44,18 @@ def test_a_group_is_compared_as_if_it_were_all_pairs(small_runs):
     assert {row.grouping for row in rows} == {SOURCE, LENGTH}  # one family is no grouping
 
 
-def test_quarters_of_prompts_hold_about_as_many_pairs(small_runs):
-    records = with_sources(load_study(small_runs), lambda n: "a")
-    rows = [
+def of_length(records, recipe=None):
+    """Return the rows of quarters by length, of one metric."""
+    return [
         row
         for row in subgroup_rows(records, judged_by(records))
-        if row.grouping == LENGTH and row.metric == "accuracy"
+        if row.grouping == LENGTH and row.metric == "accuracy" and recipe in (None, row.recipe)
     ]
+
+
+def test_quarters_of_prompts_hold_about_as_many_pairs(small_runs):
+    records = with_sources(load_study(small_runs), lambda n: "a")
+    rows = of_length(records)
     n = len(records.runs[0].examples)
 
     assert [row.group.split()[0] for row in rows] == ["shortest", "second", "third", "longest"]
@@ -56,20 +63,36 @@ def test_quarters_of_prompts_hold_about_as_many_pairs(small_runs):
     assert max(row.n_examples for row in rows) - min(row.n_examples for row in rows) <= 1
 
 
-def test_prompts_that_were_not_published_have_no_length(study_runs):
-    records = with_sources(load_study(study_runs), lambda n: "a")
+def changed(records, recipe, change):
+    """Return records with the answers of a recipe's runs changed."""
     runs = tuple(
-        dataclasses.replace(
-            run,
-            generations=tuple(withhold(row) for row in run.generations)
-            if run.recipe == "tiny-llama"
-            else run.generations,
-        )
+        dataclasses.replace(run, generations=tuple(map(change, run.generations)))
+        if run.recipe == recipe
+        else run
         for run in records.runs
     )
-    rows = subgroup_rows(dataclasses.replace(records, runs=runs), judged_by(records))
+    return dataclasses.replace(records, runs=runs)
 
-    assert {row.recipe for row in rows if row.grouping == LENGTH} == {"tiny-smollm2"}
+
+def test_lengths_are_in_tokens_whether_prompts_are_published_or_not(study_runs):
+    records = load_study(study_runs)
+    withheld = changed(records, "tiny-llama", withhold)
+
+    assert {row.recipe for row in of_length(records)} >= {"tiny-llama", "tiny-smollm2"}
+    assert of_length(withheld) == of_length(records)
+    assert notes.table_notes(withheld, ())["intervals"].endswith(
+        " Lengths of prompts are in tokens."
+    )
+
+
+def test_prompts_that_were_neither_counted_nor_published_have_no_length(study_runs):
+    records = with_sources(load_study(study_runs), lambda n: "a")
+    records = changed(records, "tiny-llama", withhold)
+    told = notes.table_notes(records, ())["intervals"]
+
+    assert {row.recipe for row in of_length(records)} == {"tiny-smollm2"}
+    assert "in characters on tiny-smollm2, of answered prompts" in told
+    assert "no groups by length of the prompt on tiny-llama: these records neither" in told
 
 
 def test_small_groups_are_left_out_and_models_are_averaged(study_runs):

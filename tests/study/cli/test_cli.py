@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from study.records.asked import read_asked
 from study.records.files import read_json
 from study.records.layout import plan_path
 from study.records.plan import write_plan
+from study.records.sharing import present
 
 COMMANDS = [
     "search", "compare", "claims", "note", "report", "status", "doctor", "recipes", "bench", "data",
@@ -294,7 +296,10 @@ def test_a_folder_that_is_not_utf8_is_one_message(study, tmp_path, monkeypatch):
     (tmp_path / NOT_UTF8).mkdir()
     monkeypatch.chdir(tmp_path / NOT_UTF8)
 
-    assert "is not UTF-8; records hold text alone" in study("recipes").stderr
+    result = study("recipes")
+
+    assert result.exit_code == 2
+    assert "caf\\udce9' is not UTF-8; records hold text alone: rename the file" in result.stderr
 
 
 def test_a_file_inside_a_folder_that_is_not_utf8_is_one_message(study, tmp_path):
@@ -546,6 +551,37 @@ def test_fresh_begins_anew_and_says_where_the_old_records_are(study, trained, tm
     (kept,) = (tmp_path / "runs/local/tiny-llama").glob(f"{command}.old-*")
     assert f"the old records of tiny-llama are kept in {kept.relative_to(tmp_path)}" in fresh.stderr
     assert study("status").stdout.count("damaged") == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "message"),
+    [
+        ("search", ("--arm", "kto"), "no arm 'kto'"),
+        ("search", ("--seed", 100), "--seed is 100"),
+        ("search", ("--device", "cuda"), "no CUDA device here"),
+        ("search", ("--arm", "dpo", "--set", "training.batch_pairs=8"), "8 asked for"),  # its start
+        ("compare", ("--seed", 100), "--seed is 100"),
+        ("compare", ("--device", "cuda"), "no CUDA device here"),
+        ("compare", ("--set", "training.batch_pairs=8"), "searched under another configuration"),
+        ("claims", ("--seed", 100), "--seed is 100"),
+        ("claims", ("--set", "training.max_steps=48"), "another configuration"),
+    ],
+)
+def test_fresh_sets_nothing_aside_where_the_command_is_refused(
+    study, trained, tmp_path, command, options, message
+):
+    records = tmp_path / "runs/local/tiny-llama"
+    if message.startswith(("8", "searched")):
+        study("search", "--recipe", "tiny-llama", "--arm", "sft", "--trials", 1)
+    for part in ("search/dpo", "compare/sft", "claims/default"):
+        (records / part).mkdir(parents=True)
+    running = present(Path("runs/local"), "compare", [(load_recipe("tiny-llama"), "sft", 9)])
+    with running if command == "claims" else contextlib.nullcontext():
+        result = study(command, "--recipe", "tiny-llama", "--fresh", *options)
+
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert list(records.rglob("*.old-*")) == []
 
 
 def test_fresh_does_not_pretend_to_empty_a_storage(study, trained):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -253,11 +254,15 @@ def test_a_model_on_pypi_is_described_before_it_is_fetched(tmp_path, monkeypatch
     assert not (tmp_path / "cache").exists()
 
 
+def part(train_s: float, steps: int, reference_s: float = 0.0) -> dict[str, float]:
+    """Return what was timed of an arm."""
+    step = {"step_s": 3.0, "step_tokens": 600, "step_peak_bytes": 2**30}
+    return {**step, "train_s": train_s, "steps": steps, "reference_s": reference_s}
+
+
 PARTS = {
-    "arms": {
-        "sft": {"step_s": 3.0, "step_tokens": 600, "step_peak_bytes": 2**30, "train_s": 100.0},
-        "orpo": {"step_s": 5.0, "step_tokens": 900, "step_peak_bytes": 2**31, "train_s": 200.0},
-    },
+    "arms": {"sft": part(100.0, 48), "orpo": part(200.0, 48), "dpo": part(60.0, 24, 15.0)},
+    "starts": {"sft": {"train_s": 50.0}},
     "loaded_bytes": 2**29,
     "validate_s": 10.0,
     "score_s": 20.0,
@@ -268,17 +273,18 @@ PARTS = {
 @pytest.mark.parametrize(
     ("pruning", "workers", "search_s", "compare_s"),
     [
-        # 2 validations a run: 120 and 220 s; 8 trials and 2 repetitions; 3 seeds and the base.
-        ("none", 1, [10 * 340, 10 * 340], 3 * (340 + 100) + 50),
-        ("none", 2, [10 * 220, 10 * 220], (3 * (340 + 100) + 50) / 2),
-        ("halving", 1, [6 * 340, 10 * 340], 3 * (340 + 100) + 50),
+        # With validations 120, 220 and 70 s, a start 60; 8 trials and 2 repetitions of each arm,
+        # and for two seeds a start and a reference; 3 seeds and the base.
+        ("none", 1, [4250, 4250], 3 * (120 + 220 + 70 + 15 + 60 + 3 * 50) + 50),
+        ("none", 2, [3050, 3050], (3 * (120 + 220 + 70 + 15 + 60 + 3 * 50) + 50) / 2),
+        ("halving", 1, [6 * 410 + 150, 4250], 3 * (120 + 220 + 70 + 15 + 60 + 3 * 50) + 50),
     ],
 )
 def test_the_whole_study_is_worked_out_from_its_parts(
     pruning: str, workers: int, search_s: list[float], compare_s: float
 ) -> None:
     changes = ["trials=8", "confirm_top=2", "confirm_seeds=1", f"pruning={pruning}"]
-    recipe = load_recipe("tiny-llama").override(
+    recipe = narrowed(load_recipe("tiny-llama"), "sft", "orpo", "dpo").override(
         [
             "training.max_steps=48",
             "training.validate_every_steps=24",
@@ -290,17 +296,42 @@ def test_the_whole_study_is_worked_out_from_its_parts(
     assert found == {"search_s": search_s, "compare_s": compare_s}
 
 
-def test_a_search_of_arms_that_are_not_timed_takes_no_estimate() -> None:
-    recipe = load_recipe("tiny-llama")
-    space = {"sft": recipe.search.space["sft"]}
-    recipe = dataclasses.replace(recipe, search=dataclasses.replace(recipe.search, space=space))
-    parts = {**PARTS, "arms": {"orpo": PARTS["arms"]["orpo"]}}
-    found = duration._whole(recipe, parts, 2)
-    told = {**parts, **found, "workers": 2, "batch_pairs": 8, "searched": [], "not_timed": []}
-    names = [name for name, _ in duration.lines({**told, "trials": 8, "repeated": [2, 1]}, 2**30)]
+@pytest.mark.parametrize(
+    ("workers", "words"),
+    [(1, "one worker, .*; with --workers 2 two are timed"), (2, "2 workers, the machine as busy")],
+)
+def test_the_text_says_how_many_workers_were_timed(workers: int, words: str) -> None:
+    recipe = narrowed(load_recipe("tiny-llama"), "sft", "orpo", "dpo")
+    whole = duration._whole(recipe, PARTS, workers)
+    told = {**PARTS, **whole, "workers": workers, "batch_pairs": 8, "trials": 8, "repeated": [2, 1]}
+    text = dict(duration.lines({**told, "searched": ["sft", "orpo", "dpo"]}, 2**30))
 
-    assert found["search_s"] == [0, 0]
-    assert names == ["timed step", "measured peak", "study compare"]
+    assert re.search(words, text["timed step"])
+    assert "8 trials of sft, orpo and dpo, the best 2" in text["study search"]
+    assert "3 seeds of sft, orpo and dpo, and the base" in text["study compare"]
+
+
+def test_arms_that_continue_another_are_timed_from_a_fresh_adapter(small_overrides) -> None:
+    from study.model.workbench import open_workbench
+    from study.run.budget import token_parts
+    from study.run.timing import SEED, measure_parts
+
+    arms = ("sft", "orpo", "dpo", "kto", "simpo")
+    recipe = narrowed(load_recipe("tiny-llama-methods").override(small_overrides), *arms)
+    workbench = open_workbench(recipe, device="cpu")
+    found = measure_parts(workbench, lambda *_: None)
+    times = found["arms"]
+
+    assert set(times) == set(arms)
+    assert set(found["starts"]) == {"sft"}
+    # All read pairs, as ORPO does; KTO mismatched ones too.
+    assert times["dpo"]["step_tokens"] == times["simpo"]["step_tokens"]
+    assert times["sft"]["step_tokens"] < times["dpo"]["step_tokens"] < times["kto"]["step_tokens"]
+    assert [arm for arm in arms if times[arm]["reference_s"] > 0] == ["dpo", "kto"]
+    for arm in arms:
+        tokens = token_parts(workbench.train, recipe.training, arm=arm, seed=SEED)
+        rate = times[arm]["step_s"] / times[arm]["step_tokens"]
+        assert times[arm]["train_s"] == pytest.approx(rate * tokens.own)
 
 
 def test_a_recipe_is_timed_on_pairs_of_ones_own(small_recipe, monkeypatch) -> None:

@@ -246,6 +246,43 @@ def test_a_full_disk_is_one_message_and_leaves_nothing(write, cache, monkeypatch
     assert [left for left in cache.iterdir() if left.suffix != ".lock"] == []
 
 
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (KeyError("general.architecture"), ModelError),
+        (OSError("it does not appear to have a file named config.json"), ModelError),
+        (OSError(5, "Input/output error"), OSError),
+        (torch.OutOfMemoryError("CUDA out of memory"), torch.OutOfMemoryError),
+        (MemoryError(), MemoryError),
+        (ImportError("no module named gguf"), ImportError),
+    ],
+)
+def test_only_what_a_file_may_cause_is_laid_to_the_file(
+    write, tmp_path, monkeypatch, error, raised
+) -> None:
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(places.gguf, "_tokenizer", fail)
+
+    with pytest.raises(raised):
+        places.gguf.convert(write(), tmp_path / "made", origin={}, progress=lambda *_: None)
+
+
+def test_a_file_is_read_once_for_its_checksum_until_it_changes(write, monkeypatch) -> None:
+    path, read = write(), []
+    own = places.gguf.checksum
+    monkeypatch.setattr(places.gguf, "checksum", lambda file: read.append(file) or own(file))
+    loaded(path)
+    n_first = len(read)
+    loaded(path)
+    path.write_bytes(path.read_bytes() + b"\0")
+
+    assert (n_first, len(read)) == (1, 1)
+    assert places.gguf.sha256_of(path) == own(path)
+    assert len(read) == 2
+
+
 def test_the_doctor_knows_its_shape(write, model_folder) -> None:
     from study.model.shapes import model_config
 

@@ -29,7 +29,7 @@ def run(tmp_path):
 
 
 def resumed(run):
-    checkpoint, rows = resume_from(run, tidy=True)
+    checkpoint, rows = resume_from(run, tidy=True, width=15)
     return checkpoint and checkpoint.rpartition("-")[2], [row["step"] for row in rows]
 
 
@@ -53,6 +53,25 @@ def test_a_damaged_file_is_named_and_the_checkpoint_before_is_used(run, caplog, 
     assert unsealed or str(path) in caplog.text
     assert unsealed or list((run / "trainer").glob("checkpoint-8.damaged-*"))
     assert resumed(run) == ("4", [1, 2, 3, 4])
+
+
+def test_a_checkpoint_of_another_version_is_kept_with_its_log_and_not_used(run, caplog):
+    steps, old = (run / "steps.jsonl").read_bytes(), run / "trainer" / "checkpoint-8"
+    seal_checkpoint(run, old, {"rows": [[1.5] * 11, [1.5] * 11]})
+    again = resumed(run)
+    (kept,) = (run / "trainer").glob("checkpoint-8.other-version-*")
+
+    assert again == ("4", [1, 2, 3, 4])
+    assert "kept 11 numbers of an update where this one keeps 15" in caplog.text
+    assert f"it is kept as {kept.name}" in caplog.text
+    assert (kept / "steps.jsonl").read_bytes() == steps
+    assert set(FILES) < {path.name for path in kept.iterdir()}
+
+
+def test_a_checkpoint_that_was_written_at_a_log_is_of_any_version(run):
+    seal_checkpoint(run, run / "trainer" / "checkpoint-8", {"rows": []})
+
+    assert resumed(run)[0] == "8"
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,9 @@ from study.run.claims import make_claim_runs, plan_claim_runs
 pytestmark = pytest.mark.usefixtures("small_seeds")
 
 SMALL = """
+[costs]
+smallest_share = 0.05
+
 [early]
 share_of_updates = 0.25
 rank_correlation = 0.5
@@ -130,6 +133,7 @@ def test_a_models_scale_is_the_first_that_its_name_fits(recipe):
         ("beta = 1.0", "beta = 0.0", "above zero"),
         (", beta = 1.0", "", "must give learning_rate and beta"),
         ("share_of_updates = 0.25", "share_of_updates = 1.5", "must be between 0 and 1"),
+        ("smallest_share = 0.05", "smallest_share = 0", r"costs\.smallest_share is 0"),
         ("[early]", "[early", "claims.toml: "),
     ],
 )

@@ -103,6 +103,15 @@ def test_what_others_continue_is_searched_before_them(go, asked, trained, recipe
     assert {start for arm, _, start in trained if arm == "orpo"} == {None}
 
 
+def test_an_arm_whose_start_is_not_searched_yet_waits_for_it(go):
+    said = []
+    go(run_jobs=lambda jobs: [], say=said.append)
+
+    waits = "it continues sft, whose search is not finished; the same command begins it"
+    assert [waits in text for text in said] == [False, False, True, True]
+    assert "tiny-llama/orpo is not finished here: other workers have the last trials" in said[0]
+
+
 def test_an_arm_alone_is_searched_with_what_it_continues(go, asked, trained):
     found = go(arms=["dpo"])
 
