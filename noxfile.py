@@ -134,6 +134,12 @@ def _programs(session: nox.Session) -> Path:
         install = (str(programs / "python"), "-m", "pip", "install", "--quiet", "-c", CONSTRAINTS)
         groups = nox.project.dependency_groups(PROJECT, "test", "types")
         session.run(sys.executable, "-m", "virtualenv", str(ENVIRONMENT), external=True)
-        session.run(*install, "-e", ".[benchmarks,postgresql,tracking]", *groups, external=True)
+        session.run(
+            *install,
+            "-e",
+            ".[benchmarks,cluster,dashboard,grpc,judge,mysql,postgresql,tracking]",
+            *groups,
+            external=True,
+        )
         stamp.write_text(content, encoding="utf-8")
     return programs

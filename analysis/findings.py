@@ -9,6 +9,7 @@ from analysis.judge.contrasts import contrast_rows
 from analysis.judge.decisions import decision_rows
 from analysis.judge.intervals import matched_rows, subgroup_rows
 from analysis.judge.judged import judged_by
+from analysis.judge.ladder import ladder_rows
 from analysis.judge.several import best_sets
 from analysis.judged_rows import (
     BenchmarkRow,
@@ -19,6 +20,9 @@ from analysis.judged_rows import (
     DecisionRow,
     DisplacementRow,
     IntervalRow,
+    JudgeRow,
+    LadderRow,
+    WinRow,
 )
 from analysis.records.load import StudyRecords
 from analysis.records.metrics import METRICS
@@ -44,6 +48,7 @@ from analysis.tables import arms as tables
 from analysis.tables import provenance
 from analysis.tables.bench import bench_table
 from analysis.tables.benchmarks import benchmark_rows
+from analysis.tables.judges import judge_rows, win_rows
 from analysis.tables.rouge import rouge_remarks, rouge_rows
 from analysis.tables.trials import budget_remarks, tuning_rows
 from analysis.words import advice, notes
@@ -51,6 +56,8 @@ from analysis.words import answer as wording
 from analysis.words.deviations import deviations
 from analysis.words.displacement import displacement, displacement_rows
 from analysis.words.history import history
+from analysis.words.judges import judge_remarks
+from analysis.words.ladder import ladder_remarks
 from analysis.words.limits import cannot_conclude, failed_runs, search_remarks
 
 __all__ = [
@@ -71,12 +78,15 @@ __all__ = [
     "FigureFile",
     "Findings",
     "IntervalRow",
+    "JudgeRow",
+    "LadderRow",
     "Metric",
     "RougeRow",
     "Sample",
     "SearchRow",
     "Summary",
     "TuningRow",
+    "WinRow",
     "build_findings",
     "to_json",
 ]
@@ -107,6 +117,8 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
     best = best_sets(records, judged)
     searches, tuning = tables.search_rows(records), tuning_rows(records)
     rouge, claims = rouge_rows(records), claim_rows(records)
+    judges = judge_rows(records)
+    ladder = ladder_rows(records)
     displaced = displacement_rows(records, found)
     reported = {name for arm in arms for name in arm.scores}
     return Findings(
@@ -156,7 +168,12 @@ def build_findings(records: StudyRecords, *, origin: str) -> Findings:
         table_notes=notes.table_notes(records, (*contrasts, *pooled)),
         claims=claims,
         claim_remarks=claim_remarks(records, claims),
+        ladder=ladder,
+        ladder_remarks=ladder_remarks(records, ladder),
         benchmarks=benchmark_rows(records),
+        judges=judges,
+        judge_remarks=judge_remarks(judges),
+        wins=win_rows(records),
         subgroups=subgroup_rows(records, judged),
         matched=matched_rows(records, [name for name in METRICS if name in reported]),
     )

@@ -143,6 +143,32 @@ class ClaimRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LadderRow:
+    """The gap between an article's arms with a rung and all below it mended, in one metric."""
+
+    recipe: str
+    rung: str
+    """``published`` where nothing is mended."""
+    touches: str
+    """``scoring``, ``training`` or ``comparison``; empty as published."""
+    published: str
+    """What the article does; empty as published."""
+    mended: str
+    metric: str
+    baseline: float
+    """Mean over runs and pairs."""
+    treatment: float
+    estimate: float
+    """Treatment minus baseline."""
+    low: float | None
+    high: float | None
+    """Bounds of the 95 % interval; None where there are too few seeds."""
+    by_seed: tuple[float, ...]
+    """The same of every seed alone; over several models of each model's."""
+    n_examples: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class BenchmarkRow:
     """One arm on one task of a benchmark, or on all of a group's."""
 
@@ -187,3 +213,69 @@ class IntervalRow:
     grouping: str = ""
     """What the pairs are grouped by; empty for all pairs."""
     group: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeRow:
+    """A judge of answers, and how far it can be trusted here."""
+
+    recipe: str
+    judge: str
+    """Names the judge and the way it was asked."""
+    kind: str
+    """``reward`` or ``endpoint``."""
+    name: str
+    identity: str
+    trained_on: str
+    """``training pairs`` or ``other pairs`` of a judge that the study trained; else empty."""
+    n_pairs: int
+    """Held-out pairs with a verdict."""
+    accuracy: float | None
+    """Share whose chosen answer it prefers, ties half."""
+    low: float | None
+    high: float | None
+    n_missing: int
+    """Held-out pairs without a verdict."""
+    turned: float | None
+    """Share of all verdicts whose winner changed with the order of the answers; None for a reward
+    model, which sees one answer at a time."""
+    caught: float | None
+    """Share of answers that are wrong by exact match which it lets lose; None where no right
+    answer is known."""
+    n_wrong: int
+    kept: float | None
+    """Share of answers that are right by exact match which it does not let lose."""
+    n_right: int
+    correlation: float | None
+    """Rank correlation of win rate and exact match over the runs."""
+    n_runs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WinRow:
+    """One arm's win rate against the chosen answers by one judge, raw or at equal length."""
+
+    recipe: str
+    judge: str
+    arm: str
+    controlled: bool
+    """Whether at equal length."""
+    n_seeds: int
+    n_items: int
+    """Prompts on which every run has a verdict."""
+    n_missing: int
+    """Prompts left out because some run has none."""
+    rate: float
+    low: float | None
+    high: float | None
+    """Bounds of its 95 % interval over seeds and prompts; None where none can be had."""
+    difference: float | None
+    """Minus the baseline's; None for the baseline."""
+    difference_low: float | None
+    difference_high: float | None
+    p_adjusted: float | None
+    """Holm's p over the treatments, raw win rates alone."""
+    longer: float
+    """Mean characters of its answers minus the chosen ones'."""
+    exact_match: float | None
+    """On the same prompts; None where no right answer is known."""

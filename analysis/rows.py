@@ -10,6 +10,9 @@ from analysis.judged_rows import (
     DecisionRow,
     DisplacementRow,
     IntervalRow,
+    JudgeRow,
+    LadderRow,
+    WinRow,
 )
 from analysis.search_rows import TuningRow
 
@@ -226,7 +229,7 @@ class FigureFile:
     """File stem; the build draws ``<name>.svg``, ``<name>.pdf`` and ``<name>.png``."""
     caption: str
     section: str
-    """``search``, ``curves``, ``results``, ``claims`` or ``cost``."""
+    """``search``, ``curves``, ``results``, ``claims``, ``ladder`` or ``cost``."""
     alt: str = ""
     """What it shows in words, with its numbers; written when it is drawn."""
     tips: tuple[tuple[float, float, str], ...] = ()
@@ -318,7 +321,17 @@ class Findings:
     """Differences in the co-primary metrics within registered subgroups."""
     matched: tuple[IntervalRow, ...] = ()
     """Differences from the baseline that was given as many tokens; empty without that arm."""
+    ladder: tuple[LadderRow, ...] = ()
+    """Gaps between an article's arms on every rung; over all models first, where several."""
+    ladder_remarks: tuple[str, ...] = ()
+    """Sentences on how the published gap moves."""
     claim_remarks: tuple[str, ...] = ()
     """One sentence per thing to know about how the claims were judged."""
     benchmarks: tuple[BenchmarkRow, ...] = ()
     """Scores on benchmarks: every group's average first, then its tasks."""
+    judges: tuple[JudgeRow, ...] = ()
+    """Judges of generated answers."""
+    judge_remarks: tuple[str, ...] = ()
+    """How far each judge's win rates can be trusted."""
+    wins: tuple[WinRow, ...] = ()
+    """Win rates by each judge: raw first, then at equal length."""

@@ -14,6 +14,8 @@ from paper.tables import (
     costs,
     decisions,
     intervals,
+    judges,
+    ladder,
     pairs,
     provenance,
     results,
@@ -22,7 +24,8 @@ from paper.tables import (
 )
 
 UNPRINTED = (
-    "search-history", "expected-best", "early-correlation", "growth", "curve-loss", "curve-logps",
+    "search-history", "expected-best", "early-correlation", "growth", "scale", "curve-loss",
+    "curve-logps",
 )  # fmt: skip
 """Figures that print leaves to files."""
 UNPRINTED_OF_MANY = ("curve-nll", "curve-margin", "contrasts", "response-length")
@@ -78,7 +81,10 @@ def appendix(findings: Findings, figures: Sequence[Figure]) -> list[Block]:
     blocks += _tuning(findings)
     if findings.benchmarks:
         blocks.append(fold("Benchmarks", table_block(benchmarks.benchmark(findings))))
+    if findings.judges:
+        blocks.append(fold("Win rates by judges", *_judged(findings)))
     blocks += _claims_in_full(findings)
+    blocks += _gathered("An article reproduced on each model", ladder.by_model(findings))
     many = several.is_many(decisions.overall(findings))
     unprinted = (*UNPRINTED, *UNPRINTED_OF_MANY) if many else UNPRINTED
     for summary, is_printed in (
@@ -170,6 +176,16 @@ def _tuning(findings: Findings) -> list[Fold]:
             search.early(findings),
             is_printed=False,
         ),
+    ]
+
+
+def _judged(findings: Findings) -> list[Block]:
+    """Print win rates only beside what their judges are worth."""
+    return [
+        text_of("judges"),
+        *listing(findings.judge_remarks),
+        *([table_block(judges.wins(findings))] if findings.wins else []),
+        table_block(judges.judges(findings)),
     ]
 
 

@@ -22,18 +22,19 @@ from paper.blocks import (
     Section,
 )
 from paper.browser import agreement, browser, samples_of
-from paper.making import beside, listing, said, table_block
+from paper.making import beside, listing, said, table_block, text_of
 from paper.tables import (
     claims,
     costs,
     intervals,
+    ladder,
     results,
     search,
     several,
 )
 
-QUALITY, SEARCH = ("quality",), ("search-space",)
-"""Figures that stand in the sections on cost and search; the others are in the appendix."""
+QUALITY, SEARCH, LADDER = ("quality",), ("search-space",), ("ladder",)
+"""Figures that stand in sections of their own; the others are in the appendix."""
 SHOWN = 2
 """Prompts that are read without scripts, and printed."""
 
@@ -71,9 +72,15 @@ def build_document(
         ),
         ("search", "Search", [beside(*_search(findings), *drawn(*SEARCH))]),
         ("claims", "Claims of the sources", _claims(findings)),
+        (
+            "ladder",
+            "The ladder of article A",
+            _ladder(findings, *drawn(*LADDER)),
+        ),
         ("answers", "Answers and limits", _answers(findings, prompts)),
     ]
-    others = [Figure(file=figure) for figure in figures if figure.name not in {*QUALITY, *SEARCH}]
+    placed = {*QUALITY, *SEARCH, *LADDER}
+    others = [Figure(file=figure) for figure in figures if figure.name not in placed]
     return Document(
         title=wording.title(arms),
         short_title=wording.short_title(arms),
@@ -87,6 +94,7 @@ def build_document(
         sections=tuple(
             Section(name=name, heading=heading, blocks=tuple(blocks))
             for name, heading, blocks in parts
+            if blocks
         ),
         appendix=Section(
             name="appendix", heading="Appendix", blocks=tuple(appendix(findings, others))
@@ -149,6 +157,19 @@ def _claims(findings: Findings) -> list[Block]:
             "trains what they rest on."
         )
     return [table_block(claims.short(findings))]
+
+
+def _ladder(findings: Findings, *figures: Block) -> list[Block]:
+    """Show how an article's published gap moves; nothing where no article was reproduced."""
+    table = ladder.ladder(findings)
+    if table is None:
+        return []
+    return [
+        text_of("ladder"),
+        *listing(findings.ladder_remarks),
+        *figures,
+        table_block(table),
+    ]
 
 
 def _answers(findings: Findings, prompts: tuple[Answers, ...]) -> list[Block]:

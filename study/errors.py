@@ -33,6 +33,10 @@ class RecordError(StudyError):
     """Records of runs are missing, damaged or belong to another study."""
 
 
+class StoppedError(StudyError):
+    """A command was told that its time runs out; it saved what it had and ended."""
+
+
 class UnreadableError(RecordError):
     """A record that this user may not read, and which may be sound."""
 

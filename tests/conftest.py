@@ -116,6 +116,24 @@ def bench_report() -> dict[str, Any]:
             "ours": {"trials": [{}] * 8},
             "ours_pruned": {"trials": [{}] * 40, "n_pruned": 16},
         },
+        "scale": {
+            **around,
+            "trials": [
+                {"n_trials": n, "workers": workers, "cpu_s_per_trial": 1e-5 * n * workers}
+                for workers in (1, 4)
+                for n in (40, 2_000)
+            ],
+            "runs": [
+                {"n_runs": n, "status_cpu_s": n / 1_000, "report_cpu_s": 40.0} for n in (10, 1_000)
+            ],
+            "pairs": {
+                "n_pairs": 200_000,
+                "file_bytes": 100_000_000,
+                "ours": {"cpu_s": {"check": 10.0, "encode": 90.0}, "peak_bytes": 250_000_000},
+                "datasets_alone": {"cpu_s": {"encode": 150.0}, "peak_bytes": 500_000_000},
+                "tokenizer_alone": {"cpu_s": {"encode": 60.0}, "peak_bytes": 0},
+            },
+        },
         "growth": {
             **around,
             "points": [

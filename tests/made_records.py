@@ -15,6 +15,7 @@ import pandas as pd
 from study.arms import ARMS
 from study.config.canonical import digest
 from study.config.claims import load_claims
+from study.config.ladder import climb, load_ladder
 from study.config.recipe import load_recipe
 from study.records.digests import search_config
 from study.records.files import write_jsonl, write_sealed
@@ -26,11 +27,13 @@ from study.records.layout import (
     GENERATIONS,
     STEPS,
     TRIALS,
+    answers_name,
     plan_path,
     search_folder,
 )
 from study.records.plan import register, write_plan
 from study.records.runs import run_folder, setting_folder
+from study.run.ladder import _write_ladder, plan_ladder
 from study.run.planned import PlannedRun, PlannedStart, record_of
 from study.run.ranking import calibrated_ranking_loss
 from study.search.confirm import best_trials, choose
@@ -275,27 +278,57 @@ def make_run(runs, recipe, arm, seed, *, diverged=False, tuned=True, examples=No
         start=start
         and PlannedStart(arm=start, settings=METHOD_SETTINGS[start], tuned=tuned, runs=runs),
     )
+    steps = _steps(rng, name, recipe, last=40 if diverged else None)
+    frame = make_examples(rng, name) if examples is None else examples
+    return _finish(run, steps, None if diverged else frame)
+
+
+def make_ladder(runs, recipe, *, seeds=2, diverged=()):
+    """Climb a ladder: its plan, its claim and its runs; set-ups named as (name, seed) diverge."""
+    ladder = load_ladder("article-a")
+    stages = climb(ladder, recipe)
+    plan = plan_ladder(ladder, recipe, stages, runs=runs, n=seeds, seed=0)
+    own = list(dict.fromkeys(run.seed for run in plan))
+    register(runs, recipe)
+    _write_ladder(ladder, recipe, stages, runs=runs, seeds=own)
+    for run in plan:
+        rng = np.random.default_rng([run.seed, *run.part.encode()])
+        steps = _steps(rng, run.arm, recipe)
+        is_diverged = (run.part, run.seed) in diverged
+        _finish(run, steps, None if is_diverged else make_examples(rng, run.arm))
+    return own
+
+
+def _finish(run, steps, frame):
+    """Write a planned run's files and its record; it diverged where it has no examples."""
+    folder = run.folder
     folder.claim(run.config)
-    write_jsonl(folder.path / STEPS, _steps(rng, name, recipe, last=40 if diverged else None))
-    scores = {}
-    if not diverged:
-        frame = make_examples(rng, name) if examples is None else examples
+    write_jsonl(folder.path / STEPS, steps)
+    if frame is not None:
         frame.to_parquet(folder.path / EXAMPLES)
-        scores = scores_of(frame)
-        write_jsonl(
-            folder.path / GENERATIONS,
-            [
-                {
-                    "example_id": name,
-                    "prompt": f"What is {name[-2:]}?",
-                    "reference": f"It is {name[-2:]}.",
-                    "text": f"{arm} says {name[-2:]}",
-                }
-                for name in frame["example_id"][:N_GENERATED]
-            ],
-        )
+        answers = [
+            {
+                "example_id": name,
+                "prompt": f"user: What is {name[-2:]}?",
+                "reference": f"It is {name[-2:]}.",
+                "text": f"{run.arm} says {name[-2:]}",
+            }
+            for name in frame["example_id"][:N_GENERATED]
+        ]
+        write_jsonl(folder.path / GENERATIONS, answers)
+        for rung in run.config.get("answers", {}):
+            rng = np.random.default_rng([run.seed, *run.part.encode()])
+            rows = [
+                answer | {"text": f"{rung} {'it is ' * rng.integers(1, 9)}{answer['text']}"}
+                for answer in answers
+            ]
+            write_jsonl(folder.path / answers_name(rung), rows)
     record = record_of(
-        _workbench(), run, _outcome(arm, diverged=diverged), scores, _cost(recipe, arm, seed)
+        _workbench(),
+        run,
+        _outcome(run.arm, diverged=frame is None),
+        {} if frame is None else scores_of(frame),
+        _cost(run.recipe, run.arm, run.seed),
     )
     folder.finish(record | MACHINE)
     return folder

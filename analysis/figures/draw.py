@@ -23,8 +23,10 @@ from analysis.figures.curves import (
     quality_info,
 )
 from analysis.figures.front import FRONT, draw_front, front_alt, front_info
+from analysis.figures.ladder import LADDER, draw_ladder, ladder_alt, ladder_info
 from analysis.figures.lengths import LENGTHS, draw_lengths, length_info, lengths_alt
 from analysis.figures.published import published_key
+from analysis.figures.scale import SCALE, draw_scale, scale_alt, scale_info
 from analysis.figures.search import (
     HISTORY,
     SPACE,
@@ -127,5 +129,7 @@ def _figures(records: StudyRecords, findings: Findings) -> list[_Drawn]:
         (CONTRASTS, draw_contrasts, contrasts_alt, contrasts),
         (LENGTHS, draw_lengths, lengths_alt, length_info(records)),
         (GROWTH, draw_growth, growth_alt, growth_info(records.bench)),
+        (SCALE, draw_scale, scale_alt, scale_info(records.bench)),
         (BETAS, draw_betas, betas_alt, beta_info(records)),
+        (LADDER, draw_ladder, ladder_alt, ladder_info(findings.ladder)),
     ]

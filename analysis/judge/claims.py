@@ -17,7 +17,8 @@ from analysis import statistics as stats
 from analysis.judge import evidence
 from analysis.judge.comparisons import POOLED
 from analysis.judge.contrasts import LEVEL
-from analysis.judge.evidence import Evidence, PlannedPart
+from analysis.judge.evidence import Evidence
+from analysis.judge.predictions import PlannedPart, prediction
 from analysis.judged_rows import ClaimPart, ClaimRow
 from analysis.printing import (
     parameters,
@@ -210,7 +211,7 @@ def _part(
         verdict, remark = _judged(part, tested, smallest)
     in_metric = found.form == "difference" and part["metric"] in METRICS
     return ClaimPart(
-        prediction=evidence.prediction(part, plan),
+        prediction=prediction(part, plan),
         estimate=estimate,
         low=low,
         high=high,

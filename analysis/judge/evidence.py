@@ -8,25 +8,17 @@ import numpy as np
 from scipy import stats as scipy_stats
 
 from analysis import statistics as stats
-from analysis.judge import contrasts
-from analysis.printing import (
-    arm_name,
-    plain,
-    settings,
-)
+from analysis.judge import contrasts, ladder
+from analysis.judge.predictions import PlannedPart
+from analysis.printing import arm_name
 from analysis.records.load import scores_of
-from analysis.records.metrics import METRICS
 from analysis.records.published_rouge import as_published
-from analysis.records.study import RunRecord, Scores, StudyRecords, in_order
+from analysis.records.study import RunRecord, Scores, StudyRecords
 from analysis.statistics import Contrast
 from analysis.statistics import trials as tuning
 from analysis.statistics.components import SeedPart
 from study.arms import ARMS, UNTRAINED
-from study.config.claims import SETTINGS_OF
 from study.records.texts import has_texts
-
-PlannedPart = Mapping[str, Any]
-
 
 FEWEST_TRIALS = 10
 """With fewer trials a rank correlation has no useful interval."""
@@ -36,13 +28,6 @@ NULL_CURVE = "over training seeds, the first updates bring as much of the change
 
 
 NULL_RANK = "the rank correlation of early and final values is the registered bound"
-
-
-COSTS = {
-    "train_s": "seconds of training",
-    "train_tokens": "tokens trained on",
-    "peak_memory_bytes": "peak memory",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +68,8 @@ def gather(records: StudyRecords, recipe: str, part: PlannedPart) -> Evidence:
         return _rank(records, recipe, part, plan["early"])
     if part["kind"] == "cost":
         return _cost(records, recipe, part)
+    if part["kind"] in ("ladder", "ladder_share"):
+        return _ladder(records, recipe, part)
     return _scores(records, recipe, part)
 
 
@@ -115,49 +102,6 @@ def pool(found: Mapping[str, Evidence]) -> Evidence:
     )
 
 
-def prediction(part: PlannedPart, plan: Mapping[str, Any]) -> str:
-    """Say in words what a part predicts."""
-    who = side_name(part["treatment"], plan)
-    if part["kind"] == "cost":
-        return f"{COSTS[part['metric']]}, {who} over {side_name(part['baseline'], plan)}"
-    label = METRICS[part["metric"]].label
-    than = "below" if part["direction"] == "lower" else "above"
-    early = plan["early"]
-    if part["kind"] == "curve":
-        share = plain(early["share_of_updates"])
-        return f"share of the change in {label} after {share} of the updates, {than} {share}"
-    if part["kind"] == "rank":
-        return (
-            f"rank correlation over trials of {label} after {plain(early['share_of_updates'])} of "
-            f"the updates with the final one, {than} {plain(early['rank_correlation'])}"
-        )
-    scored = ", scored as published" if part["kind"] == "as_published" else ""
-    return f"{label}{scored}: {_comparison(part, plan)}"
-
-
-def _comparison(part: PlannedPart, plan: Mapping[str, Any]) -> str:
-    """Say which side is predicted to be higher or lower, with what sets them apart."""
-    sides = [part["treatment"], part["baseline"]]
-    than = f"{part['direction']} than"
-    if not all(name in plan["settings"] for name in sides):
-        return f"{side_name(sides[0], plan)} {than} {side_name(sides[1], plan)}"
-    a, b = (in_order(SETTINGS_OF, plan["settings"][name]) for name in sides)
-    shared = {name: value for name, value in a.items() if b[name] == value}
-    one, other = (
-        settings({name: value for name, value in side.items() if name not in shared})
-        for side in (a, b)
-    )
-    fixed = f" ({settings(shared)})" if shared else ""
-    return f"{arm_name(SETTINGS_OF)} with {one} {than} with {other}{fixed}"
-
-
-def side_name(name: str, plan: Mapping[str, Any]) -> str:
-    """Name an arm, or ORPO at a setting with its values."""
-    if name not in plan["settings"]:
-        return arm_name(name)
-    return f"{arm_name(SETTINGS_OF)} ({settings(in_order(SETTINGS_OF, plan['settings'][name]))})"
-
-
 def share_of_change(run: RunRecord, metric: str, share: float) -> float:
     """Return which share of a validation score's change the first updates bring.
 
@@ -179,9 +123,36 @@ def _scores(records: StudyRecords, recipe: str, part: PlannedPart) -> Evidence:
     sides = _sides(records, recipe, part)
     if isinstance(sides, str):
         return replace(bare, reason=sides)
-    a, b = sides
-    fixed = part["baseline"] == UNTRAINED
-    paired = not fixed and _is_paired(records, recipe, part)
+    paired = part["baseline"] != UNTRAINED and _is_paired(records, recipe, part)
+    return _compared(bare, *sides, fixed=part["baseline"] == UNTRAINED, paired=paired)
+
+
+def _ladder(records: StudyRecords, recipe: str, part: PlannedPart) -> Evidence:
+    """Compare as an article published it, or the loss alone with half of its training's gap."""
+    bare = Evidence(form="difference")
+    if recipe not in records.ladders:
+        return replace(bare, reason="`study reproduce article-a` was not run")
+    steps = ladder.steps_of(records, recipe)
+    if part["kind"] == "ladder":
+        sides = ladder.sides_of(records, recipe, steps[0], part["metric"])
+        paired = records.ladders[recipe]["paired"]
+        if isinstance(sides, str):
+            return replace(bare, reason=sides)
+        return _compared(bare, *sides, fixed=False, paired=paired)
+    scored = next(step for step in steps if not step["flaws"])
+    wanted = [(step, side) for step in (scored, steps[-1]) for side in ("baseline", "treatment")]
+    found = ladder.scores_on(records, recipe, wanted, part["metric"])
+    if isinstance(found, str):
+        return replace(bare, reason=found)
+    trained, alone = (
+        replace(b, matrix=b.matrix - a.matrix) for a, b in (found[:2], found[2:])
+    )  # seed by seed; both sides of a step have the same
+    half = replace(trained, matrix=trained.matrix / 2)
+    return _compared(bare, half, alone, fixed=False, paired=False)
+
+
+def _compared(bare: Evidence, a: Scores, b: Scores, *, fixed: bool, paired: bool) -> Evidence:
+    """Test the difference of two sides over seeds and prompts."""
     n_runs = f"{len(b.seeds)} runs" if fixed else f"{len(b.seeds)} and {len(a.seeds)} runs"
     bare = replace(
         bare,

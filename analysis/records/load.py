@@ -31,19 +31,31 @@ from study.records.layout import (
     EXAMPLES,
     GENERATIONS,
     HISTORY,
+    JUDGED,
+    JUDGES,
+    REPRODUCE,
     TRIALS,
+    answers_name,
     claims_path,
+    ladder_path,
     plan_path,
     recipes_in,
     search_folder,
 )
-from study.records.released import BenchmarkScores
-from study.records.runs import RunFolder, claim_folders, compare_folders, run_folder
+from study.records.released import BenchmarkScores, JudgedAnswers, JudgeRecord
+from study.records.runs import (
+    RunFolder,
+    claim_folders,
+    compare_folders,
+    reproduce_folders,
+    run_folder,
+)
 from study.records.schema import (
     Bench,
     Best,
     ClaimsPlan,
     Confirmation,
+    LadderPlan,
     Plan,
     Record,
     Trial,
@@ -77,6 +89,7 @@ def load_study(runs: Path) -> StudyRecords:
     """
     finished: list[RunRecord] = []
     claim_runs: list[RunRecord] = []
+    ladder_runs: list[RunRecord] = []
     unfinished: list[tuple[str, str, int]] = []
     searches: list[SearchRecord] = []
     for recipe in recipes_in(runs):
@@ -92,12 +105,18 @@ def load_study(runs: Path) -> StudyRecords:
             record = folder.record()
             if record is not None:
                 claim_runs.append(_load_run(folder, record, recipe, setting, seed))
+        for set_up, seed, folder in reproduce_folders(runs, recipe):
+            _require_sound(folder, f"{recipe}, {set_up}, seed {seed}", "study reproduce")
+            record = folder.record()
+            if record is not None:
+                ladder_runs.append(_load_run(folder, record, recipe, set_up, seed))
         searches += _load_searches(runs, recipe)
     if not finished:
         raise RecordError(f"{runs} holds no finished run; make some with `study compare`")
     recipes = tuple(sorted({run.recipe for run in finished}))
     checks.check_distinct(finished)
     checks.check_distinct(claim_runs)
+    checks.check_distinct(ladder_runs)
     for recipe in recipes:
         checks.check_comparable([run for run in (*finished, *claim_runs) if run.recipe == recipe])
     return StudyRecords(
@@ -113,11 +132,19 @@ def load_study(runs: Path) -> StudyRecords:
         asked={
             (recipe, part): asked
             for recipe in recipes
-            for part in ("search", "compare", "claims")
+            for part in ("search", "compare", "claims", REPRODUCE)
             if (asked := read_asked(runs, recipe, part)) is not None
         },
         claim_runs=tuple(run for run in claim_runs if run.recipe in recipes),
+        ladders={
+            recipe: plan
+            for recipe in recipes
+            if (plan := read_as(ladder_path(runs, recipe), LadderPlan)) is not None
+        },
+        ladder_runs=tuple(run for run in ladder_runs if run.recipe in recipes),
         benchmarks=_load_benchmarks(runs, finished),
+        judges=_load_judges(runs, recipes),
+        judged=_load_judged(runs, finished),
     )
 
 
@@ -132,7 +159,12 @@ def is_complete(runs: Path) -> bool:
 
 def score_matrix(records: StudyRecords, recipe: str, arm: str, metric: str) -> Scores | None:
     """Return an arm's scores of one metric, seeds by examples, or None without any."""
-    return scores_of(records.ok(recipe, arm), metric)
+    key = (recipe, arm, metric)
+    if key not in records.matrices:  # a table, a test and a figure ask for the same ones
+        records.matrices[key] = scores_of(records.ok(recipe, arm), metric)
+        if (found := records.matrices[key]) is not None:
+            found.matrix.flags.writeable = False
+    return records.matrices[key]
 
 
 def scores_of(runs: Sequence[RunRecord], metric: str) -> Scores | None:
@@ -200,6 +232,11 @@ def _load_run(folder: RunFolder, record: Record, recipe: str, arm: str, seed: in
         steps=tuple(folder.steps()),
         examples=_load_examples(folder.path / EXAMPLES, who) if ok else None,
         generations=_load_answers(folder.path / GENERATIONS, record),
+        answers={
+            rung: _load_answers(folder.path / answers_name(rung), record)
+            for rung in config.get("answers", {})
+            if ok
+        },
     )
     if ok:
         checks.check_scores(run, who)
@@ -216,6 +253,25 @@ def _load_benchmarks(runs: Path, finished: Sequence[RunRecord]) -> tuple[Benchma
             if scores is not None and scores["digest"] == run.record["digest"]:
                 found.append(scores)
     return tuple(found)
+
+
+def _load_judges(runs: Path, recipes: Sequence[str]) -> tuple[JudgeRecord, ...]:
+    """Read what is known of the judges of each recipe's answers."""
+    paths = (path for name in recipes for path in sorted((runs / name / JUDGES).glob("*.json")))
+    return tuple(found for path in paths if (found := read_as(path, JudgeRecord)) is not None)
+
+
+def _load_judged(runs: Path, finished: Sequence[RunRecord]) -> tuple[JudgedAnswers, ...]:
+    """Read the verdicts on finished runs; of a run that was made again, nothing."""
+    return tuple(
+        verdicts
+        for run in finished
+        for path in sorted(
+            (run_folder(runs, run.recipe, run.arm, run.seed).path / JUDGED).glob("*.json")
+        )
+        if (verdicts := read_as(path, JudgedAnswers)) is not None
+        and verdicts["digest"] == run.record["digest"]
+    )
 
 
 def _load_answers(path: Path, record: Record) -> tuple[Mapping[str, Any], ...]:
@@ -298,7 +354,10 @@ def _load_searches(runs: Path, recipe: str) -> list[SearchRecord]:
                     arm=arm,
                     config=config,
                     trials=tuple(
-                        sorted(rows_as(folder / TRIALS, Trial), key=lambda row: row["number"])
+                        sorted(
+                            rows_as(folder / TRIALS, Trial, growing=True),
+                            key=lambda row: row["number"],
+                        )
                     ),
                     confirmations=tuple(rows_as(folder / CONFIRMATIONS, Confirmation)),
                     best=read_as(folder / BEST, Best),

@@ -33,11 +33,16 @@ TURN: Final = re.compile(r"(?:^|\n\n)(system|user|assistant|tool): ")
 
 def published_scores(
     generations: Sequence[Mapping[str, str]],
+    *,
+    share: float = SCORED,
+    with_prompt: bool = True,
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Score answers as the article's code did.
+    """Score answers as the article's code did, or with some of its faults mended.
 
     Args:
         generations: N rows of ``generations.jsonl`` of one run, in file order.
+        share: of the examples, the first ones, that is scored.
+        with_prompt: score the prompt and the answer behind it.
 
     Returns:
         ``rouge1``, ``rouge2``, ``rougeL`` -> ``(N,)`` F scores whose mean is the
@@ -46,9 +51,10 @@ def published_scores(
     """
     n = len(generations)
     scores = np.zeros((n, len(ROUGE)))
-    scored = generations[: math.ceil(n * SCORED)]
+    scored = generations[: math.ceil(n * share)]
     if scored:
-        texts = [f"{prompt_text(row['prompt'])}\n{row['text']}" for row in scored]
+        before = [f"{prompt_text(row['prompt'])}\n" if with_prompt else "" for row in scored]
+        texts = [f"{prompt}{row['text']}" for prompt, row in zip(before, scored, strict=True)]
         scores[: len(scored)] = _rouge(scored, texts)
     return dict(zip(ROUGE, scores.T, strict=True))
 

@@ -13,8 +13,17 @@ import pandas as pd
 from analysis.records.metrics import example_scores
 from study.arms import ARMS, BASELINE, UNTRAINED, arms_in_order
 from study.config.claims import load_claims
-from study.records.released import BenchmarkScores
-from study.records.schema import Best, ClaimsPlan, Confirmation, Plan, Record, RunConfig, Trial
+from study.records.released import BenchmarkScores, JudgedAnswers, JudgeRecord
+from study.records.schema import (
+    Best,
+    ClaimsPlan,
+    Confirmation,
+    LadderPlan,
+    Plan,
+    Record,
+    RunConfig,
+    Trial,
+)
 
 LOCAL: Final = Path("runs/local")
 """Where ``study`` writes records unless it is told otherwise."""
@@ -33,6 +42,8 @@ class RunRecord:
     examples: pd.DataFrame | None
     """Rows of ``examples.parquet`` sorted by example; None when diverged."""
     generations: tuple[Mapping[str, Any], ...]
+    answers: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
+    """Of a run of a ladder: rung -> answers that were generated with it not mended."""
 
     @cached_property
     def scores(self) -> pd.DataFrame:
@@ -91,8 +102,20 @@ class StudyRecords:
     """(recipe, part) -> the recipe's own file and what was set over it, where known."""
     claim_runs: tuple[RunRecord, ...] = ()
     """Runs that decide claims; their ``arm`` is the name of their setting."""
+    ladders: Mapping[str, LadderPlan] = field(default_factory=dict)
+    """Recipe -> the ladder that was climbed on it, where one was."""
+    ladder_runs: tuple[RunRecord, ...] = ()
+    """Runs of ladders; their ``arm`` is the name of their set-up."""
     benchmarks: tuple[BenchmarkScores, ...] = ()
     """Item scores of finished runs on benchmarks, where any were made."""
+    judges: tuple[JudgeRecord, ...] = ()
+    """Judges of generated answers, with their own accuracy."""
+    judged: tuple[JudgedAnswers, ...] = ()
+    """What they said of finished runs."""
+    matrices: dict[tuple[str, str, str], "Scores | None"] = field(
+        init=False, default_factory=dict, compare=False, repr=False
+    )
+    """(recipe, arm, metric) -> the matrix once it was asked for; see ``score_matrix``."""
 
     @property
     def sesoi(self) -> Mapping[str, float]:

@@ -27,8 +27,8 @@ convergence           both arms diverge at the same rate           two         3
 win_rate              the treatment wins half of the prompts       two         2 runs
 ====================  ===========================================  ==========  =============
 
-``compare_macro``, ``length_controlled`` and ``judge_verdicts`` of
-``analysis.statistics.macro`` wait for benchmarks, reward models and judges.
+``macro.compare_macro`` is for benchmarks, ``length.length_controlled_wins`` and
+``wins.share_interval`` for judges of answers.
 """
 
 from analysis.statistics.arms import against_baseline, all_pairs, best_set, pairs_by_seed

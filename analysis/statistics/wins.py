@@ -5,10 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
+from analysis.statistics.clusters import cluster_variance, clusters_of
 from analysis.statistics.components import Array, checked_scores
 from analysis.statistics.contrast import (
     Contrast,
+    NotTestableError,
     compare_arms,
     compare_with_fixed,
 )
@@ -49,6 +52,34 @@ def win_rate(
         scope="population",
         clusters=clusters,
     )
+
+
+def share_interval(
+    scores: Any, clusters: Sequence[str], *, level: float = 0.95
+) -> tuple[float | None, float | None]:
+    """Return the interval of a mean of scores from 0 to 1 over prompts in clusters.
+
+    Clopper and Pearson's (1934), with as many trials as would vary like the clusters
+    (Korn and Graubard 1998), so that it stays within 0 and 1 and says something where
+    all scores are equal. Two-sided; smallest n: two clusters, else (None, None).
+
+    Args:
+        scores: ``(N,)`` from 0 to 1.
+        clusters: N labels of prompts that belong together.
+        level: of confidence.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    try:
+        groups = clusters_of(clusters, len(values))
+    except NotTestableError:
+        return None, None
+    mean, variance = float(values.mean()), float(cluster_variance(values, groups))
+    n = min(mean * (1 - mean) / variance, len(values)) if variance else groups.effective
+    tail = (1 - level) / 2
+    events = mean * n
+    low = float(stats.beta.ppf(tail, events, n - events + 1)) if events else 0.0
+    high = float(stats.beta.ppf(1 - tail, events + 1, n - events)) if events < n else 1.0
+    return low, high
 
 
 def _wins(b: Array, a: Array) -> Array:

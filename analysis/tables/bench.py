@@ -69,6 +69,7 @@ def bench_table(report: Report | None) -> Bench | None:
         "memory": _memory,
         "evaluation": _evaluation,
         "search": _search,
+        "scale": _scale,
     }
     with as_measured():
         rows = [row for name, of in parts.items() if name in report for row in of(report[name])]
@@ -158,6 +159,16 @@ def _search(part: Report) -> Iterator[BenchRow]:
         yield _less(f"{subject}, {how}", reference, part[name], part["loop_s_worked_out"], "s")
 
 
+def _scale(part: Report) -> Iterator[BenchRow]:
+    pairs = part["pairs"]
+    ours, theirs = pairs["ours"], pairs["datasets_alone"]
+    subject = f"{pairs['n_pairs']:,} pairs read, split and encoded"
+    seconds, their_s = (sum(side["cpu_s"].values()) for side in (ours, theirs))
+    yield _less(f"{subject}, seconds of a core", "`datasets` alone", seconds, their_s, "s")
+    peak, their_peak = ours["peak_bytes"], theirs["peak_bytes"]
+    yield _less(f"{subject}, peak memory", "`datasets` alone", peak, their_peak, "bytes")
+
+
 def _faster(
     subject: str, reference: str, ours: float, theirs: float, unit: str = "pairs/s"
 ) -> BenchRow:
@@ -217,6 +228,26 @@ def _remarks(report: Report) -> Iterator[str]:
             f"Beyond training and validation a trial costs "
             f"{number(100 * search['overhead_share'], 1)}\N{NO-BREAK SPACE}%."
         )
+    if scale := report.get("scale"):
+        yield from _scale_remarks(scale)
+
+
+def _scale_remarks(part: Report) -> Iterator[str]:
+    last = max(part["trials"], key=lambda point: (point["n_trials"], -point["workers"]))
+    runs, pairs = part["runs"][-1], part["pairs"]
+    yield (
+        f"Beside its training a trial costs {number(1e3 * last['cpu_s_per_trial'], 0)} ms of a "
+        f"core in a search of {last['n_trials']:,}; `study status` of {runs['n_runs']:,} runs "
+        f"costs {number(runs['status_cpu_s'], 1)} s, `study report` "
+        f"{number(runs['report_cpu_s'], 0)} s."
+    )
+    ours, alone = (pairs[side]["cpu_s"]["encode"] for side in ("ours", "tokenizer_alone"))
+    yield (
+        f"Encoding {pairs['n_pairs']:,} pairs ({number(pairs['file_bytes'] / 1e6, 0)} MB) costs "
+        f"{number(ours, 0)} s of a core, the tokenizer's own part of it {number(alone, 0)} s; all "
+        f"of it takes {number(pairs['ours']['peak_bytes'] / pairs['file_bytes'], 1)} times the "
+        "file's size in memory."
+    )
 
 
 def _signature(report: Report) -> str:

@@ -12,6 +12,7 @@ from study.config.files import recipe_names
 from study.config.recipe import load_recipe
 from study.config.seeds import study_seed
 from study.records.digests import published_of
+from study.records.layout import REPRODUCE
 
 
 def signature(records: StudyRecords) -> str:
@@ -137,7 +138,14 @@ def _commands_of(records: StudyRecords, recipe: str) -> list[tuple[str, str, str
     if seeds:
         n, seed = len(seeds), study_seed(seeds[0])
         found.append(("claims", f" --seeds {n}{_seed(seed)}", shared))
-    said = [(part, *_asked(records, recipe, part, used), options) for part, options, used in found]
+    if recipe in records.ladders:
+        ladder = records.ladders[recipe]
+        n, seed = len(ladder["seeds"]), study_seed(ladder["seeds"][0])
+        found.append((f"{REPRODUCE} {ladder['article']}", f" --seeds {n}{_seed(seed)}", shared))
+    said = [
+        (part, *_asked(records, recipe, part.partition(" ")[0], used), options)
+        for part, options, used in found
+    ]
     return [(part, named, options + overrides) for part, named, overrides, options in said]
 
 

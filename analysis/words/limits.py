@@ -76,8 +76,12 @@ def cannot_conclude(
             "multiple comparisons."
         ),
         (
-            "What people prefer: scores compare with the chosen answers of the data; nobody judged "
-            "the generated answers."
+            "What people prefer: scores compare with the chosen answers of the data; "
+            + (
+                "judges of the generated answers are models."
+                if records.judged
+                else "nobody judged the generated answers."
+            )
         ),
     ]
     sentences += _untuned(arms)

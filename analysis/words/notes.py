@@ -56,6 +56,10 @@ FIXED: Final = {
         f"{UNTESTED} 95 % intervals over seeds and prompts, not corrected; n: pairs, added up "
         "over models. Among many groups some intervals leave out zero by chance."
     ),
+    "ladder": (
+        f"{UNTESTED} 95 % intervals over seeds and prompts, pointwise and not corrected. n: the "
+        "seeds whose gaps are given from the smallest to the largest, and pairs as counted."
+    ),
     "cost": f"{UNTESTED} n: means over the seeds of each arm that did not diverge.",
     "bench": (
         f"{UNTESTED} n: medians over the batches and repetitions given with the "

@@ -9,16 +9,17 @@ from pathlib import Path
 import click
 
 from study import __version__
-from study.cli import release, tables
+from study.cli import cluster, judging, release, reproduce, tables
 from study.cli.bench.parts import PARTS as BENCH_PARTS
 from study.cli.options import (
     TINY,
     StudyGroup,
     arms_option,
     begin_again,
+    check_locks,
     chosen_recipes,
     device_option,
-    job_runner,
+    job_place,
     json_option,
     kept_asked,
     recipe_options,
@@ -29,6 +30,7 @@ from study.cli.options import (
     seeds_option,
     show,
     speaker,
+    storage_options,
     training_options,
     workers_option,
 )
@@ -55,10 +57,9 @@ def main() -> None:
     type=click.IntRange(min=1),
     help="Finished trials per arm, in total over all starts. [default: the recipe's]",
 )
+@storage_options
 @click.option(
-    "--storage",
-    metavar="URL",
-    help="Optuna storage shared by several machines. [default: a journal file in --runs]",
+    "--wait", is_flag=True, help="Wait for the last trials of other processes, then go on."
 )
 def search_command(
     *,
@@ -68,9 +69,12 @@ def search_command(
     runs: Path,
     seed: int,
     workers: int | None,
+    on: str,
     arms: tuple[str, ...],
     trials: int | None,
     storage: str | None,
+    storage_file: Path | None,
+    wait: bool,
     fresh: bool,
     quiet: bool,
     as_json: bool,
@@ -80,18 +84,21 @@ def search_command(
     Started again, it goes on to the total number of trials.
     """
     from study.search import search
+    from study.search.database import chosen_storage
     from study.workers import launch
 
     launch.refuse("search")
     say = speaker(quiet)
+    storage = chosen_storage(storage, storage_file, say)
     recipes = chosen_recipes(names, assignments, device, say)
     say_cost(recipes, device, say)
-    run_jobs = job_runner(recipes, device, workers, quiet)
     if fresh:
         if storage is not None:
             raise click.UsageError("--fresh cannot empty a storage; name another with --storage")
         search.check_searches(recipes, runs=runs, trials=trials, seed=seed, arms=arms, fresh=True)
         begin_again(recipes, runs, "search", say, arms)
+    place = job_place(recipes, device, workers, quiet=quiet, on=on, runs=runs)
+    check_locks(runs, say)
     with kept_asked(names, assignments, recipes, runs, "search"):
         found = search.search(
             recipes,
@@ -99,9 +106,10 @@ def search_command(
             trials=trials,
             seed=seed,
             storage=storage,
-            workers=workers or 1,
+            workers=place.sharing,
             arms=arms,
-            run_jobs=run_jobs,
+            wait=wait,
+            run_jobs=place.run_jobs,
             say=say,
         )
     show(found, as_json, tables.search_table)
@@ -120,6 +128,7 @@ def compare_command(
     runs: Path,
     seed: int,
     workers: int | None,
+    on: str,
     arms: tuple[str, ...],
     seeds: int,
     fresh: bool,
@@ -135,13 +144,14 @@ def compare_command(
     say = speaker(quiet)
     recipes = chosen_recipes(names, assignments, device, say)
     say_cost(recipes, device, say)
-    run_jobs = job_runner(recipes, device, workers, quiet)
     if fresh:
         if arms:
             raise click.UsageError("--fresh sets all arms of a comparison aside; leave out --arm")
         for recipe in recipes:
             compare.plan_runs(recipe, runs=runs, seeds=seeds, seed=seed)  # or it is refused here
         begin_again(recipes, runs, "compare", say)
+    place = job_place(recipes, device, workers, quiet=quiet, on=on, runs=runs)
+    check_locks(runs, say)
     with kept_asked(names, assignments, recipes, runs, "compare"):
         records = compare.compare(
             recipes,
@@ -149,7 +159,7 @@ def compare_command(
             seeds=seeds,
             seed=seed,
             arms=arms,
-            run_jobs=run_jobs,
+            run_jobs=place.run_jobs,
             say=say,
         )
     show(records, as_json, tables.compare_table)
@@ -167,6 +177,7 @@ def claims_command(
     runs: Path,
     seed: int,
     workers: int | None,
+    on: str,
     seeds: int,
     fresh: bool,
     quiet: bool,
@@ -182,18 +193,19 @@ def claims_command(
     say = speaker(quiet)
     recipes = chosen_recipes(names, assignments, device, say)
     say_cost(recipes, device, say)
-    run_jobs = job_runner(recipes, device, workers, quiet)
     if fresh:
         for recipe in recipes:
             claim_runs.plan_claim_runs(recipe, runs=runs, seeds=seeds, seed=seed)
         begin_again(recipes, runs, "claims", say)
+    place = job_place(recipes, device, workers, quiet=quiet, on=on, runs=runs)
+    check_locks(runs, say)
     with kept_asked(names, assignments, recipes, runs, "claims"):
         records = claim_runs.make_claim_runs(
             recipes,
             runs=runs,
             seeds=seeds,
             seed=seed,
-            run_jobs=run_jobs,
+            run_jobs=place.run_jobs,
             say=say,
         )
     show(records, as_json, tables.claims_table)
@@ -356,7 +368,9 @@ def recipes_command(as_json: bool) -> None:
 def bench_command(*, data: Path, out: Path, parts: tuple[str, ...], quick: bool) -> None:
     """Time training, evaluation and search beside TRL's, and measure memory.
 
-    Nothing else should run meanwhile: some twenty minutes on two quiet cores.
+    Nothing else should run meanwhile: some twenty minutes on two quiet cores, and
+    longer for `--only scale`, what the study itself costs with many trials, runs
+    and pairs.
     """
     from study.cli.bench import parts as bench
 
@@ -390,7 +404,12 @@ def data_check_command(
     click.echo(json.dumps(report, ensure_ascii=False) if as_json else datacheck.as_text(report))
 
 
-for command in release.COMMANDS:
+for command in (
+    reproduce.reproduce_command,
+    *release.COMMANDS,
+    *judging.COMMANDS,
+    *cluster.COMMANDS,
+):
     main.add_command(command)
 
 

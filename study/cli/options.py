@@ -13,17 +13,24 @@ import click
 from study.config.environment import trackers
 from study.config.recipe import Recipe, load_recipe
 from study.config.seeds import SEEDS
-from study.errors import ConfigError, StudyError, listed
-from study.records.processes import n_processes
+from study.errors import ConfigError, StoppedError, StudyError, listed
 from study.workers.mendable import NOT_TEXT, is_text, mendable
 
 if TYPE_CHECKING:
-    from study.model.jobs import Job
+    from study.workers.places import Place
 
 LARGE, TINY = ("smollm2-1.7b", "llama-3.2-1b"), ("tiny-smollm2", "tiny-llama")
 
 
+WORDS = "study.words"
+"""Where the context keeps the command line as it was given."""
+
+
 INTERRUPTED = 130
+
+
+STOPPED = 75
+"""Exit status of a command that was told to stop: sysexits.h's EX_TEMPFAIL, try again."""
 
 
 CPU_FLOP_PER_S = 2e10
@@ -38,15 +45,20 @@ class StudyGroup(click.Group):
         for text in (*args, str(Path.cwd())):
             if not is_text(text):
                 raise click.UsageError(f"{text!a} is not UTF-8; {NOT_TEXT}")
+        ctx.meta[WORDS] = list(args)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command and turn what a user can mend into a message."""
-        from study.workers.jobs import terminable
+        from study.records.notice import noticing
+        from study.workers.exchange import terminable
 
         try:
-            with terminable():
+            with terminable(), noticing():
                 return super().invoke(ctx)
+        except StoppedError as error:
+            click.echo(str(error), err=True)
+            ctx.exit(STOPPED)
         except StudyError as error:
             raise click.ClickException(str(error)) from error
         except (OSError, RuntimeError, UnicodeEncodeError) as error:
@@ -95,12 +107,37 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         workers_option,
         click.option(
+            "--on",
+            default="local",
+            show_default=True,
+            metavar="local|ray[:ADDRESS]|slurm",
+            help="Where jobs run: on this machine, on a Ray cluster's nodes, or as batch jobs.",
+        ),
+        click.option(
             "--fresh",
             is_flag=True,
             help="Set older records of this command aside, as FOLDER.old-TIME, and begin anew.",
         ),
         quiet_option,
         json_option,
+    )
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+
+
+def storage_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that name a database of searches."""
+    options = (
+        click.option(
+            "--storage",
+            metavar="URL",
+            help="Database shared by several machines, or grpc://HOST:PORT of `study proxy`; its "
+            "password in STUDY_STORAGE_PASSWORD. [default: a journal file in --runs]",
+        ),
+        click.option(
+            "--storage-file",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="File of yours that holds the URL, with or without its password.",
+        ),
     )
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
 
@@ -262,20 +299,40 @@ def kept_asked(
     keep(list(asked))
 
 
-def job_runner(
-    recipes: Sequence[Recipe], device: str, workers: int | None, quiet: bool
-) -> Callable[[Sequence["Job"]], list[Any]]:
-    """Return what runs jobs: worker processes, or this one within a launch."""
-    from study.workers import launch
-    from study.workers.devices import plan_slots
-    from study.workers.jobs import run_jobs
+def check_locks(runs: Path, say: Callable[[str], None]) -> None:
+    """Try the locks in a folder of records, and say where they do not reach other hosts.
+
+    Raises:
+        RecordError: they keep nobody out even here.
+    """
+    from study.records.mounts import reach_of, try_locks
+    from study.records.processes import is_main
+
+    if not is_main():
+        return
+    try_locks(runs)
+    reach = reach_of(runs)
+    if reach is not None and reach.known in ("one host", "unclear"):
+        say(f"on one host all is well; for several: {reach}")
+
+
+def job_place(
+    recipes: Sequence[Recipe],
+    device: str,
+    workers: int | None,
+    *,
+    quiet: bool,
+    on: str = "local",
+    runs: Path = Path(),
+) -> "Place":
+    """Return where jobs run; a cluster may run this very command."""
+    from study.workers.places import Ask, open_place
 
     trackers()  # refused here where one is unknown, before a model is loaded
-    if n_processes() > 1:
-        launch.check_shares(recipes)
-        return functools.partial(launch.run_here, device=device)
-    slots = plan_slots(recipes, device=device, workers=workers)
-    return functools.partial(run_jobs, slots=slots, quiet=quiet)
+    context = click.get_current_context(silent=True)
+    words = [] if context is None else context.find_root().meta.get(WORDS, [])
+    ask = Ask(recipes=recipes, device=device, workers=workers, quiet=quiet, runs=runs, words=words)
+    return open_place(on, ask)
 
 
 def say_cost(recipes: Sequence[Recipe], device: str, say: Callable[[str], None]) -> None:

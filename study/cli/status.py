@@ -1,8 +1,8 @@
 """What is finished, running, queued, failed, interrupted and missing below a folder of runs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from study.arms import ARMS, UNTRAINED, arms_in_order
 from study.config.files import recipe_names
@@ -13,27 +13,35 @@ from study.records.layout import (
     BENCHMARKS,
     BEST,
     CONFIG,
+    JUDGED,
+    REPRODUCE,
     TRIALS,
     claims_path,
+    ladder_path,
     plan_path,
     recipes_in,
     search_folder,
 )
 from study.records.locks import Lease, is_held, leases
-from study.records.released import BenchmarkScores, Release
+from study.records.released import BenchmarkScores, JudgedAnswers, Release
 from study.records.runs import (
+    Look,
     RunFolder,
     claim_folders,
     compare_folders,
     lock_path,
+    reproduce_folders,
     run_folder,
+    set_up_folder,
     setting_folder,
 )
-from study.records.schema import Best, ClaimsPlan, Plan, read_as
+from study.records.schema import Best, ClaimsPlan, LadderPlan, Plan, read_as
 from study.records.searches import search_faults, searched_arms
 from study.records.sharing import WORKER, planned
+from study.workers import slurm
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 def status(runs: Path, recipes: Sequence[str] = ()) -> list[Row]:
@@ -48,7 +56,8 @@ def status(runs: Path, recipes: Sequence[str] = ()) -> list[Row]:
         recipes: names to list; none means all that have records.
     """
     names = list(recipes) or recipes_in(runs)
-    return [
+    jobs = [row for row in slurm.tasks(runs) if {*names} & {*row["recipe"].split()} or not recipes]
+    return jobs + [
         row
         for name in names
         for arms in [_trained_arms(runs, name)]
@@ -56,7 +65,9 @@ def status(runs: Path, recipes: Sequence[str] = ()) -> list[Row]:
             *_searches(runs, name, arms),
             *_compared(runs, name, arms),
             *_claimed(runs, name),
+            *_reproduced(runs, name),
             *_benchmarked(runs, name),
+            *_judged(runs, name),
             *_released(runs, name),
         )
     ]
@@ -73,7 +84,7 @@ def _searches(runs: Path, recipe: str, arms: Sequence[str]) -> list[Row]:
             faults, flaw = search_faults(folder), "damaged"
         except UnreadableError as error:
             faults, flaw = [str(error)], "unreadable"
-        n_trials = 0 if faults else len(list(read_jsonl(folder / TRIALS)))
+        n_trials = 0 if faults else len(list(read_jsonl(folder / TRIALS, growing=True)))
         workers = leases(folder, WORKER)
         rows.append(
             {
@@ -158,24 +169,52 @@ def _compared(runs: Path, recipe: str, trained: Sequence[str]) -> list[Row]:
 
 def _claimed(runs: Path, recipe: str) -> list[Row]:
     """List the runs that decide claims; the setting stands in the arm's place."""
-    plan: ClaimsPlan | None = None
-    rows: list[Row] = []
+    plan, rows = _plan_of(claims_path(runs, recipe), ClaimsPlan, recipe, "claims")
+    wanted = [(name, seed) for name in plan["settings"] for seed in plan["seeds"]] if plan else []
+    begun, folder_of = claim_folders(runs, recipe), setting_folder
+    return [
+        *rows,
+        *_named(runs, recipe, "claims", wanted=wanted, begun=begun, folder_of=folder_of),
+    ]
+
+
+def _reproduced(runs: Path, recipe: str) -> list[Row]:
+    """List the runs of a reproduction; the set-up stands in the arm's place."""
+    plan, rows = _plan_of(ladder_path(runs, recipe), LadderPlan, recipe, REPRODUCE)
+    wanted = [(name, seed) for name in plan["set_ups"] for seed in plan["seeds"]] if plan else []
+    begun, folder_of = reproduce_folders(runs, recipe), set_up_folder
+    return [
+        *rows,
+        *_named(runs, recipe, REPRODUCE, wanted=wanted, begun=begun, folder_of=folder_of),
+    ]
+
+
+def _plan_of(path: Path, kind: type[T], recipe: str, part: str) -> tuple[T | None, list[Row]]:
+    """Read what is planned, or else say in a row why it cannot be read."""
     try:
-        plan = read_as(claims_path(runs, recipe), ClaimsPlan)
+        return read_as(path, kind), []
     except RecordError as error:
         found = {"state": "damaged", "detail": str(error)}
-        rows.append({"recipe": recipe, "part": "claims", "arm": "plan", "seed": None, **found})
-    wanted = [(name, seed) for name in plan["settings"] for seed in plan["seeds"]] if plan else []
-    begun = [(name, seed) for name, seed, _ in claim_folders(runs, recipe)]
-    queued = planned(runs, recipe, "claims")
-    for name, seed in dict.fromkeys((*wanted, *begun)):
-        state = _run(setting_folder(runs, recipe, name, seed), queued=(name, seed) in queued)
+        return None, [{"recipe": recipe, "part": part, "arm": "plan", "seed": None, **found}]
+
+
+def _named(
+    runs: Path,
+    recipe: str,
+    part: str,
+    *,
+    wanted: Sequence[tuple[str, int]],
+    begun: Sequence[tuple[str, int, RunFolder]],
+    folder_of: Callable[[Path, str, str, int], RunFolder],
+) -> list[Row]:
+    """List planned and begun runs that lie by a name of their own; all are untuned."""
+    queued = planned(runs, recipe, part)
+    rows: list[Row] = []
+    for name, seed in dict.fromkeys((*wanted, *((name, seed) for name, seed, _ in begun))):
+        state = _run(folder_of(runs, recipe, name, seed), queued=(name, seed) in queued)
         detail = state["detail"].replace("untuned", "")
-        rows.append(
-            {"recipe": recipe, "part": "claims", "arm": name, "seed": seed}
-            | state
-            | {"detail": detail}
-        )
+        about = {"recipe": recipe, "part": part, "arm": name, "seed": seed}
+        rows.append(about | state | {"detail": detail})
     return rows
 
 
@@ -193,6 +232,26 @@ def _benchmarked(runs: Path, recipe: str) -> list[Row]:
             except RecordError as error:
                 state, detail = "damaged", str(error)
             about = {"recipe": recipe, "part": "benchmark", "arm": arm, "seed": seed}
+            rows.append({**about, "state": state, "detail": detail})
+    return rows
+
+
+def _judged(runs: Path, recipe: str) -> list[Row]:
+    """List which runs' answers were judged, and by whom."""
+    rows = []
+    for arm, seed, folder in compare_folders(runs, recipe):
+        for path in sorted((folder.path / JUDGED).glob("*.json")):
+            about = {"recipe": recipe, "part": "judge", "arm": arm, "seed": seed}
+            try:
+                found = read_as(path, JudgedAnswers)
+                assert found is not None
+                verdicts = found["verdicts"]
+                n_missing = sum(verdicts["missing"].values())
+                detail = f"{path.stem}: {len(verdicts['items'])} answers"
+                detail += f", {n_missing} without a verdict" if n_missing else ""
+                state = "finished"
+            except RecordError as error:
+                state, detail = "damaged", str(error)
             rows.append({**about, "state": state, "detail": detail})
     return rows
 
@@ -235,26 +294,22 @@ def _released(runs: Path, recipe: str) -> list[Row]:
 def _run(folder: RunFolder | None, *, queued: bool) -> Row:
     if folder is None:
         return {"state": "missing", "detail": "no seed was begun"}
-    return {"state": _run_state(folder, queued=queued), "detail": _run_detail(folder)}
+    running = is_held(lock_path(folder))
+    look = folder.look()
+    return {"state": "running" if running else _state(look, queued=queued), "detail": _detail(look)}
 
 
-def _run_state(folder: RunFolder, *, queued: bool) -> str:
-    if is_held(lock_path(folder)):
-        return "running"
-    state = folder.status()
-    if queued and state in ("missing", "unfinished", "damaged"):
+def _state(look: Look, *, queued: bool) -> str:
+    if queued and look.status in ("missing", "unfinished", "damaged"):
         return "queued"
     names = {"ok": "finished", "diverged": "failed", "unfinished": "interrupted"}
-    return names.get(state, state)
+    return names.get(look.status, look.status)
 
 
-def _run_detail(folder: RunFolder) -> str:
-    try:
-        if faults := folder.faults():
-            return faults[0]
-    except UnreadableError as error:
-        return str(error)
-    record = folder.record()
+def _detail(look: Look) -> str:
+    if look.faults:
+        return look.faults[0]
+    record = look.record
     if record is None:
         return ""
     if record["divergence"] is not None:

@@ -48,6 +48,16 @@ def claims_table(records: Sequence[dict[str, Any]]) -> str:
     return table(list(dict.fromkeys(key for row in rows for key in row)), rows)
 
 
+def reproduce_table(records: Sequence[dict[str, Any]]) -> str:
+    """Lay out scores per recipe and set-up of a reproduction, as ``compare_table``."""
+    metrics = ("rougeL", "accuracy", "exact_match", "margin", "nll")
+    rows = [
+        {"recipe": recipe, "set-up": name, **_settings(group), **_outcome(group, metrics)}
+        for recipe, name, group in _grouped(records, "set_up")
+    ]
+    return table(list(dict.fromkeys(key for row in rows for key in row)), rows)
+
+
 def release_table(record: Release) -> str:
     """Lay out an export: scores before and after, checks, and where it is."""
     rows = [
@@ -104,6 +114,38 @@ def benchmark_table(found: Sequence[BenchmarkScores]) -> str:
     ]
     arms_named = arms_in_order({one["arm"] for one in found})
     return table(["form", "task", *arms_named], rows)
+
+
+def judge_table(found: dict[str, Any]) -> str:
+    """Lay out a judge's own accuracy and the raw win rates, a row for each arm."""
+    judge, runs = found["judge"], found["runs"]
+    right = [won for won in judge["held_out"]["wins"] if won is not None]
+    told = f"{mean(right):.3f} of {len(right)}" if right else "none"
+    rows = []
+    for arm in arms_in_order({one["arm"] for one in runs}):
+        own = [one for one in runs if one["arm"] == arm]
+        known = [[won for won in one["verdicts"]["wins"] if won is not None] for one in own]
+        rates = [mean(wins) for wins in known if wins]
+        n_missing = sum(sum(one["verdicts"]["missing"].values()) for one in own)
+        rows.append(
+            {
+                "arm": arm,
+                "runs": f"{len(own)}",
+                "win rate": (f"{mean(rates):.3f}" if rates else "none")
+                + (f" ± {stdev(rates):.3f}" if len(rates) > 1 else ""),
+                "turned with the order": f"{sum(one['verdicts']['turned'] for one in own)}",
+                "no verdict": f"{n_missing}",
+            }
+        )
+    missing = judge["held_out"]["missing"]
+    lines = [
+        f"{judge['name']} ({judge['identity']}) prefers the chosen answer in {told} held-out pairs"
+    ]
+    lines += [f"  no verdict on {n}: {why}" for why, n in missing.items()]
+    reasons = [why for one in runs for why in one["verdicts"]["missing"]]
+    if reasons:
+        lines.append(f"no verdict on answers: {', '.join(dict.fromkeys(reasons))}")
+    return "\n".join((*lines, "", table(list(rows[0]), rows)))
 
 
 def status_table(rows: Sequence[dict[str, Any]], runs: Path) -> str:

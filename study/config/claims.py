@@ -23,11 +23,13 @@ SETTINGS_OF: Final = "orpo"
 class Part:
     """One prediction: how a treatment differs from a baseline in one metric."""
 
-    kind: Literal["contrast", "as_published", "curve", "rank", "cost"]
+    kind: Literal["contrast", "as_published", "curve", "rank", "cost", "ladder", "ladder_share"]
     """``contrast`` compares scores of held-out pairs; ``as_published`` scores
     them as article A's code does; ``curve`` asks for the share of a score's way
     that the first updates go; ``rank`` for the rank correlation of early with
-    final values of trials; ``cost`` compares what runs cost."""
+    final values of trials; ``cost`` compares what runs cost; ``ladder`` compares as an
+    article published it, ``ladder_share`` where the loss alone differs, with half of
+    the gap under the published training (``study.config.ladder``)."""
     metric: Literal[
         "accuracy",
         "margin",

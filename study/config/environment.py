@@ -109,6 +109,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("ORPO_STUDY_CACHE") or user_cache_dir("orpo-study"))
 
 
+def judge_key() -> str:
+    """Return the key for a judge's endpoint, which stands in the environment alone.
+
+    No other variable is read: a key of one provider must not reach another's address.
+    """
+    return os.environ.get("ORPO_STUDY_JUDGE_KEY", "").strip()
+
+
 def require_optimizer(name: str, device: str) -> None:
     """Refuse an optimiser that cannot run here, before a model is loaded for it.
 

@@ -60,6 +60,8 @@ class TrainingConfig:
     """Steps between checkpoints to resume from; 0 writes none."""
     threads: int
     """CPU threads of one run; 0 leaves PyTorch's own choice."""
+    gpus: float = dataclasses.field(default=1.0, repr=False)
+    """GPUs that a run takes on a cluster; 0.5 lets two runs share one, on a CPU it takes none."""
     start_share: float = dataclasses.field(default=0.5, repr=False)
     """Share of its updates that an arm which continues another spends on that one."""
     epochs: float = 0.0
@@ -141,6 +143,10 @@ class TrainingConfig:
         require(
             self.threads <= MAX_THREADS,
             f"training.threads is {self.threads}; it must be {MAX_THREADS} at most",
+        )
+        require(
+            0 < self.gpus <= 1,
+            f"training.gpus is {self.gpus:g}; it must be above 0, and 1 at most",
         )
         require(self.max_grad_norm > 0, "training.max_grad_norm must be positive")
         require(self.galore_scale > 0, "training.galore_scale must be positive")

@@ -1,13 +1,16 @@
 """Which pairs can be used once they are tokens, and why the others cannot: one rule for all."""
 
+import contextlib
+import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from study.config.recipe import DataConfig
+from study.data.kept import kept
 from study.data.pairs import Pair
-from study.data.tokens import USELESS, cut, encode_whole
+from study.data.tokens import USELESS, cut, ids_of, is_plain, render, whole_of
 from study.engine.encoded import Encoded
 from study.errors import RowError
 
@@ -15,6 +18,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
 else:
     Tokenizer = Any
+
+T = TypeVar("T")
+
+AT_ONCE = 1024
+"""Pairs whose texts the tokenizer gets in one call."""
+
+PARALLEL = "TOKENIZERS_PARALLELISM"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +58,76 @@ class EncodedPairs:
         )
 
 
-def encode_all(pairs: Iterable[Pair], tokenizer: Tokenizer) -> Iterator[Encoded | RowError]:
-    """Encode pairs at full length; one that cannot be is its error."""
-    for pair in pairs:
-        try:
-            yield encode_whole(pair, tokenizer)
-        except RowError as error:
-            yield error
+def encode_all(pairs: Sequence[Pair], tokenizer: Tokenizer) -> Iterator[Encoded | RowError]:
+    """Encode pairs at full length, in their order; one that cannot be is its error.
+
+    Many pairs are kept in the user's cache by their content, see `study.data.kept`.
+    """
+    return kept(pairs, tokenizer, _encode)
+
+
+def _encode(pairs: Sequence[Pair], tokenizer: Tokenizer) -> Iterator[Encoded | RowError]:
+    """Give texts to the tokenizer by the thousand, which shares them among the cores.
+
+    A number is kept once, however often it is an id: Python's own take 28 bytes
+    each beside the 8 of the place that they stand in.
+    """
+    numbers: dict[int, int] = {}
+    for start in range(0, len(pairs), AT_ONCE):
+        yield from _encode_part(pairs[start : start + AT_ONCE], tokenizer, numbers)
+
+
+def _encode_part(
+    pairs: Sequence[Pair], tokenizer: Tokenizer, numbers: dict[int, int]
+) -> Iterator[Encoded | RowError]:
+    rendered = [_or_error(render, pair, tokenizer) for pair in pairs]
+    texts = [text for one in rendered if not isinstance(one, RowError) for text in one]
+    plain = [text for text in texts if is_plain(text)]
+    in_one_go = iter(_ids_of_all(tokenizer, plain))
+    for pair, one in zip(pairs, rendered, strict=True):
+        if isinstance(one, RowError):
+            yield one
+            continue
+        ids = [next(in_one_go) if is_plain(text) else ids_of(tokenizer, text) for text in one]
+        kept = [tuple([numbers.setdefault(n, n) for n in found]) for found in ids]
+        yield _or_error(whole_of, pair, tokenizer, kept)
+
+
+def _ids_of_all(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[Sequence[int]]:
+    """Tokenise texts that spell no special token, on all cores where there are many."""
+    if not texts:
+        return iter(())
+    with _on_all_cores(is_worth_it=len(texts) >= AT_ONCE):
+        found = tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
+    return iter(found["input_ids"])
+
+
+@contextlib.contextmanager
+def _on_all_cores(*, is_worth_it: bool) -> Iterator[None]:
+    """Let the tokenizer use threads while the block runs, which `quieten` turns off.
+
+    A process that forks afterwards would be warned of them; ours never do.
+    """
+    before = os.environ.get(PARALLEL)
+    if is_worth_it:
+        os.environ[PARALLEL] = "true"
+    try:
+        yield
+    finally:
+        if is_worth_it and before is not None:
+            os.environ[PARALLEL] = before
+
+
+def _or_error(function: Callable[..., T], *given: Any) -> T | RowError:
+    try:
+        return function(*given)
+    except RowError as error:
+        return error
 
 
 def cut_all(

@@ -18,6 +18,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from study.data.instructions import INSTRUCTIONS
 from study.data.pairs import Message
 from study.data.tools import TOOLS, described, require_written
 from study.errors import ModelError, RowError
@@ -102,14 +103,14 @@ def read_template(name: str) -> str | None:
     """
     if not name:
         return None
-    if name == "chatml":
-        return CHATML
+    if name in (shipped := {"chatml": CHATML, "instructions": INSTRUCTIONS}):
+        return shipped[name]
     try:
         return Path(name).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(
             f"model.chat_template is {name!r}, which cannot be read from {Path.cwd()} ({error}); "
-            'name a file with a Jinja template, "chatml", or "" for the model\'s own'
+            'name a Jinja template\'s file, "chatml", "instructions", or "" for the model\'s own'
         ) from error
 
 

@@ -111,22 +111,42 @@ def encode_whole(pair: Pair, tokenizer: Tokenizer) -> Encoded:
     Raises:
         RowError: the template cannot write the pair, or both answers are the same tokens.
     """
+    texts = render(pair, tokenizer)
+    return whole_of(pair, tokenizer, [ids_of(tokenizer, text) for text in texts])
+
+
+def render(pair: Pair, tokenizer: Tokenizer) -> tuple[str, str, str]:
+    """Write prompt, chosen and rejected answer as the chat template does.
+
+    Raises:
+        RowError: the template cannot write the pair.
+    """
     try:
         prompt = render_prompt(tokenizer, pair.prompt)
-        answers = [
-            _answer_ids(tokenizer, render_answer(tokenizer, pair.prompt, prompt, answer))
+        chosen, rejected = (
+            render_answer(tokenizer, pair.prompt, prompt, answer)
             for answer in (pair.chosen, pair.rejected)
-        ]
+        )
     except RowError as error:
         raise RowError(error.reason, f"pair {pair.example_id}: {error}") from error
+    return prompt, chosen, rejected
+
+
+def whole_of(pair: Pair, tokenizer: Tokenizer, ids: Sequence[tuple[int, ...]]) -> Encoded:
+    """Return a pair at its full length from the ids of its rendered texts.
+
+    Raises:
+        RowError: both answers are the same tokens.
+    """
+    prompt, *rest = ids
+    answers = [_answer_ids(tokenizer, one) for one in rest]
     if answers[0] == answers[1]:
         raise RowError(
             "equal once tokenised",
             f"pair {pair.example_id}: both answers are the same {len(answers[0])} tokens",
         )
-    return Encoded(
-        pair.example_id, pair.cluster_id, pair.source, _prompt_ids(tokenizer, prompt), *answers
-    )
+    whole = _prompt_ids(tokenizer, prompt)
+    return Encoded(pair.example_id, pair.cluster_id, pair.source, whole, *answers)
 
 
 def cut(
@@ -159,7 +179,7 @@ def encode_prompt(prompt: Iterable[Message], tokenizer: Tokenizer) -> tuple[int,
     Raises:
         RowError: the template cannot write these turns.
     """
-    return _prompt_ids(tokenizer, render_prompt(tokenizer, prompt))
+    return _prompt_ids(tokenizer, ids_of(tokenizer, render_prompt(tokenizer, prompt)))
 
 
 def end_of_turn(tokenizer: Tokenizer) -> int:
@@ -233,8 +253,8 @@ def _cut_prompt(ids: tuple[int, ...], tokenizer: Tokenizer, limit: int) -> tuple
     return (*ids[:kept], *ids[len(ids) - limit + kept :])
 
 
-def _prompt_ids(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
-    ids = _ids(tokenizer, text)
+def _prompt_ids(tokenizer: Tokenizer, ids: tuple[int, ...]) -> tuple[int, ...]:
+    """Put BOS before a prompt whose tokenizer wants it and whose template does not write it."""
     bos = tokenizer.bos_token_id
     starts_with_bos = tokenizer("").get("input_ids", [])[:1] == [bos]
     if bos is not None and starts_with_bos and ids[:1] != (bos,):
@@ -242,17 +262,22 @@ def _prompt_ids(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
     return ids
 
 
-def _answer_ids(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+def _answer_ids(tokenizer: Tokenizer, ids: tuple[int, ...]) -> tuple[int, ...]:
     """Return the answer's ids up to its last end-of-turn token, which is kept."""
-    turn, ids = turn_of(tokenizer), _ids(tokenizer, text)
+    turn = turn_of(tokenizer)
     if turn.is_closed and turn.end_id in ids:
         return ids[: len(ids) - ids[::-1].index(turn.end_id)]
     return (*ids, turn.end_id)
 
 
-def _ids(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+def is_plain(text: str) -> bool:
+    """Tell whether a rendered text spells no special token, so that it is tokenised in one go."""
+    return BREAK not in text and CUT not in text
+
+
+def ids_of(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
     """Tokenise rendered text; the stretches between special tokens apart where one was spelled."""
-    if BREAK not in text and CUT not in text:
+    if is_plain(text):
         return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
     ids: list[int] = []
     vocabulary = tokenizer.get_vocab()

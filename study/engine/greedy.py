@@ -1,12 +1,13 @@
-"""Greedy answers: in slots, in batches, or alone where batches would be wrong.
+"""Answers, greedy or drawn: in slots, in batches, or alone where batches would be wrong.
 
 Shapes: R rows of a batch, L tokens of the longest prompt.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from study.engine.slots import Pass, Slots, begins_with, opening_of, token_bytes
 
@@ -27,6 +28,9 @@ share what they have in common, and a larger product costs less per token."""
 
 PREFILL_TOKENS = 2048
 """Tokens of prompts in one forward pass, unless one alone has more."""
+
+Pick = Callable[[Tensor], Tensor]
+"""Logits ``(R, V)`` of R rows over V tokens -> the next token of each, ``(R, 1)``."""
 
 
 def answer_greedily(
@@ -59,6 +63,56 @@ def answer_greedily(
         return _in_batches(model, prompts, limit=limit, end=end, pad=pad, batch=batch)
     alone = _by_transformers if way == "one at a time" else _without_cache
     return [alone(model, prompt, limit=limit, end=end, pad=pad) for prompt in prompts]
+
+
+def draw_answers(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    limit: int,
+    end: int,
+    pad: int,
+    pick: Pick,
+    way: Generation = "batched",
+    batch: int | None = None,
+) -> list[list[int]]:
+    """Return each prompt's answer, its tokens picked by a rule; see `answer_greedily`.
+
+    ``pick`` chooses each token from its logits. A model that batches are wrong for
+    answers by a whole forward pass per token.
+    """
+    if way in {"in slots", "batched"}:
+        return _in_batches(model, prompts, limit=limit, end=end, pad=pad, batch=batch, pick=pick)
+    return [
+        _without_cache(model, prompt, limit=limit, end=end, pad=pad, pick=pick)
+        for prompt in prompts
+    ]
+
+
+def by_chance(*, seed: int, temperature: float, top_p: float) -> Pick:
+    """Return a rule that draws tokens from the likeliest ones (Holtzman et al. 2020).
+
+    Args:
+        seed: of the draws; logits that differ in rounding may still part ways.
+        temperature: logits are divided by it.
+        top_p: share of the probability that the likeliest tokens have, of which the
+            fewest that reach it are kept.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def pick(logits: Tensor) -> Tensor:
+        shares, tokens = (logits.float().cpu() / temperature).softmax(-1).sort(descending=True)
+        shares[shares.cumsum(-1) - shares >= top_p] = 0.0
+        return tokens.gather(-1, torch.multinomial(shares, 1, generator=generator)).to(
+            logits.device
+        )
+
+    return pick
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """Pick the token that is the most likely."""
+    return logits.argmax(-1, keepdim=True)
 
 
 def n_slots(token_bytes: int, *, width: int, device: str) -> int:
@@ -148,6 +202,7 @@ def _in_batches(
     end: int,
     pad: int,
     batch: int | None,
+    pick: Pick = likeliest,
 ) -> list[list[int]]:
     """Answer prompts of similar length together."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
@@ -157,14 +212,14 @@ def _in_batches(
         rows = order[start : start + size]
         mine = [prompts[row] for row in rows]
         for row, ids in zip(
-            rows, _together(model, mine, limit=limit, end=end, pad=pad), strict=True
+            rows, _together(model, mine, limit=limit, end=end, pad=pad, pick=pick), strict=True
         ):
             answers[row] = ids
     return answers
 
 
 def _together(
-    model: Any, prompts: Sequence[Sequence[int]], *, limit: int, end: int, pad: int
+    model: Any, prompts: Sequence[Sequence[int]], *, limit: int, end: int, pad: int, pick: Pick
 ) -> list[list[int]]:
     """Extend a batch of prompts; rows that have ended leave the batch."""
     from transformers import DynamicCache
@@ -187,7 +242,7 @@ def _together(
             use_cache=True,
             logits_to_keep=1,
         ).logits
-        ids = logits[:, -1].argmax(-1, keepdim=True)
+        ids = pick(logits[:, -1])
         going = []
         for place, (row, token) in enumerate(zip(rows, ids[:, 0].tolist(), strict=True)):
             answers[row].append(token)
@@ -228,12 +283,18 @@ def _by_transformers(
 
 
 def _without_cache(
-    model: Any, prompt: Sequence[int], *, limit: int, end: int, pad: int
+    model: Any,
+    prompt: Sequence[int],
+    *,
+    limit: int,
+    end: int,
+    pad: int,
+    pick: Pick = likeliest,
 ) -> list[int]:
     """Answer one prompt by a whole forward pass for each token."""
     del pad  # one row needs none
     ids, n_prompt = list(prompt), len(prompt)
     while len(ids) < n_prompt + limit and (len(ids) == n_prompt or ids[-1] != end):
         row = torch.tensor([ids], device=model.device)
-        ids.append(int(model(input_ids=row, use_cache=False).logits[0, -1].argmax()))
+        ids.append(int(pick(model(input_ids=row, use_cache=False).logits[:, -1])))
     return ids[n_prompt:]

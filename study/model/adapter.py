@@ -49,6 +49,12 @@ def fresh_adapter(base: Base, config: AdapterConfig, *, seed: int) -> nn.Module:
     return base.model  # type: ignore[no-any-return]
 
 
+def scaling_of(config: AdapterConfig) -> float:
+    """Return what the product of an adapter's matrices is multiplied by (Kalajdzievski 2023)."""
+    root = math.sqrt(config.rank) if config.kind == "rslora" else config.rank
+    return config.alpha / root
+
+
 def _attach(base: Base, config: AdapterConfig) -> Any:
     from peft import LoraConfig, get_peft_model
 

@@ -1,7 +1,10 @@
 """A job: what to do with an open workbench, for any worker anywhere."""
 
-from collections.abc import Callable
+import abc
+import pkgutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from study.config.recipe import Recipe
@@ -12,9 +15,47 @@ Report = Callable[[float, float, str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One piece of work on one recipe, for any worker."""
+    """One piece of work on one recipe, described by data, for any worker anywhere."""
 
     name: str
     recipe: Recipe
-    work: Callable[[Any, Report], Any]
-    """Called with the recipe's workbench and a report; must be picklable."""
+    kind: str
+    """A function as ``package.module:name``, called with a workbench of the recipe, or what
+    stands for one, and a report."""
+    given: Mapping[str, Any]
+    """Its other arguments, the arm and the seed among them; they can be pickled."""
+
+    def work(self, workbench: Any, report: Report) -> Any:
+        """Do it."""
+        return pkgutil.resolve_name(self.kind)(workbench, report, **self.given)
+
+
+class Elsewhere(abc.ABC):
+    """What stands for a workbench on another machine.
+
+    Locks, searches and plans stay in the process that has it; trainings go there.
+    """
+
+    recipe: Recipe
+    facts: dict[str, Any]
+    """As ``study.model.workbench.resolved_facts`` says them there."""
+
+    @abc.abstractmethod
+    def do(self, work: Callable[..., Any], *, writes: Path, **given: Any) -> Any:
+        """Do what ``study.model.jobs.do`` says, there."""
+
+
+def do(workbench: Any, work: Callable[..., Any], *, writes: Path, **given: Any) -> Any:
+    """Return ``work(workbench, **given)``, called on the machine that has the workbench.
+
+    Args:
+        workbench: one of this process, or what stands for one elsewhere.
+        work: a function of a module, which elsewhere imports too.
+        writes: the one folder that it writes to. It is there what it is here, and comes
+            back whenever a checkpoint is whole and at the end.
+        given: functions, which are called here; what has a ``folder``, whose files are
+            there too; and other values that can be pickled.
+    """
+    if isinstance(workbench, Elsewhere):
+        return workbench.do(work, writes=writes, **given)
+    return work(workbench, **given)

@@ -87,7 +87,11 @@ def _start(recipe: Recipe, arm: str, settings: Settings | None) -> dict[str, Any
 
 
 def _parts(recipe: Recipe) -> dict[str, Any]:
-    """Return what all arms of a comparison share; the share of starts concerns some alone."""
+    """Return what all arms of a comparison share.
+
+    The share of starts concerns some alone, and GPUs say where, not what is computed.
+    """
     tree = to_dict(recipe)
-    tree["training"].pop("start_share", None)
+    for name in ("start_share", "gpus"):
+        tree["training"].pop(name, None)
     return {part: tree[part] for part in PARTS}

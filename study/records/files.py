@@ -65,8 +65,13 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_bytes(path, f"{text}\n".encode())
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+def read_jsonl(path: Path, *, growing: bool = False, start: int = 0) -> Iterator[dict[str, Any]]:
     """Yield the objects of a JSON-lines file; nothing where there is no file.
+
+    Args:
+        path: the file.
+        growing: others append to it: a last line without its end does not count.
+        start: bytes to skip, where a line begins.
 
     Raises:
         RecordError: a line is not JSON; the message gives its number.
@@ -74,7 +79,10 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     if not path.exists():
         return
     with path.open("rb") as lines:
+        lines.seek(start)
         for number, line in enumerate(lines, start=1):
+            if growing and not line.endswith(b"\n"):
+                return
             try:
                 row = json.loads(line.decode())
             except ValueError as error:
@@ -82,6 +90,21 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             if not isinstance(row, dict):
                 raise RecordError(f"{path}, line {number} is damaged (not a JSON object)")
             yield row
+
+
+def cut_half_line(path: Path, start: int = 0) -> int:
+    """Cut what a crash left of a last line; return the size of the file in bytes.
+
+    Args:
+        path: the file; nobody else may append to it now.
+        start: bytes that are known to be whole lines.
+    """
+    with path.open("rb+") as file:
+        file.seek(start)
+        size = start + file.read().rfind(b"\n") + 1
+        if size < file.tell():
+            file.truncate(size)
+    return size
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

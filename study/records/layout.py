@@ -8,28 +8,39 @@
     <recipe>/compare/<arm>/seed-<n>/
                                config.json  steps.jsonl  examples.parquet
                                generations.jsonl  adapter/  record.json
-                               benchmarks/<form>/<task>.json, made afterwards
+                               benchmarks/<form>/<task>.json  judged/<judge>.json,
+                               made afterwards
     <recipe>/starts/<digest>/  config.json  steps.jsonl  adapter/  record.json
     <recipe>/claims/config.json
     <recipe>/claims/<setting>/seed-<n>/
                                as in a comparison
-    <recipe>/{compare,claims,search/<arm>}/resolved.json
+    <recipe>/reproduce/config.json
+    <recipe>/reproduce/<set-up>/seed-<n>/
+                               as in a comparison, and
+                               answers-<rung>.jsonl, as an article's code asks for them
+    <recipe>/{compare,claims,reproduce/<set-up>,search/<arm>}/resolved.json
     <recipe>/release/<arm>/seed-<n>/
                                adapter.json  adapter/  merged.json  merged/
-    <recipe>/{search,compare,claims}/recipe.json
+    <recipe>/judges/<judge>.json
+    <recipe>/{search,compare,claims,reproduce}/recipe.json
                                a recipe file of the user's own: how it was named
     bench.json                 what `study bench` measured
     objectives.jsonl           trials behind the choice of a search's objective
     history.jsonl              what an author did before these records, after a look at others
+    slurm/<time>-<command>/    job.sh  job.json  <task>.log  <task>.ended
+                               what `study submit` handed to Slurm
 
 A comparison's own ``config.json`` is its plan, that of the claims what they
-predict.
+predict, that of a reproduction its ladder.
 """
 
 from pathlib import Path
 
 SEARCH = "search"
 """Folder of a recipe's searches, one folder per arm."""
+
+REPRODUCE = "reproduce"
+"""Folder of a recipe's reproduction of an article, one folder per set-up."""
 
 CONFIG, RECORD, STEPS = "config.json", "record.json", "steps.jsonl"
 
@@ -57,6 +68,14 @@ BENCHMARKS = "benchmarks"
 """In a run's folder: item scores of benchmarks, by form and task."""
 
 
+JUDGED, JUDGES = "judged", "judges"
+"""In a run's folder: a judge's verdicts on its answers; beside the comparison: the judges."""
+
+
+SLURM = "slurm"
+"""Batch scripts and logs of `study submit`, beside the recipes' folders."""
+
+
 HISTORY = "history.jsonl"
 """Rows of ``at`` (a date) and ``what`` (one sentence): what came before these records."""
 
@@ -64,6 +83,16 @@ HISTORY = "history.jsonl"
 def claims_path(runs: Path, recipe: str) -> Path:
     """Return the file that holds the claims that a recipe's records decide."""
     return runs / recipe / "claims" / CONFIG
+
+
+def ladder_path(runs: Path, recipe: str) -> Path:
+    """Return the file that holds the ladder that a recipe's records climb."""
+    return runs / recipe / REPRODUCE / CONFIG
+
+
+def answers_name(rung: str) -> str:
+    """Name the file of answers that are generated with a rung and those above it not mended."""
+    return f"answers-{rung}.jsonl"
 
 
 def plan_path(runs: Path, recipe: str) -> Path:
@@ -86,6 +115,16 @@ def benchmark_path(run: Path, form: str, task: str) -> Path:
     return run / BENCHMARKS / form / f"{task}.json"
 
 
+def judged_path(run: Path, judge: str) -> Path:
+    """Return the file of a judge's verdicts on a run's answers."""
+    return run / JUDGED / f"{judge}.json"
+
+
+def judge_path(runs: Path, recipe: str, judge: str) -> Path:
+    """Return the file that describes a judge and holds its own accuracy."""
+    return runs / recipe / JUDGES / f"{judge}.json"
+
+
 def recipes_in(runs: Path) -> list[str]:
     """List the recipes that have records below ``runs``, in alphabetical order."""
     if not runs.is_dir():
@@ -93,5 +132,5 @@ def recipes_in(runs: Path) -> list[str]:
     return sorted(
         path.name
         for path in runs.iterdir()
-        if any((path / part).is_dir() for part in ("search", "compare", "claims"))
+        if any((path / part).is_dir() for part in (SEARCH, "compare", "claims", REPRODUCE))
     )

@@ -4,7 +4,14 @@ import shutil
 from pathlib import Path
 
 from study.errors import RecordError
-from study.records.files import checksum, read_json, read_jsonl, write_jsonl, write_sealed
+from study.records.files import (
+    RESOLVED,
+    checksum,
+    read_json,
+    read_jsonl,
+    write_jsonl,
+    write_sealed,
+)
 from study.records.layout import (
     BENCH,
     BENCHMARKS,
@@ -12,10 +19,21 @@ from study.records.layout import (
     GENERATIONS,
     HISTORY,
     JOURNAL,
+    JUDGED,
+    JUDGES,
     RECORD,
+    REPRODUCE,
+    SEARCH,
+    answers_name,
     recipes_in,
 )
-from study.records.runs import RunFolder, claim_folders, compare_folders, start_folders
+from study.records.runs import (
+    RunFolder,
+    claim_folders,
+    compare_folders,
+    reproduce_folders,
+    start_folders,
+)
 from study.records.texts import withhold
 
 
@@ -46,13 +64,20 @@ def publish(source: Path, target: Path) -> list[Path]:
             copied.append(Path(shutil.copyfile(source / name, target / name)))
     for recipe in recipes_in(source):
         shutil.rmtree(target / recipe, ignore_errors=True)
-        runs = [*compare_folders(source, recipe), *claim_folders(source, recipe)]
+        runs = [
+            *compare_folders(source, recipe),
+            *claim_folders(source, recipe),
+            *reproduce_folders(source, recipe),
+        ]
         runs_and_starts = [*(run for _, _, run in runs), *start_folders(source, recipe)]
         folders = [folder.path for folder in runs_and_starts if folder.is_finished()]
         folders += [path.parent for path in (source / recipe / "search").glob(f"*/{BEST}")]
-        folders += [source / recipe / part for part in ("search", "compare", "claims")]
+        parts = (SEARCH, "compare", "claims", REPRODUCE, JUDGES)
+        folders += [source / recipe / part for part in parts]
+        folders += [path.parent for path in (source / recipe / REPRODUCE).glob(f"*/{RESOLVED}")]
         for folder in sorted(filter(Path.is_dir, folders)):
-            for path in sorted((*folder.iterdir(), *folder.glob(f"{BENCHMARKS}/*/*.json"))):
+            scored = (*folder.glob(f"{BENCHMARKS}/*/*.json"), *folder.glob(f"{JUDGED}/*.json"))
+            for path in sorted((*folder.iterdir(), *scored)):
                 if path.is_file() and path.name != JOURNAL and not _is_aside(path):
                     copy = target / path.relative_to(source)
                     copy.parent.mkdir(parents=True, exist_ok=True)
@@ -71,8 +96,10 @@ def _may_publish_texts(folder: Path) -> bool:
 
 def _withhold_texts(folder: Path) -> None:
     """Leave texts out of a published run, and put the file's new checksum into its record."""
-    path, record = folder / GENERATIONS, read_json(folder / RECORD)
+    record = read_json(folder / RECORD)
     assert record is not None
-    write_jsonl(path, [withhold(row) for row in read_jsonl(path)])
-    files = {**record["files"], GENERATIONS: checksum(path)}
+    files = dict(record["files"])
+    for path in (folder / GENERATIONS, *folder.glob(answers_name("*"))):
+        write_jsonl(path, [withhold(row) for row in read_jsonl(path)])
+        files[path.name] = checksum(path)
     write_sealed(folder / RECORD, {**record, "files": files})

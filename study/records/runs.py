@@ -15,8 +15,11 @@ from typing import Any
 from study.errors import RecordError, UnreadableError
 from study.records.files import checksum, read_jsonl, unreadable, write_bytes, write_sealed
 from study.records.folders import claim_folder, read_config
-from study.records.layout import ADAPTER, CONFIG, RECORD, STEPS
+from study.records.layout import ADAPTER, CONFIG, RECORD, REPRODUCE, STEPS
 from study.records.schema import Record, RunConfig, checked, read_as
+
+PLACES = ("compare", "claims", REPRODUCE)
+"""Folders of a recipe whose runs lie by their name and seed."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +39,7 @@ class RunFolder:
 
     def status(self) -> str:
         """Return ``missing``, ``unfinished``, ``ok``, ``diverged``, ``damaged``, ``unreadable``."""
-        try:
-            if self.faults():
-                return "damaged"
-        except UnreadableError:
-            return "unreadable"
-        record = self.record()
-        if record is not None:
-            return str(record["status"])
-        return "unfinished" if (self.path / CONFIG).exists() else "missing"
+        return self.look().status
 
     def is_finished(self) -> bool:
         """Tell whether the run has ended, with a record that is sound."""
@@ -71,19 +66,37 @@ class RunFolder:
         Raises:
             UnreadableError: this user may not read them.
         """
+        return self._read()[1]
+
+    def look(self) -> "Look":
+        """Read record and configuration once, for all that a status says of the run."""
+        try:
+            record, faults = self._read()
+        except UnreadableError as error:
+            return Look(status="unreadable", faults=[str(error)], record=None)
+        if faults:
+            return Look(status="damaged", faults=faults, record=None)
+        if record is not None:
+            return Look(status=str(record["status"]), faults=[], record=record)
+        begun = (self.path / CONFIG).exists()
+        return Look(status="unfinished" if begun else "missing", faults=[], record=None)
+
+    def _read(self) -> tuple[Record | None, list[str]]:
+        """Return the record, if the run has ended, and what is damaged."""
         try:
             record, config = self.record(), self.config()
-            if record is None:
-                return []
         except UnreadableError:
             raise
         except RecordError as error:
-            return [str(error)]
+            return None, [str(error)]
+        if record is None:
+            return None, []
         if config is None:
-            return [f"{CONFIG} is missing"]
+            return record, [f"{CONFIG} is missing"]
         if record.get("digest", config["digest"]) != config["digest"]:
-            return [f"{RECORD} and {CONFIG} have different digests"]
-        return _strayed(self.path, record, config) or _changed_files(self.path, record["files"])
+            return record, [f"{RECORD} and {CONFIG} have different digests"]
+        faults = _strayed(self.path, record, config)
+        return record, faults or _changed_files(self.path, record["files"])
 
     def unusable(self) -> list[str]:
         """Say why a run can neither be taken as it is nor be gone on with."""
@@ -118,6 +131,17 @@ class RunFolder:
         write_sealed(self.path / RECORD, {**record, "files": checksums})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What a run's files say of it, at one time."""
+
+    status: str
+    """As of `RunFolder.status`."""
+    faults: list[str]
+    record: Record | None
+    """None where the run is damaged or has not ended."""
+
+
 def run_folder(runs: Path, recipe: str, arm: str, seed: int) -> RunFolder:
     """Return the folder of one run of a comparison."""
     return RunFolder(runs / recipe / "compare" / arm / f"seed-{seed}")
@@ -136,6 +160,16 @@ def setting_folder(runs: Path, recipe: str, setting: str, seed: int) -> RunFolde
 def claim_folders(runs: Path, recipe: str) -> list[tuple[str, int, RunFolder]]:
     """List (setting, seed, folder) of every run that decides claims."""
     return _seed_folders(runs / recipe / "claims")
+
+
+def set_up_folder(runs: Path, recipe: str, set_up: str, seed: int) -> RunFolder:
+    """Return the folder of one run of a reproduction."""
+    return RunFolder(runs / recipe / REPRODUCE / set_up / f"seed-{seed}")
+
+
+def reproduce_folders(runs: Path, recipe: str) -> list[tuple[str, int, RunFolder]]:
+    """List (set-up, seed, folder) of every run of a reproduction."""
+    return _seed_folders(runs / recipe / REPRODUCE)
 
 
 def start_folder(runs: Path, recipe: str, digest: str) -> RunFolder:
@@ -163,10 +197,10 @@ def _strayed(folder: Path, record: Record, config: RunConfig) -> list[str]:
     path = folder.absolute()
     if path.parent.name == "starts" and path.name != config["digest"][:16]:
         return [f"{CONFIG} is of the start {config['digest'][:16]}, not of {path.name}"]
-    if len(path.parents) < 3 or path.parents[1].name not in ("compare", "claims"):
+    if len(path.parents) < 3 or path.parents[1].name not in PLACES:
         return []
     place = {"recipe": path.parents[2].name, "seed": path.name.removeprefix("seed-")}
-    if path.parents[1].name == "compare":  # in claims the folder names a setting
+    if path.parents[1].name == "compare":  # elsewhere the folder names a setting or a set-up
         place["arm"] = path.parent.name
     of_config: dict[str, Any] = {**config, "recipe": config["recipe"].get("name", place["recipe"])}
     of_record: dict[str, Any] = {**record}

@@ -4,6 +4,7 @@
 they are read, or refused; records of a later one are always refused.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import UnionType
@@ -121,6 +122,10 @@ class RunConfig(TypedDict):
     """Arms of which the dearest decides the number of updates."""
     made_with: NotRequired[dict[str, Any]]
     """Of a start: weights, pairs and kind of device."""
+    after: NotRequired[str]
+    """Of a run of a ladder: the digest of the whole run that it continues."""
+    answers: NotRequired[dict[str, Any]]
+    """Of a run of a ladder: in which other ways its prompts are answered."""
     seed: int
     recipe: dict[str, Any]
     digest: str
@@ -158,6 +163,39 @@ class ClaimsPlan(TypedDict):
     costs: NotRequired[Any]
     """In plans of today; those of before had no smallest difference of costs."""
     claims: Any
+    written_at: str
+    amended: list[dict[str, Any]]
+
+
+class Step(TypedDict):
+    """How far a ladder is climbed: what is compared with a rung and all below it mended."""
+
+    rung: str
+    """``published`` where nothing is."""
+    touches: str
+    published: str
+    mended: str
+    flaws: list[str]
+    """Rungs of scoring that are not mended yet."""
+    answers: str
+    """The answers that are scored; empty for the study's own."""
+    baseline: str
+    """A set-up."""
+    treatment: str
+
+
+class LadderPlan(TypedDict):
+    """The ladder that a reproduction climbs: the ``config.json`` of its folder."""
+
+    schema: int
+    seeds: list[int]
+    paired: bool
+    article: str
+    chosen: str
+    """Why these rates."""
+    steps: list[Step]
+    set_ups: dict[str, Any]
+    """Set-up -> its settings and the set-up that it continues."""
     written_at: str
     amended: list[dict[str, Any]]
 
@@ -239,9 +277,9 @@ def read_as(path: Path, kind: type[T]) -> T | None:
     return None if value is None else checked(value, kind, path)
 
 
-def rows_as(path: Path, kind: type[T]) -> list[T]:
+def rows_as(path: Path, kind: type[T], *, growing: bool = False) -> list[T]:
     """Read a JSON-lines file by the description of its lines."""
-    return [checked(row, kind, path) for row in read_jsonl(path)]
+    return [checked(row, kind, path) for row in read_jsonl(path, growing=growing)]
 
 
 def checked(value: Mapping[str, Any], kind: type[T], path: Path) -> T:
@@ -318,10 +356,15 @@ def _is_a(value: Any, kind: Any) -> bool:
 def _inner(value: Any, kind: Any, found: list[str]) -> list[tuple[Any, Any]]:
     """List the (key, type) of what a sound container holds."""
     if found or get_origin(kind) in (None, Union, UnionType, Literal):
-        hints = get_type_hints(kind) if is_typeddict(kind) and not found else {}
+        hints = _hints_of(kind) if is_typeddict(kind) and not found else {}
         return [(key, hints[key]) for key in sorted(hints.keys() & set(value))] if hints else []
     part = get_args(kind)[-1]
     return [(key, part) for key in (value if isinstance(value, Mapping) else range(len(value)))]
+
+
+@functools.cache
+def _hints_of(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _join(name: str, key: str) -> str:

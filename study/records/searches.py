@@ -35,7 +35,7 @@ def search_faults(folder: Path) -> list[str]:
         found.append(str(error))
     for name, kind in ((TRIALS, Trial), (CONFIRMATIONS, Confirmation)):
         try:
-            rows[name] = rows_as(folder / name, kind)
+            rows[name] = rows_as(folder / name, kind, growing=name == TRIALS)
         except RecordError as error:
             found.append(str(error))
     for name, (n_rows, expected) in (best["rows"] if best and "rows" in best else {}).items():
@@ -95,7 +95,7 @@ def mend_search(folder: Path) -> list[Trial]:
         for name in (TRIALS, CONFIRMATIONS, BEST):
             if f"{folder / name}" in faults and (folder / name).exists():
                 set_aside(folder / name, "damaged")
-        return rows_as(folder / TRIALS, Trial)
+        return rows_as(folder / TRIALS, Trial, growing=True)
 
 
 def check_journal(

@@ -20,6 +20,7 @@ from study.config.canonical import digest
 from study.errors import ConfigError, RecordError, first_line
 from study.records.files import checksum, write_sealed
 from study.records.layout import benchmark_path, release_path
+from study.records.notice import heed
 from study.records.released import BenchmarkScores, Release
 from study.records.schema import SCHEMA, read_as
 from study.release.chosen import ChosenRun
@@ -80,6 +81,7 @@ def benchmark(
                 attach(base, run)
                 model, tokenizer = base.model, base.tokenizer
             for task in missing:
+                heed()
                 say(f"{run.name}, {form}: {task}")
                 found.append(_score(run, form, task, how, (model, tokenizer, weights)))
     return found

@@ -151,6 +151,8 @@ def _recipe_of(record: Record, config: RunConfig, plan: Plan | None) -> Recipe:
     if len(analysis) == len(kept):
         tree["analysis"] = analysis
     arms = {record["arm"]: record["settings"]} if record["settings"] else {}
+    if "start" in record:  # an arm that continues another stands in no recipe without it
+        arms[record["start"]["arm"]] = record["start"]["settings"]
     tree |= {**config["recipe"], "description": "", "arms": arms}
     tree["name"] = record["recipe"]
     tree["model"] = {**tree["model"], "dtype": record["model"].get("dtype", "auto")}

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,10 @@ SEAL = "whole.json"
 """Written last into a checkpoint: it is whole."""
 
 log = logging.getLogger(__name__)
+
+SAVED: list[Callable[[Path], None]] = []
+"""Told of each folder that holds something new to go on from, as a worker does that sends it
+to another machine."""
 
 
 def save_adapter(model: Any, folder: Path) -> None:
@@ -62,6 +66,13 @@ def seal_checkpoint(folder: Path, checkpoint: Path, window: Mapping[str, Any]) -
         "window": dict(window),
     }
     write_sealed(checkpoint / SEAL, content)
+    tell_saved(folder)
+
+
+def tell_saved(folder: Path) -> None:
+    """Say that a run or trial could go on from what its folder holds now."""
+    for hear in SAVED:
+        hear(folder)
 
 
 def resume_from(

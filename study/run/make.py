@@ -1,6 +1,5 @@
 """One run: train an arm with a seed, score it, leave its record."""
 
-import functools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.arms import ARMS, UNTRAINED
 from study.config.training import own_training
-from study.model.jobs import Job, Report
+from study.model.jobs import Elsewhere, Job, Report, do
 from study.model.workbench import resolved_facts
 from study.records.files import write_jsonl
 from study.records.folders import check_folder, claim_resolved, facts_of
@@ -20,8 +19,8 @@ from study.records.processes import agree, is_main
 from study.records.runs import compare_folders, lock_path
 from study.records.sharing import present
 from study.run.begin import begin, progress_of
-from study.run.planned import PlannedRun, record_of
-from study.run.start import find_start
+from study.run.planned import PlannedRun, Start, record_of
+from study.run.start import find_start, whole_start
 
 if TYPE_CHECKING:
     from study.model.workbench import Workbench
@@ -58,7 +57,7 @@ def make_missing(
     wanted = agree([run.name for run in plan if not run.folder.is_finished()])
     missing = [run for run in plan if run.name in wanted]
     missing.sort(key=lambda run: list(ARMS).index(run.arm), reverse=True)  # longest first
-    with present(runs, command, [(run.recipe, run.part, run.seed) for run in missing]):
+    with present(runs, command, [(run.study, run.part, run.seed) for run in missing]):
         run_jobs([_job(run) for run in missing])
         left = [run for run in missing if not run.folder.is_finished()]
         dropped = agree([run.name for run in left if not is_held(lock_path(run.folder))])
@@ -73,45 +72,52 @@ def make_missing(
         check_folder(run.folder.path, run.config)  # another study may have begun meanwhile
 
 
-def make_run(workbench: "Workbench", report: Report, *, run: PlannedRun) -> None:
+def make_run(workbench: "Workbench | Elsewhere", report: Report, *, run: PlannedRun) -> None:
     """Train, score and record one run; nothing where another process makes it."""
+    with hold(lock_path(run.folder)) if is_main() else nullcontext(True) as free:
+        if agree(free and (not is_main() or _begin(workbench, run))):
+            start = find_start(workbench, report, start=run.start, seed=run.seed)
+            start = start or whole_start(run)
+            do(workbench, carry_out, writes=run.folder.path, report=report, run=run, start=start)
+
+
+def carry_out(workbench: "Workbench", report: Report, run: PlannedRun, start: Start | None) -> None:
+    """Make a run whose folder is this process's alone."""
     from study.run.trained import forget_trained, keep_trained, recall_trained
 
-    with hold(lock_path(run.folder)) if is_main() else nullcontext(True) as free:
-        if not agree(free and (not is_main() or _begin(workbench, run))):
-            return
-        outcome = recall_trained(workbench, run.folder.path, seed=run.seed)
-        if outcome is None:
-            outcome = _train(workbench, report, run)
-            if is_main() and run.arm != UNTRAINED and outcome.status == "ok":
-                keep_trained(run.folder.path, outcome)  # scoring may fail
-        if not is_main():
-            return
-        report(1, 1, "scoring held-out pairs")
-        began = time.perf_counter()
-        scores = _scores(workbench, run, outcome)
-        cost = {**outcome.cost, "evaluate_s": round(time.perf_counter() - began, 3)}
-        _discard_checkpoints(run)
-        run.folder.finish(record_of(workbench, run, outcome, scores, cost))
-        forget_trained(run.folder.path)
+    outcome = recall_trained(workbench, run.folder.path, seed=run.seed)
+    if outcome is None:
+        outcome = _train(workbench, report, run, start)
+        if is_main() and run.arm != UNTRAINED and outcome.status == "ok":
+            keep_trained(run.folder.path, outcome)  # scoring may fail
+    if not is_main():
+        return
+    report(1, 1, "scoring held-out pairs")
+    began = time.perf_counter()
+    scores = _scores(workbench, run, outcome)
+    cost = {**outcome.cost, "evaluate_s": round(time.perf_counter() - began, 3)}
+    _discard_checkpoints(run)
+    run.folder.finish(record_of(workbench, run, outcome, scores, cost))
+    forget_trained(run.folder.path)
 
 
-def _begin(workbench: "Workbench", run: PlannedRun) -> bool:
+def _begin(workbench: "Workbench | Elsewhere", run: PlannedRun) -> bool:
     """Claim a run's folder, if its comparison is of the same model and data."""
-    comparison = run.folder.path.parent.parent
     return begin(
         run,
         faults=run.folder.unusable(),
         warn=log.warning,
         check=lambda: claim_resolved(
-            comparison, resolved_facts(workbench), lambda: _facts_of_others(comparison)
+            run.alike, resolved_facts(workbench), lambda: _facts_of_others(run)
         ),
     )
 
 
-def _facts_of_others(comparison: Path) -> list[dict[str, Any]]:
-    """Return the facts of the finished runs of a comparison."""
-    folders = compare_folders(comparison.parent.parent, comparison.parent.name)
+def _facts_of_others(run: PlannedRun) -> list[dict[str, Any]]:
+    """Return the facts of the finished runs of a comparison; a ladder's runs say their own."""
+    if run.published is not None:
+        return []
+    folders = compare_folders(run.alike.parent.parent, run.alike.parent.name)
     records = [folder.record() for _, _, folder in folders if not folder.faults()]
     return [
         facts_of(record["model"], record["data"], record["device"])
@@ -126,21 +132,18 @@ def _faults(run: PlannedRun) -> list[str]:
 
 
 def _job(run: PlannedRun) -> Job:
-    return Job(
-        name=run.name,
-        recipe=run.recipe,
-        work=functools.partial(make_run, run=run),
-    )
+    return Job(name=run.name, recipe=run.recipe, kind="study.run.make:make_run", given={"run": run})
 
 
-def _train(workbench: "Workbench", report: Report, run: PlannedRun) -> "Outcome":
+def _train(
+    workbench: "Workbench", report: Report, run: PlannedRun, start: Start | None
+) -> "Outcome":
     from study.run.budget import budget_of
     from study.run.train import train_run
 
     if run.arm == UNTRAINED:
         return _untrained(workbench, run)
 
-    start = find_start(workbench, report, start=run.start, seed=run.seed)
     training, _ = budget_of(workbench, arm=run.arm, seed=run.seed)
     max_steps = own_training(training, run.arm).max_steps
 
@@ -188,12 +191,18 @@ def _discard_checkpoints(run: PlannedRun) -> None:
 def _scores(workbench: "Workbench", run: PlannedRun, outcome: "Outcome") -> Mapping[str, float]:
     """Score a run on the held-out pairs; nothing where it diverged."""
     from study.run.evaluate import evaluate_run
+    from study.run.published import answer_as_published
 
     if outcome.status == "diverged":
         return {}
     try:
-        return evaluate_run(workbench, folder=run.folder.path)
+        scores = evaluate_run(workbench, folder=run.folder.path)
+        if run.published is not None:
+            answer_as_published(
+                workbench, run.published.answers, seed=run.seed, folder=run.folder.path
+            )
     except Exception as error:
         if run.arm != UNTRAINED:
             error.add_note(f"the training of {run.name} is kept: the same command only scores it")
         raise
+    return scores

@@ -37,11 +37,26 @@ class Start:
 
     folder: RunFolder
     record: Record
+    scale: float | None = None
+    """Of a whole run of another set-up: what its adapter's products are multiplied by there
+    over what they are here."""
 
     @property
     def facts(self) -> dict[str, Any]:
         """What a run's record says of what it continues."""
         return {name: dict(self.record)[name] for name in ("arm", "digest", "settings", "cost")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AsPublished:
+    """What a run of a ladder has beside its set-up, see ``study.run.ladder``."""
+
+    study: Recipe
+    """The recipe whose model and data it takes, as other commands name it."""
+    after: "PlannedRun | None"
+    """The whole run of another arm that it continues."""
+    answers: Mapping[str, Mapping[str, Any]]
+    """Name -> how prompts are answered once more, see ``study.run.published``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +74,8 @@ class PlannedRun:
     """What the run continues, if its arm continues another."""
     facts: Mapping[str, Any] | None = None
     """Of a start alone: what it is made with, which is part of its name."""
+    published: AsPublished | None = None
+    """Of a run of a ladder alone."""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -70,7 +87,24 @@ class PlannedRun:
             seed=self.seed,
             start=None if self.start is None else self.start.settings,
         )
-        return config if self.facts is None else {**config, "made_with": dict(self.facts)}
+        if self.facts is not None:
+            config["made_with"] = dict(self.facts)
+        if self.published is not None and self.published.after is not None:
+            config["after"] = digest(self.published.after.config)
+        if self.published is not None and self.published.answers:
+            config["answers"] = {k: dict(how) for k, how in self.published.answers.items()}
+        return config
+
+    @property
+    def alike(self) -> Path:
+        """The folder whose runs share model, pairs and tokens; of a ladder one set-up's."""
+        seeds = self.folder.path.parent
+        return seeds.parent if self.published is None else seeds
+
+    @property
+    def study(self) -> Recipe:
+        """The recipe that a command was given."""
+        return self.recipe if self.published is None else self.published.study
 
     @property
     def part(self) -> str:

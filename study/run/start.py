@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from study.config.canonical import digest
 from study.errors import RecordError
-from study.model.jobs import Report
+from study.model.adapter import scaling_of
+from study.model.jobs import Elsewhere, Report, do
 from study.model.workbench import resolved_facts
 from study.records.layout import ADAPTER
 from study.records.locks import hold
@@ -30,7 +31,11 @@ log = logging.getLogger(__name__)
 
 
 def find_start(
-    workbench: "Workbench", report: Report, *, start: PlannedStart | None, seed: int
+    workbench: "Workbench | Elsewhere",
+    report: Report,
+    *,
+    start: PlannedStart | None,
+    seed: int,
 ) -> Start | None:
     """Return the start of a seed, made if need be; None for a run that continues nothing.
 
@@ -45,14 +50,33 @@ def find_start(
     run = plan_start(first, start, seed=seed)
     with hold(lock_path(run.folder), wait=True) if is_main() else nullcontext():
         if agree(is_main() and begin(run, faults=_faults(run.folder), warn=log.warning)):
-            _make(first, report, run)
+            do(workbench, make_start, writes=run.folder.path, report=report, run=run)
     agree(True)  # the first process has written the record
     record = run.folder.record()
     assert record is not None
     return Start(folder=run.folder, record=record)
 
 
-def plan_start(workbench: "Workbench", start: PlannedStart, *, seed: int) -> PlannedRun:
+def whole_start(run: PlannedRun) -> Start | None:
+    """Return the finished run of a ladder that another one continues, if it continues one.
+
+    Raises:
+        RecordError: it has not ended, or its weights are gone.
+    """
+    after = None if run.published is None else run.published.after
+    if after is None:
+        return None
+    record = after.folder.record()
+    if record is None or (record["status"] == "ok" and not (after.folder.path / ADAPTER).is_dir()):
+        raise RecordError(
+            f"{run.name} continues {after.name}, whose weights are not in {after.folder.path}; "
+            "restore them, or set the old records aside with --fresh"
+        )
+    own, theirs = (scaling_of(one.recipe.adapter) for one in (run, after))
+    return Start(folder=after.folder, record=record, scale=theirs / own)
+
+
+def plan_start(workbench: "Workbench | Elsewhere", start: PlannedStart, *, seed: int) -> PlannedRun:
     """Name the run that makes a start; the workbench's recipe is that of the first stage."""
     recipe, facts = workbench.recipe, resolved_facts(workbench)
     unnamed = PlannedRun(
@@ -77,11 +101,13 @@ def _faults(folder: RunFolder) -> list[str]:
     return [f"{ADAPTER} is missing"] if lost else []
 
 
-def _make(workbench: "Workbench", report: Report, run: PlannedRun) -> None:
+def make_start(workbench: "Workbench", report: Report, run: PlannedRun) -> None:
     """Train a start, from where it was interrupted if it was, and leave its record."""
     from study.run.checkpoints import discard_checkpoints
     from study.run.train import train_run
 
+    workbench = copy.copy(workbench)
+    workbench.recipe = run.recipe
     outcome = train_run(
         workbench,
         arm=run.arm,

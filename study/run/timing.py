@@ -42,7 +42,8 @@ SEED = 0
 
 def timing_job(recipe: Recipe) -> Job:
     """Return what measures a recipe in a worker, as `measure_parts` has it."""
-    return Job(name=f"{recipe.name}/timing", recipe=recipe, work=measure_parts)
+    kind = "study.run.timing:measure_parts"
+    return Job(name=f"{recipe.name}/timing", recipe=recipe, kind=kind, given={})
 
 
 def measure_parts(workbench: Workbench, report: Report) -> dict[str, Any]:

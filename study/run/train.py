@@ -9,7 +9,6 @@ same order for every arm with the same seed.
 import functools
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +21,7 @@ from study.config.training import TrainingConfig, own_training
 from study.model.adapter import fresh_adapter
 from study.model.workbench import Workbench
 from study.records.layout import ADAPTER
+from study.records.notice import heed
 from study.records.schema import Cost
 from study.run.batches import PlannedBatches
 from study.run.budget import budget_of
@@ -30,7 +30,7 @@ from study.run.memory import give_back_at_once, peak_memory_bytes, reset_peak_me
 from study.run.optimizer import optimizer_options
 from study.run.planned import Start
 from study.run.reference import find_reference, recall_reference
-from study.run.scores import initial_validation
+from study.run.scores import initial_validation, score_validation
 from study.run.trained import load_adapter
 from study.run.trainer import ArmTrainer
 from study.run.watch import ROW_WIDTH, OnValidation, Outcome, Watch
@@ -57,11 +57,17 @@ def train_run(
             found there is resumed from. None keeps nothing; a hidden folder is
             for resuming alone, no tracker hears of it.
         on_validation: Told of every scoring of held-out pairs.
-        start: Whose adapter the arm continues; None begins with a fresh one.
+        start: Whose adapter the arm continues; None begins with a fresh one. A whole run
+            of another set-up may be continued by any arm.
+
+    Raises:
+        StoppedError: a notice came that time runs out; a checkpoint is saved.
     """
+    heed()
     loss = ARMS[arm].loss
     assert loss is not None, f"{arm} trains nothing"
-    assert (start is None) == (ARMS[arm].starts_from is None), f"{arm} lacks its start"
+    is_whole = start is not None and start.scale is not None
+    assert is_whole or (start is None) == (ARMS[arm].starts_from is None), f"{arm} lacks its start"
     training, budget = budget_of(workbench, arm=arm, seed=seed)
     give_back_at_once()
     model = fresh_adapter(workbench.base, workbench.recipe.adapter, seed=seed)
@@ -69,7 +75,7 @@ def train_run(
     if start is not None and start.record["status"] == "diverged":
         return _not_begun(workbench, start)
     if start is not None:
-        model = load_adapter(workbench, start.folder.path, seed=seed)
+        model = load_adapter(workbench, start.folder.path, seed=seed, scale=start.scale or 1.0)
     hyperparameters = {name: v for name, v in settings.items() if name != "learning_rate"}
     with tempfile.TemporaryDirectory() as nowhere:
         args = _arguments(
@@ -102,7 +108,7 @@ def train_run(
             batches,
             folder if is_main else None,
             on_validation,
-            None if start is None else _known(start.record["scores"]),
+            _first_scores(workbench, start),
         )
         watch.recall_memory(logged)
         if checkpoint is not None:
@@ -118,6 +124,8 @@ def train_run(
         )
         started = time.perf_counter()
         trainer.train(resume_from_checkpoint=checkpoint)
+    if watch.noticed and watch.outcome.status == "ok":
+        heed()
     seconds = time.perf_counter() - started - watch.validation_s
     outcome = watch.outcome
     outcome.budget = budget
@@ -159,8 +167,16 @@ def _not_begun(workbench: Workbench, start: Start) -> Outcome:
     )
 
 
-def _known(scores: Mapping[str, float | None]) -> dict[str, float]:
-    return {name: value for name, value in scores.items() if value is not None}
+def _first_scores(workbench: Workbench, start: Start | None) -> dict[str, float] | None:
+    """Return the validation scores that a run begins with, None for those of the base.
+
+    A start has them in its record; a whole run was scored on other pairs.
+    """
+    if start is None:
+        return None
+    if start.scale is not None:
+        return score_validation(workbench)
+    return {name: value for name, value in start.record["scores"].items() if value is not None}
 
 
 def _arguments(

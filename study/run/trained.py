@@ -13,6 +13,7 @@ from study.model.workbench import Workbench
 from study.records.files import checksum, read_json, write_sealed
 from study.records.layout import ADAPTER, STEPS
 from study.records.processes import agree, is_main
+from study.run.checkpoints import tell_saved
 from study.run.watch import Outcome
 
 TRAINED = ".trained.json"
@@ -22,6 +23,7 @@ TRAINED = ".trained.json"
 def keep_trained(folder: Path, outcome: Outcome) -> None:
     """Note how a training ended, with checksums of what it left behind."""
     write_sealed(folder / TRAINED, {"outcome": asdict(outcome), "files": _checksums(folder)})
+    tell_saved(folder)
 
 
 def recall_trained(workbench: Workbench, folder: Path, *, seed: int) -> Outcome | None:
@@ -33,12 +35,20 @@ def recall_trained(workbench: Workbench, folder: Path, *, seed: int) -> Outcome 
     return Outcome(**note["outcome"])
 
 
-def load_adapter(workbench: Workbench, folder: Path, *, seed: int) -> nn.Module:
-    """Put the adapter that a run left in its folder on the base, in the place of any other."""
-    from peft import load_peft_weights, set_peft_model_state_dict
+def load_adapter(workbench: Workbench, folder: Path, *, seed: int, scale: float = 1.0) -> nn.Module:
+    """Put the adapter that a run left in its folder on the base, in the place of any other.
+
+    ``scale`` multiplies the second matrix of each pair, for an adapter that was trained
+    with another scaling. Rows of tokens that it has not stay as they start.
+    """
+    from peft import get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 
     model = fresh_adapter(workbench.base, workbench.recipe.adapter, seed=seed)
-    weights = load_peft_weights(str(folder / ADAPTER), device=str(workbench.device))
+    saved = load_peft_weights(str(folder / ADAPTER), device=str(workbench.device))
+    weights = {
+        name: scale * saved[name] if "lora_B" in name else saved.get(name, fresh)
+        for name, fresh in get_peft_model_state_dict(model, save_embedding_layers=False).items()
+    }
     set_peft_model_state_dict(model, weights)
     return model
 

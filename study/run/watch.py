@@ -15,6 +15,7 @@ from study.losses import PairLogps, log_odds, odds_ratio_loss
 from study.model.workbench import Workbench
 from study.records.files import append_jsonl
 from study.records.layout import STEPS
+from study.records.notice import is_noticed
 from study.run.batches import PlannedBatches
 from study.run.memory import peak_memory_bytes
 from study.run.scores import initial_validation, score_validation
@@ -70,6 +71,8 @@ class Watch(TrainerCallback):
         self.tokens = 0
         """Tokens computed up to the last log."""
         self.validation_s = 0.0
+        self.noticed = False
+        """Told between two steps that time runs out: stopped, with a checkpoint."""
         self.resumed: Mapping[str, Any] | None = None
         """The ``window`` of the checkpoint that a run goes on from."""
         self._rows: list[Tensor] = []
@@ -165,6 +168,10 @@ class Watch(TrainerCallback):
             self.validation_s += time.perf_counter() - started
             self._since += time.perf_counter() - started
         control.should_log |= state.global_step == state.max_steps
+        self.noticed = is_noticed() and state.global_step < state.max_steps
+        if self.noticed:
+            control.should_training_stop = True
+            control.should_save |= self.folder is not None
         self._stop_if_over(control)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

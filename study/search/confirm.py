@@ -13,7 +13,7 @@ from study.config.canonical import digest
 from study.config.seeds import confirmation_seeds, search_seed
 from study.config.training import own_training
 from study.errors import StudyError
-from study.model.jobs import Report
+from study.model.jobs import Elsewhere, Report, do
 from study.records.files import read_jsonl, write_jsonl, write_sealed
 from study.records.layout import BEST, CONFIRMATIONS, JOURNAL, TRIALS
 from study.records.locks import hold
@@ -29,7 +29,7 @@ Row = dict[str, Any]
 
 
 def confirm(
-    workbench: "Workbench",
+    workbench: "Workbench | Elsewhere",
     report: Report,
     *,
     arm: str,
@@ -150,7 +150,7 @@ def choose(
 
 
 def _repeat(
-    workbench: "Workbench",
+    workbench: "Workbench | Elsewhere",
     report: Report,
     *,
     arm: str,
@@ -190,7 +190,7 @@ def _part_of(report: Report, number: int, n: int, max_steps: int) -> Report:
 
 
 def _train_again(
-    workbench: "Workbench",
+    workbench: "Workbench | Elsewhere",
     report: Report,
     *,
     arm: str,
@@ -206,14 +206,17 @@ def _train_again(
         report(step, 0, f"repeating trial {trial['number']}, step {step}")
         return False
 
-    status, value = score_trial(
+    folder = unfinished_folder(folder, trial["settings"], seed)
+    status, value = do(
         workbench,
+        score_trial,
+        writes=folder,
         arm=arm,
         settings=trial["settings"],
         seed=seed,
         follow=follow,
         start=start,
-        folder=unfinished_folder(folder, trial["settings"], seed),
+        folder=folder,
     )
     ok = status == "complete"
     return {

@@ -4,6 +4,8 @@ import math
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
+from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import FrozenTrial, TrialState
 
 from study.arms import Settings
@@ -104,11 +106,36 @@ def sample_from(
     """
     others = any(trial.number != number for trial in in_state(optuna_study, (TrialState.RUNNING,)))
     place = [place_of(optuna_study, number)] if not others else ["number", number]
-    optuna_study.sampler = optuna.samplers.TPESampler(
+    last = optuna_study.sampler
+    optuna_study.sampler = _Sampler(
+        last.space if isinstance(last, _Sampler) else IntersectionSearchSpace(include_pruned=True),
         seed=int(digest([seed, arm, *place])[:8], 16),
         n_startup_trials=startup(recipe, arm),
         multivariate=len(recipe.search.space[arm]) > 1,
     )
+
+
+class _Sampler(optuna.samplers.TPESampler):
+    """TPE that learns the space from the trials since its predecessor's.
+
+    Optuna's own, made anew for each trial, goes through all of them each time.
+    """
+
+    def __init__(self, space: IntersectionSearchSpace, *, multivariate: bool, **how: Any) -> None:
+        super().__init__(multivariate=multivariate, **how)
+        self.space = space
+        self._is_joint = multivariate
+
+    def infer_relative_search_space(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+    ) -> dict[str, BaseDistribution]:
+        """Return what all trials so far were drawn from, if hyperparameters are drawn jointly."""
+        if not self._is_joint:
+            return {}
+        found = self.space.calculate(study)
+        return {name: bounds for name, bounds in found.items() if not bounds.single()}
 
 
 def startup(recipe: Recipe, arm: str) -> int:

@@ -25,12 +25,13 @@ from study.config.canonical import digest
 from study.config.recipe import Recipe
 from study.config.seeds import search_seed
 from study.config.training import own_training
-from study.model.jobs import Job, Report
+from study.model.jobs import Elsewhere, Job, Report, do
 from study.model.workbench import resolved_facts
 from study.records.digests import search_config
 from study.records.folders import check_folder, claim_folder, claim_resolved
 from study.records.layout import BEST, search_folder
-from study.records.locks import hold
+from study.records.locks import hold, leases
+from study.records.notice import heed
 from study.records.schema import Best, read_as
 from study.records.searches import check_journal, mend_search, search_faults, start_settings
 from study.records.sharing import WORKER, present
@@ -46,12 +47,24 @@ from study.search.objectives import (
 )
 from study.search.sampling import queue_published, sample_from, startup
 from study.search.storage import open_optuna_study, reachable
-from study.search.trials import FINISHED, in_state, is_repeated, place_of, trial_rows, write_trials
+from study.search.trials import (
+    FINISHED,
+    GrowingFile,
+    in_state,
+    is_repeated,
+    place_of,
+    trial_rows,
+    write_trials,
+)
 
 if TYPE_CHECKING:
     from study.model.workbench import Workbench
 
 CLAIM_LOCK = ".claim.lock"
+
+
+WAIT_S = 2.0
+"""How often a process that waits for others looks whether they are done."""
 
 
 def search(
@@ -64,6 +77,7 @@ def search(
     storage: str | None = None,
     workers: int = 1,
     arms: Sequence[str] = (),
+    wait: bool = False,
     say: Callable[[str], None] = print,
 ) -> list[Best]:
     """Search all arms of the recipes and return what each ``best.json`` holds.
@@ -78,6 +92,8 @@ def search(
         workers: where there are more than arms, some share an arm's search; then the
             suggestions depend on which worker is faster.
         arms: search these alone, and what they continue; none means all.
+        wait: for trials that other processes have, so that this one helps with what
+            comes after them.
         say: told which searches are not at their total yet.
 
     Raises:
@@ -98,7 +114,10 @@ def search(
             check(recipe, arm)  # what the start's search found may be new
         missing = [(recipe, arm) for recipe, arm in ready if not goal(recipe, arm)]
         with present(runs, "search", [(recipe, arm, None) for recipe, arm in missing]):
-            run_jobs(ask(missing, sharing=math.ceil(workers / len(stage))))
+            left, sharing = missing, math.ceil(workers / len(stage))
+            while left:
+                run_jobs(ask(left, sharing=sharing))
+                left = _left_by_others(left, goal, runs) if wait else []
         for recipe, arm in stage:
             if not goal(recipe, arm):
                 say(_why_unfinished(recipe, arm, goal))
@@ -151,6 +170,19 @@ def _searches(recipes: Sequence[Recipe], arms: Sequence[str]) -> list[tuple[Reci
     return sorted(searches, key=lambda item: list(ARMS).index(item[1]), reverse=True)
 
 
+def _left_by_others(
+    searches: Sequence[tuple[Recipe, str]], is_complete: Callable[[Recipe, str], bool], runs: Path
+) -> list[tuple[Recipe, str]]:
+    """Wait while living processes have trials; return the searches that none of them finished."""
+    while left := [(recipe, arm) for recipe, arm in searches if not is_complete(recipe, arm)]:
+        heed()
+        time.sleep(WAIT_S)
+        folders = [search_folder(runs, recipe.name, arm) for recipe, arm in left]
+        if not any(one.held for folder in folders for one in leases(folder, WORKER)):
+            break
+    return left
+
+
 def _with_starts(recipe: Recipe, arms: Sequence[str]) -> list[str]:
     """Add the arms that arms continue: their search comes first."""
     starts = {ARMS[arm].starts_from for arm in arms}
@@ -193,14 +225,14 @@ def _jobs(
         Job(
             name=f"{recipe.name}/{arm}",
             recipe=recipe,
-            work=functools.partial(
-                search_arm,
-                arm=arm,
-                runs=runs,
-                trials=trials or recipe.search.trials,
-                seed=seed,
-                storage=storage,
-            ),
+            kind="study.search.search:search_arm",
+            given={
+                "arm": arm,
+                "runs": runs,
+                "trials": trials or recipe.search.trials,
+                "seed": seed,
+                "storage": storage,
+            },
         )
         for recipe, arm in missing
         for _ in range(sharing)
@@ -208,7 +240,7 @@ def _jobs(
 
 
 def search_arm(
-    workbench: "Workbench",
+    workbench: "Workbench | Elsewhere",
     report: Report,
     *,
     arm: str,
@@ -247,6 +279,7 @@ def search_arm(
         orphans.working(optuna_study, folder, trials=trials, shared=shared) as worker,
     ):
         retire()
+        rows = GrowingFile(folder)
         begin = functools.partial(
             _next_trial, optuna_study, recipe, arm, trials, worker=worker, folder=folder
         )
@@ -263,7 +296,7 @@ def search_arm(
                     seed=seed,
                     trials=trials,
                 )
-                write_trials(optuna_study, folder)
+                rows.add(optuna_study)
             if not retire():  # of a worker that died meanwhile
                 break
         if len(in_state(optuna_study, FINISHED)) >= trials:
@@ -303,7 +336,7 @@ def _next_trial(
 
 
 def _run_trial(
-    workbench: "Workbench",
+    workbench: "Workbench | Elsewhere",
     report: Report,
     trial: optuna.Trial,
     *,
@@ -345,8 +378,10 @@ def _run_trial(
     try:
         begun_from = find_start(workbench, report, start=start, seed=search_seed(seed))
         began = time.monotonic()
-        status, value = score_trial(
+        status, value = do(
             workbench,
+            score_trial,
+            writes=kept,
             arm=arm,
             start=begun_from,
             settings=settings,

@@ -1,28 +1,37 @@
 """Where Optuna keeps a search: a journal file, or the database that a URL names."""
 
 import contextlib
+import json
 import os
 import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import optuna
-from optuna.exceptions import StorageInternalError
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from optuna.storages.journal._storage import JournalOperation
 
 from study.config.recipe import Recipe
-from study.errors import ConfigError, RecordError, first_line
+from study.errors import ConfigError, RecordError
 from study.records.layout import JOURNAL
 from study.records.locks import hold
+from study.search.database import check_behind, connect, lost, told, without_secrets
 from study.search.objectives import DIRECTION
 from study.search.sampling import pruner
 
 OPENINGS = 5
 """Tries to open a database: workers that make its tables at once get in each other's way."""
+
+
+OF_A_RUNNING_TRIAL = (
+    JournalOperation.SET_TRIAL_PARAM,
+    JournalOperation.SET_TRIAL_INTERMEDIATE_VALUE,
+    JournalOperation.SET_TRIAL_USER_ATTR,
+    JournalOperation.SET_TRIAL_SYSTEM_ATTR,
+)
+"""Lines of a journal that need not be on the disk before the trial ends."""
 
 
 def open_optuna_study(
@@ -37,26 +46,32 @@ def open_optuna_study(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     for opening in range(1, OPENINGS + 1):
         try:
-            return optuna.create_study(
+            opened = connect(storage) if storage else journal(folder / JOURNAL)
+            optuna_study = optuna.create_study(
                 study_name=f"{recipe.name}/{arm}/{digest[:16]}",
-                storage=storage or _journal(folder / JOURNAL),
+                storage=opened,
                 direction=DIRECTION[recipe.search.objective],
                 pruner=pruner(recipe, arm),
                 load_if_exists=True,
             )
+            check_behind(opened)
+        except ConfigError:
+            raise
         except Exception as error:
             if storage is None:
                 raise RecordError(
                     f"{folder / JOURNAL} is damaged ({type(error).__name__}: {error}); restore "
                     "it, or set the old search aside with --fresh"
                 ) from error
-            if opening == OPENINGS or not isinstance(error, (DBAPIError, StorageInternalError)):
+            if opening == OPENINGS or not isinstance(error, lost()):
                 raise ConfigError(
                     f"the search cannot use the storage {without_secrets(storage)!r} "
-                    f"({_told(error, storage)}); "
+                    f"({told(error, storage)}); "
                     "give an Optuna storage URL such as sqlite:///study.db, or leave --storage out"
                 ) from error
             time.sleep(random.random())
+        else:
+            return optuna_study
     raise AssertionError
 
 
@@ -65,45 +80,45 @@ def reachable(storage: str | None) -> Iterator[None]:
     """Say in one message that a database was lost while a search used it."""
     try:
         yield
-    except (DBAPIError, StorageInternalError) as error:
+    except lost() as error:
         if storage is None:
             raise
         raise RecordError(
-            f"the storage {without_secrets(storage)!r} was lost ({_told(error, storage)}); "
+            f"the storage {without_secrets(storage)!r} was lost ({told(error, storage)}); "
             "finished trials are kept, the same command goes on once it is back"
         ) from error
 
 
-def without_secrets(storage: str) -> str:
-    """Return a storage URL as it may be printed.
+def journal(path: Path) -> optuna.storages.JournalStorage:
+    """Open a journal file, which is made where it is missing."""
+    return optuna.storages.JournalStorage(_Journal(path))
 
-    What follows ``?`` may hold passwords under any name. Where a password holds
-    an ``@`` that is not written as ``%40``, its end is taken for the host's beginning.
+
+class _Journal(JournalFileBackend):
+    """A journal that is flushed to disk where a trial, or the search, changes its state.
+
+    Optuna flushes every line, a dozen of each trial. What a killed process wrote
+    is never lost; a machine that loses its power may lose what a running trial,
+    which is tried again, had reported since.
     """
-    try:
-        url = make_url(storage)
-    except (ArgumentError, ValueError):
-        return "(an address that is no URL)"
-    host = url.host and url.host.rpartition("@")[2]
-    shown = url.set(host=host, query=dict.fromkeys(url.query, "..."))
-    return shown.render_as_string(hide_password=True)
 
+    def __init__(self, path: Path) -> None:
+        self._own_lock = _JournalLock(path)
+        self._path = path
+        super().__init__(str(path), self._own_lock)
 
-def _told(error: Exception, storage: str) -> str:
-    """Return the first line of a database's error, unless it may hold a password."""
-    try:
-        url = make_url(storage)
-    except (ArgumentError, ValueError):
-        return type(error).__name__
-    line = first_line(error)
-    values = [value for given in url.normalized_query.values() for value in given]
-    secrets = (storage, str(url.password or ""), *values)
-    is_secret = "@" in (url.host or "") or any(part and part in line for part in secrets)
-    return type(error).__name__ if is_secret else line
-
-
-def _journal(path: Path) -> optuna.storages.JournalStorage:
-    return optuna.storages.JournalStorage(JournalFileBackend(str(path), _JournalLock(path)))
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append lines under the lock."""
+        text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        self._own_lock.acquire()
+        try:
+            with self._path.open("ab") as file:
+                file.write(text.encode())
+                file.flush()
+                if any(log["op_code"] not in OF_A_RUNNING_TRIAL for log in logs):
+                    os.fsync(file.fileno())
+        finally:
+            self._own_lock.release()
 
 
 class _JournalLock(JournalFileOpenLock):

@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from study.records.files import write_jsonl
+from study.records.files import append_jsonl, cut_half_line, read_jsonl, write_jsonl
 from study.records.layout import TRIALS
 from study.records.locks import hold
 from study.search import orphans
@@ -47,6 +47,44 @@ def write_trials(optuna_study: optuna.Study, folder: Path) -> None:
     """Write ``trials.jsonl``; never an older state over a newer one."""
     with hold(folder / ".trials.lock", wait=True):
         write_jsonl(folder / TRIALS, trial_rows(optuna_study))
+
+
+class GrowingFile:
+    """``trials.jsonl`` while a search goes on: every finished trial is written once.
+
+    Several workers append to it, each under the lock; a worker reads what the
+    others added since it looked, never the whole file again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._path = folder, folder / TRIALS
+        self._inode, self._size = -1, 0
+        self._written: set[int] = set()
+
+    def add(self, optuna_study: optuna.Study) -> None:
+        """Append the finished trials that the file lacks.
+
+        Raises:
+            RecordError: it is damaged, or cannot be written.
+        """
+        with hold(self._folder / ".trials.lock", wait=True):
+            self._read_on()
+            for trial in in_state(optuna_study, FINISHED):
+                if trial.number not in self._written:
+                    append_jsonl(self._path, _trial_row(trial))
+            self._read_on()
+
+    def _read_on(self) -> None:
+        """Learn what was appended since, and cut half a line that a crash left at the end."""
+        if not self._path.exists():
+            self._inode, self._size, self._written = -1, 0, set()
+            return
+        found = self._path.stat()
+        if found.st_ino != self._inode or found.st_size < self._size:  # another file by now
+            self._inode, self._size, self._written = found.st_ino, 0, set()
+        size = cut_half_line(self._path, self._size)
+        self._written |= {row["number"] for row in read_jsonl(self._path, start=self._size)}
+        self._size = size
 
 
 def _trial_row(trial: FrozenTrial) -> dict[str, Any]:

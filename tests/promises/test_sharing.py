@@ -1,20 +1,20 @@
 """Many processes on one study: searches that share a storage, comparisons that share runs."""
 
+import dataclasses
 import functools
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import textwrap
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import quote_plus
 
 import pytest
+from servers import PASSWORD, free_port, run_mariadb, run_postgresql
 
 from study.config.recipe import load_recipe
 from study.records.files import read_json, read_jsonl
@@ -139,8 +139,6 @@ if __name__ == "__main__":
     search([recipe], runs=Path(runs), run_jobs=here, **ask)
 """
 
-POSTGRESQL = ("initdb", "postgres", "pg_isready")
-
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
@@ -160,39 +158,34 @@ def stand_in(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def postgresql():
-    """A PostgreSQL server on a free loopback port, with a data folder of its own."""
-    pytest.importorskip("psycopg", reason="install the extra `postgresql`")
-    places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    path = os.pathsep.join([*map(str, places), os.environ.get("PATH", "")])
-    programs = [shutil.which(name, path=path) for name in POSTGRESQL]
-    if None in programs:
-        pytest.skip(f"{' and '.join(POSTGRESQL)} not found: install the package postgresql")
-    initdb, postgres, is_ready = programs
-    folder = tempfile.mkdtemp(prefix="postgresql-")
-    user = {"user": "postgres", "group": "postgres", "extra_groups": []} if not os.getuid() else {}
-    if user:  # PostgreSQL refuses to run as root
-        shutil.chown(folder, "postgres", "postgres")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder, **user}
-    subprocess.run(
-        [initdb, "-D", f"{folder}/data", "-U", "study", "-A", "trust", "--no-sync"],
-        check=True,
-        **quiet,
-    )
-    words = [postgres, "-D", f"{folder}/data", "-h", "127.0.0.1", "-p", port, "-k", folder, "-F"]
-    with subprocess.Popen(words, **quiet) as server:
-        try:
-            until = time.monotonic() + 30
-            ask = [is_ready, "-h", "127.0.0.1", "-p", port]
-            while subprocess.run(ask, check=False, **quiet).returncode:
-                assert server.poll() is None
-                assert time.monotonic() < until
-                time.sleep(0.1)
-            yield f"postgresql+psycopg://study@127.0.0.1:{port}/postgres"
-        finally:
-            server.send_signal(signal.SIGINT)  # without waiting for connections to close
-    shutil.rmtree(folder)
+    with run_postgresql() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mariadbs():
+    with run_mariadb() as urls:
+        yield urls
+
+
+@pytest.fixture
+def mariadb(mariadbs):
+    return mariadbs.open
+
+
+@pytest.fixture
+def grpc(mariadb):
+    """Optuna's proxy in front of MariaDB."""
+    pytest.importorskip("grpc", reason="install the extra `grpc`")
+    port = free_port()
+    words = [sys.executable, "-m", "study.cli", "proxy", "--storage", mariadb, "--port", str(port)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as proxy:
+        assert "until Ctrl-C" in proxy.stdout.readline()
+        yield f"grpc://localhost:{port}"
+        proxy.send_signal(signal.SIGINT)
+        assert "the proxy is closed" in proxy.stdout.read()
+    assert proxy.returncode == 0
 
 
 @pytest.fixture
@@ -203,8 +196,6 @@ def recipe():
 
 def arms(recipe, *names):
     """Leave only some arms in a recipe's search space."""
-    import dataclasses
-
     space = {name: recipe.search.space[name] for name in names}
     return dataclasses.replace(recipe, search=dataclasses.replace(recipe.search, space=space))
 
@@ -250,7 +241,9 @@ def opened(folder, recipe, storage, digest="0" * 16):
     try:
         yield study
     finally:
-        if storage:
+        if storage and storage.startswith("grpc"):
+            study._storage.close()
+        elif storage:
             study._storage.remove_session()
             study._storage._backend.engine.dispose()
 
@@ -264,11 +257,13 @@ def test_four_workers_share_forty_trials_in_a_journal(stand_in, recipe, tmp_path
 
 
 @pytest.mark.slow
-def test_four_workers_share_forty_trials_in_postgresql(stand_in, recipe, tmp_path, postgresql):
-    recipe = arms(recipe, "orpo")
-    best = search_with_four(stand_in, recipe, tmp_path, postgresql)
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb", "grpc"])
+def test_four_workers_share_forty_trials_in_a_database(stand_in, recipe, tmp_path, request, kind):
+    storage = request.getfixturevalue(kind)
+    recipe = dataclasses.replace(arms(recipe, "orpo"), name=f"by-{kind}")
+    best = search_with_four(stand_in, recipe, tmp_path, storage)
 
-    check_forty(best, recipe, tmp_path, postgresql)
+    check_forty(best, recipe, tmp_path, storage)
 
 
 @pytest.mark.slow
@@ -284,7 +279,7 @@ def test_two_machines_share_a_search_in_one_storage(stand_in, tmp_path, monkeypa
         [sys.executable, str(script), str(tmp_path / name), storage] for name in ("one", "two")
     ]
     both = [subprocess.Popen(w, env=environment, stdout=subprocess.PIPE, text=True) for w in words]
-    said = [process.communicate(timeout=120)[0] for process in both]
+    said = [process.communicate(timeout=300)[0] for process in both]
     frozen = [[(tmp_path / name / best(arm)).exists() for arm in ARMS] for name in ("one", "two")]
     again = [subprocess.run(w, env=environment, check=True, capture_output=True) for w in words]
 
@@ -306,7 +301,7 @@ def best(arm):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mariadb", "grpc"])
 def test_another_machines_trial_is_taken_when_its_heart_stands_still(
     recipe, tmp_path, monkeypatch, request, kind
 ):
@@ -314,8 +309,9 @@ def test_another_machines_trial_is_taken_when_its_heart_stands_still(
     monkeypatch.setattr(orphans, "DEAD_AFTER_S", 3.0)
     monkeypatch.setattr(orphans, "LOOK_EVERY_S", 0.05)
     storage = f"sqlite:///{tmp_path}/study.db"
-    if kind == "postgresql":
-        storage = request.getfixturevalue("postgresql")
+    if kind != "sqlite":
+        storage = request.getfixturevalue(kind)
+    recipe = dataclasses.replace(recipe, name=f"of-{kind}")
     here, there, names = tmp_path / "here", tmp_path / "there", ("learning_rate", "beta")
     settings = {"learning_rate": 1e-3, "beta": 0.1}
     with opened(here, recipe, storage) as study:
@@ -419,6 +415,56 @@ def test_a_password_is_not_shown(recipe, tmp_path, monkeypatch, url):
         assert "secret" not in said
 
 
+SHORT = (
+    "data.train_pairs=64",
+    "data.validation_pairs=12",
+    "data.test_pairs=12",
+    "training.max_steps=4",
+    "training.batch_pairs=8",
+    "training.warmup_steps=1",
+    "training.validate_every_steps=4",
+    "search.pruning=none",
+    "search.confirm_top=1",
+    "search.confirm_seeds=1",
+)
+
+
+@pytest.mark.slow
+def test_a_database_s_password_is_in_no_record_message_or_list_of_processes(tmp_path, mariadbs):
+    name, _, rest = mariadbs.closed.partition("@")
+    secret = quote_plus(PASSWORD)
+    (tmp_path / "storage").write_text(f"{name}:{secret}@{rest}\n")
+    (tmp_path / "storage").chmod(0o600)
+    runs = tmp_path / "runs"
+    words = [sys.executable, "-m", "study.cli", "search", "--recipe", "tiny-llama", "--arm", "sft"]
+    words += ["--trials", "1", "--device", "cpu", "--runs", str(runs)]
+    words += [word for change in SHORT for word in ("--set", change)]
+    seen = set()
+    with subprocess.Popen(
+        [*words, "--storage-file", str(tmp_path / "storage")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        while process.poll() is None:
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                with suppress(OSError):
+                    seen.add(path.read_text(errors="replace"))
+            time.sleep(0.1)
+        said = process.stdout.read()
+
+    assert process.returncode == 0, said
+    assert (runs / "tiny-llama" / "search" / "sft" / "best.json").exists()
+    assert any("spawn_main" in words for words in seen), "no worker was seen"
+    written = [said, *seen, *(path.read_text(errors="replace") for path in files_in(runs))]
+    assert not [text for text in written if PASSWORD in text or secret in text]
+
+
+def files_in(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
 @pytest.mark.slow
 def test_two_comparisons_at_once_divide_the_runs(stand_in, tmp_path, monkeypatch):
     monkeypatch.setenv("GATE", "2")
@@ -428,7 +474,7 @@ def test_two_comparisons_at_once_divide_the_runs(stand_in, tmp_path, monkeypatch
     words = [sys.executable, str(script), str(tmp_path / "runs")]
     both = [subprocess.Popen(words, env=environment, stdout=subprocess.PIPE) for _ in range(2)]
     for process in both:
-        process.communicate(timeout=120)
+        process.communicate(timeout=300)
 
     lines = (tmp_path / "trained").read_text().splitlines()
     trained = [line.partition(" ")[2] for line in lines]

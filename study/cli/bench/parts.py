@@ -1,4 +1,4 @@
-"""What this study costs beside TRL: steps, memory, evaluation, search, growth.
+"""What this study costs beside TRL: steps, memory, evaluation, search, growth; and by itself.
 
 Every part compares two ways on the same data and stands by itself in the JSON
 file. `steps` and `evaluation` take turns and check that both ways compute the
@@ -17,7 +17,7 @@ from study.cli.bench.worker import Say
 from study.errors import ConfigError
 from study.records.files import read_json, write_json
 
-PARTS = ("steps", "memory", "engine", "evaluation", "search", "growth", "gpu")
+PARTS = ("steps", "memory", "engine", "evaluation", "search", "growth", "scale", "gpu")
 ON_REAL_PAIRS = {"steps", "memory", "evaluation", "gpu"}
 """Each is measured by the module of its name."""
 

@@ -151,13 +151,13 @@ def _recipe(quick: bool, *more: str) -> Recipe:
 
 
 def _timed_ask(function: Any, **order: Any) -> dict[str, Any]:
-    started, used = time.perf_counter(), _children_cpu_s()
+    started, used = time.perf_counter(), children_cpu_s()
     answer = ask(function, **order)
-    cpu_s = _children_cpu_s() - used
+    cpu_s = children_cpu_s() - used
     return {"wall_s": time.perf_counter() - started, "cpu_s": cpu_s, **answer}
 
 
-def _children_cpu_s() -> float:
+def children_cpu_s() -> float:
     """Return the seconds that ended child processes computed: a busy machine adds few."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime

@@ -1,5 +1,6 @@
 """Records are read whole, and refused by name where they cannot be compared."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis.judge.judged import judged_by
+from analysis.records import load
 from analysis.records.load import is_complete, load_study, score_matrix
 from analysis.words.history import history
 from study.errors import RecordError
@@ -308,3 +310,16 @@ def test_a_history_without_date_or_words_is_refused(small_runs, row):
 
     with pytest.raises(RecordError, match="lacks 'at' or 'what'"):
         load_study(small_runs)
+
+
+def test_a_matrix_is_put_together_once(small_runs, monkeypatch):
+    records, made = load_study(small_runs), []
+    original = load.scores_of
+    monkeypatch.setattr(load, "scores_of", lambda *given: made.append(given[1]) or original(*given))
+    first = load.score_matrix(records, records.recipes[0], "sft", "margin")
+
+    assert load.score_matrix(records, records.recipes[0], "sft", "margin") is first
+    assert made == ["margin"]
+    assert not first.matrix.flags.writeable
+    other = dataclasses.replace(records)
+    assert load.score_matrix(other, records.recipes[0], "sft", "margin") is not first

@@ -7,6 +7,7 @@ import pytest
 
 from analysis.figures.bench import GROWTH, draw_growth, growth_info
 from analysis.figures.draw import _figures
+from analysis.figures.scale import scale_alt, scale_info
 from analysis.figures.style import STYLE, save
 from analysis.findings import build_findings
 from analysis.records.load import load_study
@@ -116,6 +117,32 @@ def test_growth_has_a_panel_for_each_measure_and_axis(report):
     assert memory.lines["ours"] == ((128, 1e8), (256, 2e8))
     assert growth_info(None) == ()
     assert growth_info({"memory": report["memory"]}) == ()
+
+
+def test_what_becomes_many_has_a_panel_for_trials_and_one_for_runs(report):
+    trials, runs = scale_info(report)
+
+    assert trials.lines == {
+        "1 worker": ((40, pytest.approx(4e-4)), (2_000, pytest.approx(0.02))),
+        "4 workers": ((40, pytest.approx(1.6e-3)), (2_000, pytest.approx(0.08))),
+    }
+    assert runs.lines["study status"] == ((10, 0.01), (1_000, 1.0))
+    assert scale_alt((runs,)) == (
+        "study status at 1,000 runs in a folder: 1 core seconds; "
+        "study report at 1,000 runs in a folder: 40 core seconds."
+    )
+    assert scale_info(None) == scale_info({"memory": report["memory"]}) == ()
+
+
+def test_what_many_pairs_cost_stands_beside_datasets_and_the_tokenizer(report):
+    found = bench_table({"scale": report["scale"]})
+
+    assert [(row.unit, row.ratio) for row in found.rows] == [("s", 1.5), ("bytes", 2.0)]
+    trials, pairs = found.remarks[-2:]
+    assert "costs 20 ms of a core in a search of 2,000" in trials
+    assert "`study status` of 1,000 runs costs 1.0 s, `study report` 40 s" in trials
+    assert "(100 MB) costs 90 s of a core, the tokenizer's own part of it 60 s" in pairs
+    assert "2.5 times the file's size" in pairs
 
 
 def test_growth_is_drawn_the_same_twice(report, tmp_path):

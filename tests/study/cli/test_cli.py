@@ -24,8 +24,8 @@ from study.records.plan import write_plan
 from study.records.sharing import present
 
 COMMANDS = [
-    "search", "compare", "claims", "note", "report", "status", "doctor", "recipes", "bench", "data",
-    "benchmark", "export", "generate",
+    "search", "compare", "claims", "reproduce", "note", "report", "status", "doctor", "recipes",
+    "bench", "data", "benchmark", "export", "generate", "judge",
 ]  # fmt: skip
 
 
@@ -118,6 +118,13 @@ def test_there_are_the_commands_of_the_design():
     assert sorted(main.commands) == sorted(COMMANDS)
 
 
+def test_an_article_that_cannot_be_reproduced_is_refused(study):
+    result = study("reproduce", "article-z")
+
+    assert result.exit_code == 2
+    assert "'article-z' is not 'article-a'" in result.output
+
+
 @pytest.mark.parametrize("path", [(), *(path for path, _ in commands())], ids=" ".join)
 def test_every_command_has_help(study, path):
     result = study(*path, "--help")
@@ -132,7 +139,7 @@ def test_every_option_has_help():
     assert all(option.help for option in options)
 
 
-NAME_RECORDS = {("note",), ("status",), ("export",), ("generate",), ("benchmark",)}
+NAME_RECORDS = {("note",), ("status",), ("export",), ("generate",), ("benchmark",), ("judge",)}
 """Commands whose --recipe, --arm and --seed only name what is there."""
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from study.cli.options import job_runner
+from study.cli.options import job_place
 from study.config.environment import trackers
 from study.config.recipe import load_recipe
 from study.errors import ConfigError
@@ -49,7 +49,7 @@ def test_an_unknown_tracker_is_named_before_anything_is_loaded(monkeypatch, name
     monkeypatch.setenv("ORPO_STUDY_TRACKERS", names)
 
     with pytest.raises(ConfigError, match=message):
-        job_runner([], "cpu", None, quiet=True)
+        job_place([], "cpu", None, quiet=True)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 
 from study.engine import greedy
 from study.engine.forward import install
-from study.engine.greedy import answer_greedily, n_slots
+from study.engine.greedy import answer_greedily, by_chance, draw_answers, likeliest, n_slots
 from study.engine.lora import fuse_adapters, merged_adapters
 from study.engine.slots import Slots, opening_of, token_bytes
 
@@ -234,3 +234,39 @@ def test_weights_in_16_bits_are_not_merged(adapted) -> None:
     adapted.float()
     with torch.autocast("cpu", torch.bfloat16), merged_adapters(adapted):
         assert not layer.merged
+
+
+def drawn(causal, pick, way="batched", **options):
+    options = {"limit": LIMIT, "end": NEVER, "pad": 0, "batch": 4} | options
+    with torch.inference_mode():
+        return draw_answers(causal, PROMPTS, pick=pick, way=way, **options)
+
+
+@pytest.mark.parametrize("way", ["in slots", "batched", "one at a time"])
+def test_picking_the_likeliest_token_is_answering_greedily(causal, way) -> None:
+    assert drawn(causal, likeliest, way) == answers(causal, "batched")
+
+
+def test_seed_is_honoured_by_what_is_drawn(causal) -> None:
+    def once(seed):
+        return drawn(causal, by_chance(seed=seed, temperature=2.0, top_p=0.95))
+
+    assert once(1) == once(1) != once(2)
+
+
+def test_of_the_likeliest_tokens_the_fewest_that_reach_a_share_are_drawn() -> None:
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().repeat(4000, 1)
+    for top_p, kept in ((0.4, [0]), (0.5, [0]), (0.6, [0, 1]), (1.0, [0, 1, 2, 3])):
+        found = by_chance(seed=1, temperature=1.0, top_p=top_p)(logits)
+        shares = torch.bincount(found[:, 0], minlength=4) / len(found)
+        expected = torch.tensor([0.5, 0.3, 0.15, 0.05])[kept]
+
+        assert torch.nonzero(shares)[:, 0].tolist() == kept
+        assert torch.allclose(shares[kept], expected / expected.sum(), atol=0.03)
+
+
+def test_a_low_temperature_draws_the_likeliest_token() -> None:
+    logits = torch.tensor([[0.0, 1.0, 0.5]]).repeat(50, 1)
+    found = by_chance(seed=1, temperature=0.01, top_p=1.0)(logits)
+
+    assert found[:, 0].tolist() == [1] * 50

@@ -11,7 +11,7 @@ from study.errors import DataError
 from study.records.files import read_jsonl
 from study.records.layout import GENERATIONS
 from study.release.answers import Answerer, chat, read_prompts
-from study.release.chosen import choose_arms
+from study.release.chosen import all_runs, choose_arms
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +105,12 @@ def test_a_file_without_prompts_is_refused_with_its_line(tmp_path, text, message
 
     with pytest.raises(DataError, match=message):
         read_prompts(path)
+
+
+@pytest.mark.parametrize("arm", ["sft-matched", "orpo-from-sft", "dpo"])
+def test_runs_of_arms_with_a_start_or_a_budget_of_anothers_can_be_used(root, arm):
+    runs, recipe = root / "runs/published", "tiny-llama-methods"
+    (run, *_) = all_runs([arm], runs=runs, recipe=recipe)
+
+    assert run.recipe.arms[arm] == run.record["settings"]
+    assert set(run.recipe.arms) == {arm, *(["sft"] if "start" in run.record else [])}

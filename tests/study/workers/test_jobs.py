@@ -12,11 +12,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from study.cli.options import job_runner
+from study.cli.options import job_place
 from study.config.recipe import load_recipe
-from study.errors import ConfigError, DataError, RecordError, StudyError
+from study.errors import ConfigError, DataError, RecordError, StoppedError, StudyError
 from study.model.jobs import Job
-from study.workers import devices, jobs
+from study.workers import devices, exchange
 from study.workers.devices import Slot, cuda_devices, plan_slots
 from study.workers.jobs import run_jobs
 from study.workers.launch import check_shares
@@ -42,6 +42,10 @@ def describe(workbench, report):
 
 def refuse(workbench, report):
     raise study.errors.DataError("line 3 is empty")
+
+
+def run_out_of_time(workbench, report):
+    raise study.errors.StoppedError("told")
 
 
 def fill(workbench, report):
@@ -87,7 +91,7 @@ import sys
 
 import work
 
-from study.cli.options import job_runner
+from study.cli.options import job_place
 from study.config.recipe import load_recipe
 from study.model.jobs import Job
 from study.workers.devices import Slot
@@ -96,7 +100,7 @@ from study.workers.launch import check_shares
 
 if __name__ == "__main__":
     recipe = load_recipe("tiny-llama")
-    todo = [Job(name=str(n), recipe=recipe, work=work.rest) for n in range(2)]
+    todo = [Job(name=str(n), recipe=recipe, kind="work:rest", given={}) for n in range(2)]
     try:
         run_jobs(todo, slots=[Slot(device="cpu")] * 2, open_workbench=work.open_workbench)
     except KeyboardInterrupt:
@@ -119,7 +123,7 @@ def work(tmp_path_factory):
 
 def todo(work, *functions, recipe="tiny-llama"):
     return [
-        Job(name=f"job-{n}", recipe=load_recipe(recipe), work=getattr(work, name))
+        Job(name=f"job-{n}", recipe=load_recipe(recipe), kind=f"work:{name}", given={})
         for n, name in enumerate(functions)
     ]
 
@@ -144,17 +148,17 @@ def test_a_worker_keeps_its_workbench(work):
 
 def test_workers_prefer_their_own_recipe_then_one_that_no_other_has(work):
     llama, smollm2 = load_recipe("tiny-llama"), load_recipe("tiny-smollm2")
-    planned = [Job(name="", recipe=recipe, work=work.describe) for recipe in (llama, smollm2)]
+    planned = [todo(work, "describe", recipe=name)[0] for name in ("tiny-llama", "tiny-smollm2")]
     new, on_llama, on_smollm2 = (SimpleNamespace(recipe=r) for r in (None, llama, smollm2))
 
     def choose(worker, *others):
-        return jobs._choose(planned, [0, 1], worker, [worker, *others])
+        return exchange._choose(planned, [0, 1], worker, [worker, *others])
 
     assert choose(on_smollm2, on_llama) == 1
     assert choose(new, on_llama) == 1
     assert choose(new, on_smollm2) == 0
     assert choose(new, on_llama, on_smollm2) == 0
-    assert jobs._choose(planned, [1], on_llama, [on_llama, on_smollm2]) == 1
+    assert exchange._choose(planned, [1], on_llama, [on_llama, on_smollm2]) == 1
 
 
 def test_a_worker_sees_its_threads_and_its_gpu_and_is_not_this_process(work):
@@ -163,6 +167,16 @@ def test_a_worker_sees_its_threads_and_its_gpu_and_is_not_this_process(work):
     _, device, opener, worker, threads, gpu = result
     assert (device, threads, gpu) == ("cpu", "1", "7")
     assert opener == worker != os.getpid()
+
+
+def test_once_time_runs_out_nobody_begins_another_job(work, capfd):
+    planned = todo(work, "run_out_of_time", "describe")
+    with pytest.raises(StoppedError):
+        run_jobs(planned, slots=[Slot(device="cpu")], open_workbench=work.open_workbench)
+
+    shown = capfd.readouterr().err
+    assert "job-0: stopped, because time runs out" in shown
+    assert "job-1" not in shown
 
 
 def test_an_error_of_the_study_arrives_as_itself_and_the_others_finish(work, capfd):
@@ -399,4 +413,43 @@ def test_updates_of_fewer_pairs_than_processes_are_refused(monkeypatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "17")
 
     with pytest.raises(ConfigError, match=r"tiny-llama has updates of 16 pairs.* 17 processes"):
-        job_runner([recipe], device="cpu", workers=None, quiet=True)
+        job_place([recipe], device="cpu", workers=None, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("on", "message"),
+    [
+        ("rya", r"--on is 'rya' \(did you mean 'ray'\?\); jobs run on local, ray, where"),
+        ("local:3", r"--on is 'local:3'"),
+    ],
+)
+def test_a_place_without_a_name_is_refused(on, message):
+    with pytest.raises(ConfigError, match=message):
+        job_place([load_recipe("tiny-llama")], "cpu", None, quiet=True, on=on)
+
+
+def test_a_launch_trains_where_it_is(monkeypatch):
+    monkeypatch.setattr("study.workers.places.n_processes", lambda: 2)
+    place = job_place([load_recipe("tiny-llama")], "cpu", None, quiet=True)
+
+    assert place.sharing == 1
+    with pytest.raises(ConfigError, match=r"launcher with 2 processes.*leave --on ray out"):
+        job_place([load_recipe("tiny-llama")], "cpu", None, quiet=True, on="ray")
+
+
+def test_a_job_may_lose_workers_as_often_as_it_comes_farther():
+    said = [
+        *[("progress", (1, 8, "")), ("died", -9), ("progress", (2, 8, "")), ("died", -9)],
+        *[("progress", (2, 8, "")), ("died", -9)],
+    ]
+    job = Job(name="job", recipe=load_recipe("tiny-llama"), kind="time:sleep", given={})
+    worker = SimpleNamespace(job=0, receive=lambda: said.pop(0))
+    display = SimpleNamespace(update=lambda *_: None, finish=lambda *_: None)
+    books = exchange._Books([job])
+    books.pending.clear()
+    for _ in range(6):
+        worker.job = 0
+        assert books.failures == []
+        exchange._receive(books, worker, display)
+
+    assert "job failed 2 times" in str(books.failures[0])

@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from study.cli.bench import engine, evaluation, gpu, growth, memory, pairs, search, steps, worker
+from study.cli.bench import (
+    engine,
+    evaluation,
+    gpu,
+    growth,
+    memory,
+    pairs,
+    scale,
+    search,
+    steps,
+    worker,
+)
 from study.cli.bench import parts as bench
 from study.cli.bench.pairs import (
     chunks,
@@ -449,6 +460,7 @@ def test_every_part_is_measured_by_its_own_module(part, monkeypatch) -> None:
         "evaluation": evaluation,
         "search": search,
         "growth": growth,
+        "scale": scale,
         "gpu": gpu,
     }[part]
     monkeypatch.setattr(module, f"measure_{part}", lambda *_, **__: {"part": part})
