@@ -168,7 +168,11 @@ def _check_folder(runs: Path, n_tasks: int) -> None:
 @storage_options
 @click.option("--host", default="localhost", show_default=True, help="Address to listen on.")
 @click.option(
-    "--port", type=click.IntRange(1, 65535), default=13000, show_default=True, help="Its port."
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=13000,
+    show_default=True,
+    help="Port to listen on.",
 )
 def proxy_command(*, storage: str | None, storage_file: Path | None, host: str, port: int) -> None:
     """Run Optuna's gRPC proxy in front of a database, until Ctrl-C.
@@ -190,7 +194,11 @@ def proxy_command(*, storage: str | None, storage_file: Path | None, host: str, 
 @storage_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="Port to listen on.",
 )
 @click.option("--open", "show_page", is_flag=True, help="Show the page in a browser.")
 def dashboard_command(

@@ -1,6 +1,5 @@
 """The command line: parse, make one call, print what it returns."""
 
-import json
 import shlex
 import subprocess
 import sys
@@ -9,20 +8,16 @@ from pathlib import Path
 import click
 
 from study import __version__
-from study.cli import cluster, judging, release, reproduce, tables
-from study.cli.bench.parts import PARTS as BENCH_PARTS
+from study.cli import before, cluster, judging, release, reproduce, tables
 from study.cli.options import (
-    TINY,
     StudyGroup,
     arms_option,
     begin_again,
     check_locks,
     chosen_recipes,
-    device_option,
     job_place,
     json_option,
     kept_asked,
-    recipe_options,
     recipes_of_records_option,
     repeated,
     runs_option,
@@ -32,14 +27,11 @@ from study.cli.options import (
     speaker,
     storage_options,
     training_options,
-    workers_option,
 )
 from study.config.environment import quieten
-from study.config.files import recipe_names
 from study.config.recipe import load_recipe
 from study.config.seeds import SEEDS
 from study.errors import RecordError, listed
-from study.records.layout import BENCH
 
 
 @click.group(cls=StudyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -92,12 +84,12 @@ def search_command(
     storage = chosen_storage(storage, storage_file, say)
     recipes = chosen_recipes(names, assignments, device, say)
     say_cost(recipes, device, say)
+    place = job_place(recipes, device, workers, quiet=quiet, on=on, runs=runs)
     if fresh:
         if storage is not None:
             raise click.UsageError("--fresh cannot empty a storage; name another with --storage")
         search.check_searches(recipes, runs=runs, trials=trials, seed=seed, arms=arms, fresh=True)
         begin_again(recipes, runs, "search", say, arms)
-    place = job_place(recipes, device, workers, quiet=quiet, on=on, runs=runs)
     check_locks(runs, say)
     with kept_asked(names, assignments, recipes, runs, "search"):
         found = search.search(
@@ -144,13 +136,13 @@ def compare_command(
     say = speaker(quiet)
     recipes = chosen_recipes(names, assignments, device, say)
     say_cost(recipes, device, say)
+    place = job_place(recipes, device, workers, quiet=quiet, on=on, runs=runs)
     if fresh:
         if arms:
             raise click.UsageError("--fresh sets all arms of a comparison aside; leave out --arm")
         for recipe in recipes:
             compare.plan_runs(recipe, runs=runs, seeds=seeds, seed=seed)  # or it is refused here
         begin_again(recipes, runs, "compare", say)
-    place = job_place(recipes, device, workers, quiet=quiet, on=on, runs=runs)
     check_locks(runs, say)
     with kept_asked(names, assignments, recipes, runs, "compare"):
         records = compare.compare(
@@ -193,11 +185,11 @@ def claims_command(
     say = speaker(quiet)
     recipes = chosen_recipes(names, assignments, device, say)
     say_cost(recipes, device, say)
+    place = job_place(recipes, device, workers, quiet=quiet, on=on, runs=runs)
     if fresh:
         for recipe in recipes:
             claim_runs.plan_claim_runs(recipe, runs=runs, seeds=seeds, seed=seed)
         begin_again(recipes, runs, "claims", say)
-    place = job_place(recipes, device, workers, quiet=quiet, on=on, runs=runs)
     check_locks(runs, say)
     with kept_asked(names, assignments, recipes, runs, "claims"):
         records = claim_runs.make_claim_runs(
@@ -289,122 +281,8 @@ def report_command(
     sys.exit(done.returncode)
 
 
-@main.command("doctor")
-@recipe_options
-@device_option
-@click.option(
-    "--data",
-    metavar="FILE",
-    help="Pairs to time a step of every arm on, to say how long search and compare take.",
-)
-@workers_option
-@json_option
-def doctor_command(
-    *,
-    names: tuple[str, ...],
-    assignments: tuple[str, ...],
-    device: str,
-    data: str | None,
-    workers: int | None,
-    as_json: bool,
-) -> None:
-    """Say what this machine can do, and what a recipe costs on it.
-
-    With --data it loads the recipe's model, fetching it where that is needed,
-    and times real steps, with --workers N in so many workers side by side;
-    nothing is kept.
-    """
-    from study.cli import doctor
-
-    if data is not None and not names:
-        raise click.UsageError("--data times a recipe: name it with --recipe")
-    if workers is not None and data is None:
-        raise click.UsageError("--workers are timed on pairs: name them with --data")
-    if data is not None:
-        assignments = (*assignments, f"data.name={json.dumps(data)}")
-    recipes = [load_recipe(name).override(assignments) for name in names]
-    reports = [
-        doctor.describe(one, device, timed=data is not None, workers=workers)
-        for one in recipes or (None,)
-    ]
-    show(reports, as_json, lambda found: "\n\n".join(doctor.as_text(report) for report in found))
-
-
-@main.command("recipes")
-@json_option
-def recipes_command(as_json: bool) -> None:
-    """List the shipped recipes."""
-    rows = [
-        {"recipe": name, "description": load_recipe(name).description} for name in recipe_names()
-    ]
-    show(rows, as_json, lambda found: tables.table(["recipe", "description"], found))
-
-
-@main.command("bench")
-@click.option(
-    "--data",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("../shared/data"),
-    show_default=True,
-    metavar="FOLDER",
-    help="Folder of real pairs; without its files, generated pairs of the same lengths are used.",
-)
-@click.option(
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("runs/local") / BENCH,
-    show_default=True,
-    metavar="FILE.json",
-    help="Where figures go; parts that stand there and are not measured are kept.",
-)
-@click.option(
-    "--only",
-    "parts",
-    type=click.Choice(BENCH_PARTS),
-    multiple=True,
-    help="Measure this part alone; repeatable. [default: all]",
-)
-@click.option("--quick", is_flag=True, help="Show that everything runs, on short batches.")
-def bench_command(*, data: Path, out: Path, parts: tuple[str, ...], quick: bool) -> None:
-    """Time training, evaluation and search beside TRL's, and measure memory.
-
-    Nothing else should run meanwhile: some twenty minutes on two quiet cores, and
-    longer for `--only scale`, what the study itself costs with many trials, runs
-    and pairs.
-    """
-    from study.cli.bench import parts as bench
-
-    bench.bench(data=data, out=out, parts=parts or BENCH_PARTS, quick=quick, say=click.echo)
-    click.echo(f"the report shows {out} where it lies beside its records")
-
-
-@main.group("data")
-def data_group() -> None:
-    """Look at preference data before training on them."""
-
-
-@data_group.command("check")
-@click.argument("source")
-@recipe_options
-@json_option
-def data_check_command(
-    *,
-    source: str,
-    names: tuple[str, ...],
-    assignments: tuple[str, ...],
-    as_json: bool,
-) -> None:
-    """Read SOURCE (Hub id, file, folder or `toy`); show its form, counts and one example."""
-    from study.cli import datacheck
-
-    if len(names) > 1:
-        raise click.UsageError("data check takes one --recipe: its tokenizer and its limits")
-    (recipe,) = chosen_recipes(names or TINY[:1], (*assignments, f"data.name={json.dumps(source)}"))
-    report = datacheck.check(recipe)
-    click.echo(json.dumps(report, ensure_ascii=False) if as_json else datacheck.as_text(report))
-
-
 for command in (
+    *before.COMMANDS,
     reproduce.reproduce_command,
     *release.COMMANDS,
     *judging.COMMANDS,

@@ -52,9 +52,9 @@ def reproduce_command(
     say = speaker(quiet)
     recipes = chosen_recipes(names, assignments, device, say)
     say_cost(recipes, device, say)
+    place = job_place(recipes, device, workers, quiet=quiet, on=on, runs=runs)
     if fresh:
         begin_again(recipes, runs, REPRODUCE, say)
-    place = job_place(recipes, device, workers, quiet=quiet, on=on, runs=runs)
     check_locks(runs, say)
     with kept_asked(names, assignments, recipes, runs, REPRODUCE):
         records = ladder.reproduce(

@@ -25,7 +25,7 @@ from study.records.locks import hold
 from study.records.runs import RunFolder, lock_path, run_folder
 from study.records.searches import search_faults
 from study.records.sharing import present
-from study.search.search import search_arm
+from study.search.arm import search_arm
 
 pytestmark = pytest.mark.usefixtures("small_seeds")
 

@@ -53,7 +53,7 @@ def search_share(*, runs: str, trials: int) -> dict[str, Any]:
     from unittest import mock
 
     from study.config.recipe import load_recipe
-    from study.search.search import search_arm
+    from study.search.arm import search_arm
 
     workbench: Any = SimpleNamespace(
         recipe=load_recipe(RECIPE),

@@ -84,7 +84,7 @@ def search_here(*, trials: int, pruning: str, quick: bool, seed: int) -> dict[st
     from study.run import watch
     from study.run.scores import initial_validation
     from study.run.trainer import ArmTrainer
-    from study.search import search
+    from study.search import arm as search
 
     recipe = _recipe(quick, f"search.pruning={pruning}")
     workbench = open_workbench(recipe, device="cpu")

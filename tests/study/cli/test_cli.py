@@ -25,7 +25,7 @@ from study.records.sharing import present
 
 COMMANDS = [
     "search", "compare", "claims", "reproduce", "note", "report", "status", "doctor", "recipes",
-    "bench", "data", "benchmark", "export", "generate", "judge",
+    "bench", "data", "benchmark", "export", "generate", "judge", "submit", "proxy", "dashboard",
 ]  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def trained(monkeypatch):
     monkeypatch.setattr("study.run.evaluate.evaluate_run", lambda workbench, folder: scores)
     monkeypatch.setattr("study.workers.jobs.run_jobs", run_jobs)
     found = {"digest": "d", "cost": {}}
-    for module in ("search.search", "search.confirm", "run.make"):
+    for module in ("search.arm", "search.confirm", "run.make"):
         monkeypatch.setattr(
             f"study.{module}.find_start",
             lambda *_, start, **__: start and SimpleNamespace(record=found),

@@ -282,7 +282,7 @@ def test_a_template_can_be_named_or_read_from_a_file(bare, tmp_path) -> None:
     assert read_template(str(path)) == "{{ messages }}"
     assert tokenizer.chat_template == CHATML
     assert len(trained) == 2
-    with pytest.raises(ModelError, match=r"cannot be read from .*name a file with a Jinja"):
+    with pytest.raises(ModelError, match=r"cannot be read from .*name a Jinja template"):
         read_template(str(tmp_path / "absent.jinja"))
 
 

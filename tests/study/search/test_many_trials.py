@@ -17,8 +17,8 @@ from study.records.searches import mend_search, search_faults
 from study.run.watch import Outcome
 from study.search import sampling
 from study.search import trials as trials_module
+from study.search.arm import search_arm
 from study.search.sampling import sample_from, startup
-from study.search.search import search_arm
 from study.search.storage import open_optuna_study
 from study.search.trials import GrowingFile, write_trials
 

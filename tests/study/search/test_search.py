@@ -17,12 +17,13 @@ from study.errors import ConfigError, RecordError, StudyError
 from study.records.files import append_jsonl, read_json, read_jsonl
 from study.records.layout import search_folder
 from study.records.locks import hold
+from study.search import arm as arm_module
 from study.search import orphans
-from study.search import search as search_module
+from study.search.arm import search_arm
 from study.search.confirm import best_trials, choose
 from study.search.objectives import DIRECTION, score_trial, validation_value
 from study.search.sampling import published_settings
-from study.search.search import search, search_arm
+from study.search.search import search
 from study.search.storage import open_optuna_study
 from study.search.trials import FINISHED, in_state
 
@@ -444,12 +445,10 @@ def test_a_trial_beyond_the_total_is_given_back(recipe, trained, monkeypatch, tm
     """Two workers saw the same last vacancy; the later trial has to go."""
     folder = run_arm(recipe, tmp_path, 1)
     optuna_study, views = reopen(folder, recipe), [[]]
-    look = search_module.in_state
-    monkeypatch.setattr(
-        search_module, "in_state", lambda *args: views.pop() if views else look(*args)
-    )
+    look = arm_module.in_state
+    monkeypatch.setattr(arm_module, "in_state", lambda *args: views.pop() if views else look(*args))
 
-    late = search_module._next_trial(optuna_study, recipe, "orpo", 1, worker="late", folder=folder)
+    late = arm_module._next_trial(optuna_study, recipe, "orpo", 1, worker="late", folder=folder)
 
     assert late is None
     assert [trial.state.name for trial in optuna_study.get_trials()] == ["COMPLETE", "FAIL"]
@@ -469,14 +468,14 @@ def test_trials_that_run_side_by_side_never_draw_the_same(recipe, tmp_path):
     """The second takes its place after a repeated trial before the first was given up."""
     optuna_study = open_optuna_study(tmp_path, recipe, "orpo", "0" * 16, None)
     repeated, first = optuna_study.ask(), optuna_study.ask()
-    search_module.sample_from(optuna_study, recipe, "orpo", 0, first.number)
+    arm_module.sample_from(optuna_study, recipe, "orpo", 0, first.number)
     drawn = [first.suggest_float("beta", 0.03, 2.0, log=True)]
     optuna_study.tell(repeated, state=orphans.TrialState.FAIL)
     second = optuna_study.ask()
-    search_module.sample_from(optuna_study, recipe, "orpo", 0, second.number)
+    arm_module.sample_from(optuna_study, recipe, "orpo", 0, second.number)
     drawn.append(second.suggest_float("beta", 0.03, 2.0, log=True))
 
-    places = [search_module.place_of(optuna_study, n) for n in (first.number, second.number)]
+    places = [arm_module.place_of(optuna_study, n) for n in (first.number, second.number)]
     assert places == [0, 1]
     assert drawn[0] != drawn[1]
 
@@ -496,7 +495,7 @@ def test_a_storage_that_is_lost_on_the_way_is_one_message(recipe, trained, tmp_p
 
     storage = f"sqlite:///{tmp_path}/study.db"
     folder = run_arm(recipe, tmp_path, 2, storage=storage)
-    monkeypatch.setattr("study.search.search._next_trial", lost)
+    monkeypatch.setattr("study.search.arm._next_trial", lost)
 
     with pytest.raises(RecordError, match=r"was lost \(server closed the connection\);"):
         run_arm(recipe, tmp_path, 4, storage=storage)
@@ -632,7 +631,7 @@ def test_a_search_that_was_interrupted_equals_an_undisturbed_one(
         return follow(settings, seed, hear)
 
     monkeypatch.setattr("study.run.train.train_run", train_run)
-    monkeypatch.setattr("study.search.search.confirm", lambda *args, **how: None)
+    monkeypatch.setattr("study.search.arm.confirm", lambda *args, **how: None)
     found = []
     for name, planned in (
         ("whole", []),

@@ -54,7 +54,7 @@ def trained(monkeypatch):
                 return Outcome(status="stopped", validation=scores)
         return Outcome(validation=scores)
 
-    for module in ("search.search", "search.confirm", "run.make"):
+    for module in ("search.arm", "search.confirm", "run.make"):
         monkeypatch.setattr(f"study.{module}.find_start", find_start)
     monkeypatch.setattr("study.run.train.train_run", train_run)
     monkeypatch.setattr(
@@ -159,7 +159,7 @@ def test_an_arm_waits_while_others_have_the_last_trials_of_its_start(
     go, asked, trained, monkeypatch
 ):
     said = []
-    monkeypatch.setattr("study.search.search.search_arm", lambda *_, **__: None)
+    monkeypatch.setattr("study.search.arm.search_arm", lambda *_, **__: None)
     go(arms=["dpo"], say=said.append)
 
     assert asked == [["sft"]]

@@ -419,7 +419,7 @@ def test_updates_of_fewer_pairs_than_processes_are_refused(monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("on", "message"),
     [
-        ("rya", r"--on is 'rya' \(did you mean 'ray'\?\); jobs run on local, ray, where"),
+        ("rya", r"--on is 'rya' \(did you mean 'ray'\?\); jobs run on local, ray, slurm, where"),
         ("local:3", r"--on is 'local:3'"),
     ],
 )
