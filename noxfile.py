@@ -49,6 +49,8 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests on all cores, each file on one; what follows `--` goes to pytest."""
     _run(session, "pytest", "--numprocesses=auto", "--dist=loadfile", *session.posargs)
+    if not session.posargs:
+        _run(session, "pytest", "tests/study/cli/test_memory.py")  # with nothing beside it
 
 
 @nox.session(python=False)

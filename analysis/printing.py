@@ -5,9 +5,13 @@ import math
 from collections.abc import Mapping
 
 from analysis.rows import ContrastRow, Metric
+from study import errors
 from study.arms import ARMS, UNTRAINED
 
 MISSING = "–"
+
+listed = errors.listed
+"""Joins names as ``a, b and c``."""
 
 
 def number(value: float | None, digits: int) -> str:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from analysis.findings import BestSetRow, ContrastRow, CoPrimaryRow, DecisionRow, Findings
-from analysis.printing import arm_name, number, plain, setting_name
+from analysis.printing import arm_name, listed, number, plain, setting_name
 from analysis.statistics import Outcome
-from analysis.words.several import in_lead, listed
+from analysis.words.several import in_lead
 from paper.tables import decisions
 
 PURPOSES = ("Where the model ranks or scores given answers", "Where its own answers count")

@@ -29,16 +29,6 @@ class Task:
     """N names of the passages that items share, or None."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class JudgeVerdicts:
-    """Wins of one arm against the fixed reference, with both orders averaged."""
-
-    wins: Array
-    """``(S, N)``: 1 won, 0 lost, 0.5 tied or turned."""
-    turned: float
-    """Share of comparisons whose winner changed with the order of the answers."""
-
-
 def compare_macro(tasks: Sequence[Task], *, paired: bool) -> Contrast:
     """Compare two arms by the mean over tasks of accuracy above chance.
 
@@ -92,67 +82,6 @@ def compare_macro(tasks: Sequence[Task], *, paired: bool) -> Contrast:
         n_clusters=sum(len(one.names) for one in groups),
         scope="population",
         differences=_by_passage(tasks, differences, groups, runs.estimate),
-    )
-
-
-def length_controlled(differences: Any, lengths: Any) -> Array:
-    """Return differences in score as they would be at equal length.
-
-    Per run, the difference is regressed on the difference in length; a row of the
-    result is the intercept plus every item's influence on it, so that its mean is
-    the intercept and its spread over prompts is the intercept's. The result goes
-    where scores go, into ``compare_arms``. A null hypothesis is that function's,
-    about means at equal length. Smallest n: three items. Assumes that score is
-    linear in length. Source: Dubois et al. (2024) for the
-    idea, there in a logistic model; Hampel (1974) for the influence.
-
-    Args:
-        differences: ``(S, N)`` score minus that of a fixed reference answer.
-        lengths: ``(S, N)`` length minus that of the reference answer, in tokens.
-
-    Raises:
-        ValueError: shapes differ, or there are fewer than three items.
-    """
-    y, x = np.asarray(differences, dtype=np.float64), np.asarray(lengths, dtype=np.float64)
-    if y.shape != x.shape or y.ndim != 2 or y.shape[1] < 3:
-        raise ValueError(
-            f"differences and lengths must be (runs, 3 items or more) alike, "
-            f"not {y.shape} and {x.shape}"
-        )
-    mean = x.mean(axis=1, keepdims=True)
-    around = x - mean
-    spread = (around**2).mean(axis=1, keepdims=True)
-    known = spread > 0
-    inverse = np.where(known, 1 / np.where(known, spread, 1.0), 0.0)
-    slope = (around * y).mean(axis=1, keepdims=True) * inverse
-    intercept = y.mean(axis=1, keepdims=True) - slope * mean
-    rest = y - intercept - slope * x
-    return np.asarray(intercept + (1 - mean * around * inverse) * rest)
-
-
-def judge_verdicts(shown_first: Any, shown_second: Any) -> JudgeVerdicts:
-    """Average a judge's verdicts over both orders of the two answers.
-
-    Every arm is judged against one fixed reference, the data's chosen answer, so
-    that contrasts between arms are differences of ``wins`` and the same tests
-    hold. A verdict that turns with the order counts one half. A judge that looks
-    at places alone turns always.
-
-    Args:
-        shown_first: ``(S, N)`` 1 where the arm's answer wins, shown first; 0.5 tie.
-        shown_second: the same with the arm's answer shown second.
-
-    Raises:
-        ValueError: shapes differ, or a verdict is not 0, 0.5 or 1.
-    """
-    first = np.asarray(shown_first, dtype=np.float64)
-    second = np.asarray(shown_second, dtype=np.float64)
-    if first.shape != second.shape:
-        raise ValueError(f"verdicts of both orders differ in shape: {first.shape}, {second.shape}")
-    if not np.isin([first, second], (0.0, 0.5, 1.0)).all():
-        raise ValueError("verdicts must be 0 (lost), 0.5 (tied) or 1 (won)")
-    return JudgeVerdicts(
-        wins=np.asarray((first + second) / 2), turned=float((np.abs(first - second) == 1).mean())
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from analysis.printing import (
     arm_name,
     in_unit,
+    listed,
     number,
     setting,
     setting_name,
@@ -47,14 +48,14 @@ def cannot_conclude(
     models = list(dict.fromkeys(str(run.config["recipe"]["model"]["name"]) for run in first))
     sentences = [
         (
-            f"Other data or models: every run was trained and scored on {_list(sources)}, from "
-            f"{_list(models)}."
+            f"Other data or models: every run was trained and scored on {listed(sources)}, from "
+            f"{listed(models)}."
         ),
     ]
     for run in first:
         dropped = run.record["data"].get("dropped", {})
-        if listed := ", ".join(f"{reason} {n}" for reason, n in dropped.items() if n):
-            sentences.append(f"{run.recipe}: rows that were left out of the data ({listed}).")
+        if dropped_rows := ", ".join(f"{reason} {n}" for reason, n in dropped.items() if n):
+            sentences.append(f"{run.recipe}: rows that were left out of the data ({dropped_rows}).")
     if any(model.startswith("toy:") for model in models):
         sentences.append(
             "Large models and natural language: the embedded study is a toy language on models "
@@ -150,7 +151,7 @@ def _untuned(arms: Sequence[ArmRow]) -> list[str]:
     for recipe, found in names.items():
         alike.setdefault(tuple(found), []).append(recipe)
     return [
-        f"What {_list(found)} could reach on {_list(recipes)}: "
+        f"What {listed(found)} could reach on {listed(recipes)}: "
         f"{'it is' if len(found) == 1 else 'they are'} untuned, trained at the recipe's own "
         "settings."
         for found, recipes in alike.items()
@@ -202,7 +203,3 @@ def _settings_from_elsewhere(records: StudyRecords) -> list[str]:
                 f"ran under another configuration ({names})."
             )
     return sentences
-
-
-def _list(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

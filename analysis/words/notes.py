@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from analysis.judge.intervals import prompt_lengths
-from analysis.printing import in_unit
+from analysis.printing import in_unit, listed
 from analysis.records.metrics import METRICS
 from analysis.records.study import StudyRecords
 from analysis.rows import ContrastRow
@@ -104,7 +104,7 @@ def _lengths(records: StudyRecords) -> str:
     for recipe in records.recipes:
         if any(run.examples is not None for run in records.of(recipe)):
             told.setdefault(prompt_lengths(records, recipe)[1], []).append(recipe)
-    where = {unit: f" on {' and '.join(names)}" for unit, names in told.items()}
+    where = {unit: f" on {listed(names)}" for unit, names in told.items()}
     if len(told) == 1:
         where = dict.fromkeys(told, "")
     said = []

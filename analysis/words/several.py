@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from analysis.judged_rows import BestSetRow, DecisionRow, PairRow
-from analysis.printing import arm_name, capital, in_unit, is_matched, number, signed
+from analysis.printing import arm_name, capital, in_unit, is_matched, listed, number, signed
 from analysis.records.metrics import METRICS
 from analysis.statistics import Outcome
 from study.arms import BASELINE
@@ -38,11 +38,6 @@ def by_outcome(rows: Sequence[DecisionRow]) -> list[DecisionRow]:
     return sorted(
         rows, key=lambda row: known.index(row.outcome) if row.outcome in known else len(known)
     )
-
-
-def listed(names: Sequence[str]) -> str:
-    """Join names by commas and a last ``and``."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def headline(rows: Sequence[DecisionRow], best_sets: Sequence[BestSetRow]) -> str:

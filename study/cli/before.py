@@ -137,3 +137,4 @@ def data_check_command(
 
 
 COMMANDS = (doctor_command, recipes_command, bench_command, data_group)
+"""What `study.cli.commands` adds to `study`."""

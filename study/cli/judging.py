@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from study.cli import tables
-from study.cli.options import device_option, json_option, runs_option, show, speaker
+from study.cli.options import (
+    device_option,
+    json_option,
+    quiet_option,
+    recipe_of_records_option,
+    runs_option,
+    show,
+    speaker,
+    trained_arms_option,
+)
 from study.config.environment import judge_key
 from study.errors import ConfigError
 
@@ -17,8 +26,8 @@ if TYPE_CHECKING:
 
 
 @click.command("judge")
-@click.option("--recipe", metavar="NAME", required=True, help="Recipe with records in --runs.")
-@click.option("--arm", "arms", multiple=True, metavar="ARM", help="Repeatable. [default: all]")
+@recipe_of_records_option(required=True)
+@trained_arms_option
 @click.option("--reward", metavar="FOLDER|ID", help="Reward model: any sequence classifier.")
 @click.option("--revision", default="", metavar="COMMIT", help="Of --reward on the Hub.")
 @click.option("--label", default="", metavar="LABEL", help="Of two labels the one that is better.")
@@ -71,7 +80,7 @@ if TYPE_CHECKING:
 )
 @runs_option
 @device_option
-@click.option("--quiet", is_flag=True, help="Show no progress.")
+@quiet_option
 @json_option
 def judge_command(
     *,

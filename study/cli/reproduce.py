@@ -54,6 +54,7 @@ def reproduce_command(
     say_cost(recipes, device, say)
     place = job_place(recipes, device, workers, quiet=quiet, on=on, runs=runs)
     if fresh:
+        ladder.plan(article, recipes, runs=runs, seeds=seeds, seed=seed)  # or it is refused here
         begin_again(recipes, runs, REPRODUCE, say)
     check_locks(runs, say)
     with kept_asked(names, assignments, recipes, runs, REPRODUCE):

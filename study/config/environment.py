@@ -109,12 +109,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("ORPO_STUDY_CACHE") or user_cache_dir("orpo-study"))
 
 
+JUDGE_KEY = "ORPO_STUDY_JUDGE_KEY"
+
+
 def judge_key() -> str:
     """Return the key for a judge's endpoint, which stands in the environment alone.
 
     No other variable is read: a key of one provider must not reach another's address.
     """
-    return os.environ.get("ORPO_STUDY_JUDGE_KEY", "").strip()
+    return os.environ.get(JUDGE_KEY, "").strip()
 
 
 def require_optimizer(name: str, device: str) -> None:

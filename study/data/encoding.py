@@ -89,8 +89,8 @@ def _encode_part(
             yield one
             continue
         ids = [next(in_one_go) if is_plain(text) else ids_of(tokenizer, text) for text in one]
-        kept = [tuple([numbers.setdefault(n, n) for n in found]) for found in ids]
-        yield _or_error(whole_of, pair, tokenizer, kept)
+        shared = [tuple([numbers.setdefault(n, n) for n in found]) for found in ids]
+        yield _or_error(whole_of, pair, tokenizer, shared)
 
 
 def _ids_of_all(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[Sequence[int]]:
@@ -119,8 +119,10 @@ def _on_all_cores(*, is_worth_it: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        if is_worth_it and before is not None:
-            os.environ[PARALLEL] = before
+        if is_worth_it and before is None:
+            del os.environ[PARALLEL]
+        elif is_worth_it:
+            os.environ[PARALLEL] = str(before)
 
 
 def _or_error(function: Callable[..., T], *given: Any) -> T | RowError:

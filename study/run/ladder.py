@@ -51,19 +51,15 @@ def reproduce(
     """
     ladder = load_ladder(article)
     stages = {recipe.name: climb(ladder, recipe) for recipe in recipes}
-    plan = [
-        run
-        for recipe in recipes
-        for run in plan_ladder(ladder, recipe, stages[recipe.name], runs=runs, n=seeds, seed=seed)
-    ]
-    check_plan(plan, say)
+    planned = plan(article, recipes, runs=runs, seeds=seeds, seed=seed)
+    check_plan(planned, say)
     for recipe in recipes:
         own = seeds_of(runs, recipe.name, seed=seed, n=seeds)
         register(runs, recipe)
         _write_ladder(ladder, recipe, stages[recipe.name], runs=runs, seeds=own)
     for continues in (False, True):
         make_missing(
-            [run for run in plan if _continues(run) == continues],
+            [run for run in planned if _continues(run) == continues],
             runs=runs,
             command="reproduce",
             run_jobs=run_jobs,
@@ -71,8 +67,24 @@ def reproduce(
         )
     return [
         {**record, "set_up": run.part}
-        for run in plan
+        for run in planned
         if (record := run.folder.record()) is not None
+    ]
+
+
+def plan(
+    article: str, recipes: Sequence[Recipe], *, runs: Path, seeds: int, seed: int
+) -> list[PlannedRun]:
+    """List the runs that `reproduce` makes; write nothing.
+
+    Raises:
+        ConfigError: a recipe does not train both arms, or the seed is out of range.
+    """
+    ladder = load_ladder(article)
+    return [
+        run
+        for recipe in recipes
+        for run in plan_ladder(ladder, recipe, climb(ladder, recipe), runs=runs, n=seeds, seed=seed)
     ]
 
 
@@ -118,7 +130,7 @@ def _write_ladder(
     ladder: Ladder, recipe: Recipe, stages: tuple[Stage, ...], *, runs: Path, seeds: Sequence[int]
 ) -> None:
     rungs = {rung.id: rung for rung in ladder.rungs}
-    plan = {
+    written = {
         "article": ladder.recipe,
         "chosen": ladder.scale_of(recipe).chosen,
         "steps": [
@@ -141,7 +153,7 @@ def _write_ladder(
     }
     write_amended(
         ladder_path(runs, recipe.name),
-        plan,
+        written,
         seeds=seeds,
         runs=reproduce_folders(runs, recipe.name),
     )

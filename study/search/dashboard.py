@@ -13,16 +13,20 @@ from typing import Any, NoReturn
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import optuna
-from optuna.storages import BaseStorage, get_storage
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from study.errors import ConfigError, RecordError, require
 from study.records.layout import JOURNAL, SEARCH
-from study.search.database import connect, told, without_secrets
+from study.search.database import opened
 from study.search.storage import journal
 
 READING = ("GET", "HEAD")
+
+
+MOST_STORAGES = 10_000
+"""More than there can be."""
 
 
 @contextmanager
@@ -47,7 +51,7 @@ def serving(
         "the dashboard is not installed: pip install 'orpo-study[dashboard]', in this project's "
         "folder pip install '.[dashboard]'",
     )
-    everything = AllSearches(runs, [_opened(one) for one in storages])
+    everything = AllSearches(runs, [opened(one) for one in storages])
     if not storages and not everything.get_all_studies():
         raise RecordError(
             f"there is no search in {runs}; begin with study search, or name --runs or --storage"
@@ -69,22 +73,6 @@ def serving(
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-def _opened(storage: str) -> BaseStorage:
-    """Open a database for reading.
-
-    Raises:
-        ConfigError: it cannot be opened.
-    """
-    try:
-        return get_storage(connect(storage))
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError(
-            f"the storage {without_secrets(storage)!r} cannot be opened ({told(error, storage)})"
-        ) from error
 
 
 def _app(storage: BaseStorage) -> Callable[[WSGIEnvironment, StartResponse], Any]:
@@ -182,7 +170,7 @@ class AllSearches(BaseStorage):
         """Return a search's trials."""
         part, number = self._part(study_id)
         trials = part.get_all_trials(number, deepcopy=deepcopy, states=states)
-        place = study_id % PLACES
+        place = study_id % MOST_STORAGES
         return [self._shown(t, _numbered(t._trial_id, place)) for t in trials]  # noqa: SLF001
 
     def _look(self) -> list[BaseStorage]:
@@ -194,7 +182,7 @@ class AllSearches(BaseStorage):
             return list(self._parts)
 
     def _part(self, number: int) -> tuple[BaseStorage, int]:
-        return self._parts[number % PLACES], number // PLACES
+        return self._parts[number % MOST_STORAGES], number // MOST_STORAGES
 
     @staticmethod
     def _shown(trial: FrozenTrial, number: int) -> FrozenTrial:
@@ -211,9 +199,5 @@ class AllSearches(BaseStorage):
     set_trial_user_attr = set_trial_system_attr = _refuse
 
 
-PLACES = 10_000
-"""More than there can be storages."""
-
-
 def _numbered(number: int, place: int) -> int:
-    return number * PLACES + place
+    return number * MOST_STORAGES + place

@@ -110,6 +110,24 @@ def connect(storage: str) -> Any:
     return url.render_as_string(hide_password=False)
 
 
+def opened(storage: str) -> Any:
+    """Open a database whose searches others read or serve.
+
+    Raises:
+        ConfigError: it cannot be opened.
+    """
+    from optuna.storages import get_storage
+
+    try:
+        return get_storage(connect(storage))
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"the storage {without_secrets(storage)!r} cannot be opened ({told(error, storage)})"
+        ) from error
+
+
 def require_driver(kind: str) -> None:
     """Refuse a kind of storage whose package is not installed.
 

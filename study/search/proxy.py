@@ -7,17 +7,15 @@ from pathlib import Path
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from optuna.storages import get_storage, run_grpc_proxy_server
+from optuna.storages import run_grpc_proxy_server
 
 from study.errors import ConfigError, require
 from study.search.database import (
     GRPC,
     NO_JOURNAL,
-    connect,
+    opened,
     require_driver,
-    told,
     url_of,
-    without_secrets,
 )
 
 THREADS = 16
@@ -51,19 +49,12 @@ def serve(storage: str, *, host: str, port: int, say: Callable[[str], None]) -> 
         f"a proxy serves many machines, for which {url.get_backend_name()} is not made; put "
         "PostgreSQL, MySQL or MariaDB behind it",
     )
-    try:
-        opened = get_storage(connect(storage))
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError(
-            f"the storage {without_secrets(storage)!r} cannot be opened ({told(error, storage)})"
-        ) from error
+    behind = opened(storage)
     say(f"machines search with --storage {GRPC}://{host}:{port} until Ctrl-C ends this proxy")
     with warnings.catch_warnings(), ThreadPoolExecutor(THREADS) as threads:
         warnings.simplefilter("ignore", ExperimentalWarning)
         try:
-            run_grpc_proxy_server(opened, host=host, port=port, thread_pool=threads)
+            run_grpc_proxy_server(behind, host=host, port=port, thread_pool=threads)
         except KeyboardInterrupt:
             say("the proxy is closed; searches that used it go on from there with the same command")
         except RuntimeError as error:

@@ -10,9 +10,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from study.config.environment import JUDGE_KEY
 from study.errors import ConfigError, ModelError, StudyError, first_line
-
-KEY = "ORPO_STUDY_JUDGE_KEY"
 
 LONGEST_WAIT_S = 600
 """Beyond which nobody waits for an endpoint that says when to come back."""
@@ -58,10 +57,10 @@ class Endpoint:
         if "@" in url.netloc or url.query or url.fragment:
             raise ConfigError(
                 f"--endpoint must be a bare address, without a password or a query, because "
-                f"records name it; put the key into {KEY}"
+                f"records name it; put the key into {JUDGE_KEY}"
             )
         if self.key and url.scheme == "http" and host not in ("localhost", "127.0.0.1", "::1"):
-            raise ConfigError(f"{KEY} is not sent unencrypted to {host}; use https://")
+            raise ConfigError(f"{JUDGE_KEY} is not sent unencrypted to {host}; use https://")
         priced = self.price_in is not None and self.price_out is not None
         if not priced and (self.max_cost, self.price_in, self.price_out) != (None, None, None):
             raise ConfigError(
@@ -250,10 +249,10 @@ class Client:
         if status in (400, 413, 422):
             return Refused(f"{status} {told}")
         hints = {
-            401: f"set the key in the environment, {KEY}"
+            401: f"set the key in the environment, {JUDGE_KEY}"
             if not self.endpoint.key
-            else f"see {KEY}",
-            403: f"see {KEY} and what it may use",
+            else f"see {JUDGE_KEY}",
+            403: f"see {JUDGE_KEY} and what it may use",
             404: f"is {self.endpoint.model!r} a model of {self.endpoint.url}? Addresses usually "
             "end with /v1",
         }

@@ -13,13 +13,12 @@ import torch
 from torch.nn import functional as F
 
 from study.config.recipe import Recipe
-from study.data.load import load_pairs
 from study.data.pairs import Pair, fingerprint
-from study.data.splits import split_pairs
 from study.errors import ModelError
 from study.model.base import load_tokenizer, pick_device
 from study.model.locate import TOY, locate
 from study.records.files import write_json
+from study.release.judge.questions import splits_of
 from study.release.judge.reward import MADE_HERE
 from study.run.prompts import text_of
 
@@ -64,7 +63,7 @@ def train_judge(
     )
     if folder.exists():
         raise ModelError(f"{folder} exists; leave out --train to judge by it, or name another one")
-    splits = split_pairs(load_pairs(recipe.data).pairs, recipe.data)
+    splits = splits_of(recipe)
     tokenizer, _ = load_tokenizer(recipe.model)
     if recipe.training.threads:
         torch.set_num_threads(recipe.training.threads)

@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-import statsmodels.api as sm
 
 from analysis.statistics import compare_arms
 from analysis.statistics.clusters import compare_clustered
 from analysis.statistics.components import seed_variance
-from analysis.statistics.macro import Task, compare_macro, judge_verdicts, length_controlled
+from analysis.statistics.macro import Task, compare_macro
 
 
 def answers(rng, *, n, share=0.6, n_seeds=3):
@@ -68,34 +67,3 @@ def test_the_variance_of_tasks_is_the_spelled_out_sum():
 def test_a_chance_that_leaves_nothing_to_gain_is_refused(chance):
     with pytest.raises(ValueError, match="chance must be"):
         compare_macro([task(np.random.default_rng(1), "one", n=9, chance=chance)], paired=False)
-
-
-def test_the_length_controlled_mean_is_the_intercept_with_its_robust_error():
-    rng = np.random.default_rng(4)
-    x = rng.normal(5, 3, (2, 100))
-    y = 0.1 + 0.02 * x + rng.normal(0, 0.1, x.shape) * (1 + np.abs(x) / 3)
-    found = length_controlled(y, x)
-    theirs = [sm.OLS(y[s], sm.add_constant(x[s])).fit(cov_type="HC0") for s in (0, 1)]
-
-    assert found.mean(axis=1) == pytest.approx([fit.params[0] for fit in theirs], rel=1e-9)
-    assert found.std(axis=1) / 10 == pytest.approx([fit.bse[0] for fit in theirs], rel=1e-9)
-
-
-def test_answers_of_one_length_stay_as_they_are():
-    y = np.arange(6.0).reshape(2, 3)
-
-    assert length_controlled(y, np.zeros((2, 3))) == pytest.approx(y)
-
-
-def test_both_orders_are_averaged_and_turned_verdicts_counted():
-    found = judge_verdicts([[1, 1, 0, 0.5]], [[1, 0, 0, 1]])
-
-    assert found.wins.tolist() == [[1.0, 0.5, 0.0, 0.75]]
-    assert found.turned == 0.25
-
-
-def test_a_verdict_that_is_none_is_refused():
-    with pytest.raises(ValueError, match="verdicts must be 0 "):
-        judge_verdicts([[2]], [[1]])
-    with pytest.raises(ValueError, match="differ in shape"):
-        judge_verdicts([[1]], [[1, 0]])

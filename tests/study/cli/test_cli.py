@@ -572,6 +572,7 @@ def test_fresh_begins_anew_and_says_where_the_old_records_are(study, trained, tm
         ("compare", ("--set", "training.batch_pairs=8"), "searched under another configuration"),
         ("claims", ("--seed", 100), "--seed is 100"),
         ("claims", ("--set", "training.max_steps=48"), "another configuration"),
+        ("reproduce", ("article-a", "--seed", 100), "--seed is 100"),
     ],
 )
 def test_fresh_sets_nothing_aside_where_the_command_is_refused(
@@ -580,7 +581,7 @@ def test_fresh_sets_nothing_aside_where_the_command_is_refused(
     records = tmp_path / "runs/local/tiny-llama"
     if message.startswith(("8", "searched")):
         study("search", "--recipe", "tiny-llama", "--arm", "sft", "--trials", 1)
-    for part in ("search/dpo", "compare/sft", "claims/default"):
+    for part in ("search/dpo", "compare/sft", "claims/default", "reproduce/sft-published"):
         (records / part).mkdir(parents=True)
     running = present(Path("runs/local"), "compare", [(load_recipe("tiny-llama"), "sft", 9)])
     with running if command == "claims" else contextlib.nullcontext():
