@@ -59,7 +59,7 @@ class TrainingConfig:
     checkpoint_every_steps: int
     """Steps between checkpoints to resume from; 0 writes none."""
     threads: int
-    """CPU threads of one run; 0 leaves PyTorch's own choice."""
+    """CPU threads of one run; 0 leaves PyTorch's own choice, or shares the cores among workers."""
     gpus: float = dataclasses.field(default=1.0, repr=False)
     """GPUs that a run takes on a cluster; 0.5 lets two runs share one, on a CPU it takes none."""
     start_share: float = dataclasses.field(default=0.5, repr=False)

@@ -38,7 +38,12 @@ def plan_slots(recipes: Sequence[Recipe], *, device: str, workers: int | None) -
     if _device_kind(device) == "cpu":
         threads = [recipe.training.threads for recipe in recipes]
         fitting = 1 if 0 in threads else max(1, _n_cores() // max(threads, default=1))
-        return [Slot(device="cpu", environment={"CUDA_VISIBLE_DEVICES": ""})] * (workers or fitting)
+        n_workers = workers or fitting
+        environment = {"CUDA_VISIBLE_DEVICES": ""}
+        if n_workers > 1 and 0 in threads and "OMP_NUM_THREADS" not in os.environ:
+            # PyTorch's own choice is every core for each of them, which waits for the others.
+            environment["OMP_NUM_THREADS"] = str(max(1, _n_cores() // n_workers))
+        return [Slot(device="cpu", environment=environment)] * n_workers
     gpus = cuda_devices()
     if ":" in device:
         number = device.partition(":")[2]

@@ -294,6 +294,29 @@ def test_workers_fill_the_cores_with_the_recipes_threads(monkeypatch):
     assert n_slots(one, workers=3) == 3
 
 
+@pytest.mark.parametrize(
+    ("threads", "workers", "own", "share"),
+    [
+        (0, 2, None, "2"),
+        (0, 8, None, "1"),
+        (0, 1, None, None),
+        (1, 2, None, None),
+        (0, 2, "3", None),
+    ],
+)
+def test_workers_share_the_cores_unless_somebody_says_otherwise(
+    monkeypatch, threads, workers, own, share
+):
+    monkeypatch.setattr("study.workers.devices._n_cores", lambda: 4)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if own is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", own)
+    recipe = load_recipe("tiny-llama").override([f"training.threads={threads}"])
+    slots = plan_slots([recipe], device="cpu", workers=workers)
+
+    assert {slot.environment.get("OMP_NUM_THREADS") for slot in slots} == {share}
+
+
 def test_each_gpu_gets_one_worker_that_sees_no_other(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-5")
     recipe = [load_recipe("tiny-llama")]
