@@ -1,8 +1,8 @@
 """Write the numbers of README.md: `python -m paper.readme`, or `--check`.
 
-What stands between two marks is rendered from `runs/published` and never
-edited by hand: the answer with its figure and table, and the costs that
-`study bench` measured.
+What stands between two marks is rendered from the published records and never
+edited by hand: the answer of each study with its figure and table, and the costs
+that `study bench` measured.
 """
 
 # Heavy imports stand inside functions so that ``--help`` answers at once.
@@ -11,7 +11,7 @@ edited by hand: the answer with its figure and table, and the costs that
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -22,7 +22,22 @@ if TYPE_CHECKING:
     from analysis.findings import BenchRow, Findings
 
 README = Path("README.md")
-FIGURE = Path("docs/verdict.svg")
+
+
+class Published(NamedTuple):
+    """One study of the README: its records, its figure and what it is about."""
+
+    runs: Path
+    figure: Path
+    about: str
+
+
+REAL = Published(
+    Path("runs/published-real"),
+    Path("docs/verdict-real.svg"),
+    "Real language: SmolLM2-135M-Instruct on preference pairs of AlpacaEval.",
+)
+TOY = Published(PUBLISHED, Path("docs/verdict.svg"), "A toy language that any laptop can train.")
 ALT = "Forest plot of differences between each arm and SFT with intervals, one panel per score."
 """The answer, with its numbers, stands in words beside it."""
 BEGIN = "<!-- written by `python -m paper.readme` from runs/published: begin -->"
@@ -33,39 +48,59 @@ BENCH_BEGIN = (
 END = "<!-- end -->"
 MOST_SEARCHES = 4
 """Searches that have a sentence each."""
-SCORES = ("accuracy", "margin", "nll", "exact_match")
+SCORES = ("accuracy", "margin", "nll", "exact_match", "rougeL")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--check", is_flag=True, help="Change nothing; fail where README.md is out of date.")
 def main(*, check: bool) -> None:
-    """Renew the answer and the tables in README.md from runs/published."""
+    """Renew the answers and the tables in README.md from the published records."""
     from analysis.figures.draw import draw_verdict
     from analysis.findings import build_findings
     from analysis.records.load import load_study
 
-    findings = build_findings(load_study(PUBLISHED), origin="published")
+    found = {
+        study: build_findings(load_study(study.runs), origin="published")
+        for study in (REAL, TOY)
+        if is_compared(study.runs)
+    }
     old = README.read_text(encoding="utf-8")
-    new = renew(renew(old, block(findings)), bench_block(findings), begin=BENCH_BEGIN)
+    answers = "\n\n".join(block(findings, study) for study, findings in found.items())
+    new = renew(renew(old, answers), bench_block(found[TOY]), begin=BENCH_BEGIN)
     if check and old != new:
         raise click.ClickException("README.md is out of date; run python -m paper.readme")
     if not check:
         README.write_text(new, encoding="utf-8")
-        draw_verdict(findings, FIGURE)
-        click.echo(f"{README} and {FIGURE} show runs/published")
+        for study, findings in found.items():
+            draw_verdict(findings, study.figure)
+        shown = " and ".join(str(study.runs) for study in found)
+        click.echo(f"{README} and the figures of docs/ show {shown}")
 
 
-def block(findings: "Findings") -> str:
-    """Render the answer and the table of arms as Markdown."""
+def is_compared(runs: Path) -> bool:
+    """Tell whether a folder holds the finished run of a comparison."""
+    from study.records.layout import recipes_in
+    from study.records.runs import compare_folders
+
+    return any(
+        folder.is_finished()
+        for recipe in recipes_in(runs)
+        for _, _, folder in compare_folders(runs, recipe)
+    )
+
+
+def block(findings: "Findings", study: Published) -> str:
+    """Render a study's answer and its table of arms as Markdown."""
     from paper.tables import results
 
     return _render(
         "readme.md",
+        about=study.about,
         headline=findings.headline,
         answer=findings.answer,
-        figure=FIGURE.as_posix(),
+        figure=study.figure.as_posix(),
         alt=ALT,
-        arms=results.overview(findings, SCORES),
+        arms=results.overview(findings, [name for name in SCORES if name in findings.metrics]),
         searches=_searches(findings),
     )
 

@@ -151,7 +151,7 @@ def overview(findings: Findings, metrics: Sequence[str]) -> Table:
                 for arm in findings.arms
             ]
         ),
-        caption="Mean ± standard deviation over seeds, on held-out pairs of the embedded study.",
+        caption="Mean ± standard deviation over seeds, on held-out pairs.",
         note="",
         signature=findings.signature,
     )

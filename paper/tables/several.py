@@ -198,7 +198,7 @@ def overview(findings: Findings) -> Table | None:
             ]
         ),
         caption="Mean ± standard deviation over "
-        f"{' or '.join(map(str, sorted(n_seeds)))} seeds, on held-out pairs of the embedded study.",
+        f"{' or '.join(map(str, sorted(n_seeds)))} seeds, on held-out pairs.",
         note="",
         signature=findings.signature,
     )

@@ -11,7 +11,7 @@ from paper import many, opening, render, wording
 from paper.cells import Table
 from paper.document import build_document
 from paper.forest import arms_forest
-from paper.readme import block
+from paper.readme import TOY, block
 from paper.tables import costs, decisions, pairs, results, several
 from study.arms import ARMS
 
@@ -166,7 +166,7 @@ def test_what_others_found_stands_with_many_arms_alone(ten: Findings, findings: 
 
 
 def test_the_readme_has_a_row_for_each_arm_with_both_models(ten: Findings) -> None:
-    lines = [line for line in block(ten).splitlines() if line.startswith("| ")]
+    lines = [line for line in block(ten, TOY).splitlines() if line.startswith("| ")]
 
     assert len(lines) == 1 + len(ARMS)
     assert {line.count("|") for line in lines} == {8}

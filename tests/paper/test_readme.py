@@ -5,8 +5,21 @@ from pathlib import Path
 
 import click
 import pytest
+from made_records import make_run
 
-from paper.readme import BEGIN, BENCH_BEGIN, END, FIGURE, bench_block, block, headlines, renew
+from paper.readme import (
+    BEGIN,
+    BENCH_BEGIN,
+    END,
+    REAL,
+    TOY,
+    bench_block,
+    block,
+    headlines,
+    is_compared,
+    renew,
+)
+from study.config.recipe import load_recipe
 
 
 def test_the_readme_shows_the_published_records(root: Path) -> None:
@@ -14,10 +27,25 @@ def test_the_readme_shows_the_published_records(root: Path) -> None:
     from analysis.records.load import load_study
 
     readme = (root / "README.md").read_text(encoding="utf-8")
-    published = build_findings(load_study(root / "runs" / "published"), origin="published")
+    found = {
+        study: build_findings(load_study(root / study.runs), origin="published")
+        for study in (REAL, TOY)
+        if is_compared(root / study.runs)
+    }
+    answers = "\n\n".join(block(findings, study) for study, findings in found.items())
 
-    assert renew(readme, block(published)) == readme
-    assert renew(readme, bench_block(published), begin=BENCH_BEGIN) == readme
+    assert TOY in found
+    assert renew(readme, answers) == readme
+    assert renew(readme, bench_block(found[TOY]), begin=BENCH_BEGIN) == readme
+
+
+def test_a_study_is_shown_once_a_run_of_its_comparison_is_finished(tmp_path: Path) -> None:
+    run = make_run(tmp_path, load_recipe("tiny-llama"), "base", 0)
+
+    assert is_compared(tmp_path)
+    (run.path / "record.json").unlink()
+    assert not is_compared(tmp_path)
+    assert not is_compared(tmp_path / "none")
 
 
 def test_only_what_stands_between_the_marks_is_replaced() -> None:
@@ -30,7 +58,7 @@ def test_a_readme_without_marks_is_refused() -> None:
 
 
 def test_the_block_names_every_arm_with_its_settings(findings) -> None:
-    text = block(findings)
+    text = block(findings, TOY)
 
     for row in findings.arms:
         (line,) = [
@@ -41,14 +69,14 @@ def test_the_block_names_every_arm_with_its_settings(findings) -> None:
             )
         ]
         assert f"| {row.n_seeds} |" in line
-    assert text.startswith(f"**{findings.headline}**\n")
+    assert text.startswith(f"{TOY.about}\n**{findings.headline}**\n")
     assert findings.answer[:20] in text
 
 
 def test_the_figure_of_the_readme_is_small_and_shown(root: Path) -> None:
-    figure = root / FIGURE
+    figure = root / TOY.figure
 
-    assert f"]({FIGURE.as_posix()})" in (root / "README.md").read_text(encoding="utf-8")
+    assert f"]({TOY.figure.as_posix()})" in (root / "README.md").read_text(encoding="utf-8")
     assert 1_000 < figure.stat().st_size < 70_000
 
 
