@@ -11,7 +11,8 @@ import torch
 M_MMAP_THRESHOLD = -3
 """glibc's name for it in malloc.h."""
 
-LARGE_BYTES = 10**6
+LARGE_BYTES = 2**21
+"""More than any of the short-lived copies of a few rows, which a heap serves at no cost."""
 """Tensors from here on are mapped alone; for smaller ones that takes more time than it spares."""
 
 
