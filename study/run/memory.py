@@ -12,8 +12,8 @@ M_MMAP_THRESHOLD = -3
 """glibc's name for it in malloc.h."""
 
 LARGE_BYTES = 2**21
-"""More than any of the short-lived copies of a few rows, which a heap serves at no cost."""
-"""Tensors from here on are mapped alone; for smaller ones that takes more time than it spares."""
+"""Tensors from here on are mapped alone. For smaller ones that takes more time than it spares:
+copies of a few rows, made and freed for each product, stay in the heap."""
 
 
 def reset_peak_memory(device: torch.device) -> None:
