@@ -68,7 +68,7 @@ def submit_command(
     dry_run: bool,
     words: tuple[str, ...],
 ) -> None:
-    """Run COMMAND (search, compare, claims, benchmark) as batch jobs on one --runs.
+    """Run COMMAND (search, compare, claims, reproduce, benchmark) as batch jobs on one --runs.
 
     All tasks run it as it stands and share the work. A task whose time runs out
     saves checkpoints and is put back into the queue; what was finished is kept.

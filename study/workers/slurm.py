@@ -25,7 +25,7 @@ from study.records.layout import SLURM
 SCRIPT, JOB = "job.sh", "job.json"
 
 
-COMMANDS = ("search", "compare", "claims", "benchmark")
+COMMANDS = ("search", "compare", "claims", "reproduce", "benchmark")
 """Commands that go on where they were stopped."""
 
 

@@ -109,8 +109,18 @@ def test_tasks_of_a_search_wait_for_each_other(tmp_path):
     assert job["command"] == [*given, "--wait"]
 
 
+@pytest.mark.parametrize("words", ["compare", "claims", "reproduce article-a", "benchmark"])
+def test_commands_that_go_on_where_they_stopped_are_taken(tmp_path, words):
+    given = [*words.split(), "--recipe", "tiny-llama", "--runs", str(tmp_path)]
+    result = CliRunner().invoke(main, ["submit", "--slurm", "--dry-run", "--", *given])
+    _, job = job_of(tmp_path)
+
+    assert result.exit_code == 0
+    assert job["command"] == given
+
+
 REFUSED = {
-    "train": "takes search, compare, claims, benchmark, not 'train'",
+    "train": "takes search, compare, claims, reproduce, benchmark, not 'train'",
     "comapre": "did you mean 'compare'",
     "compare": "name the recipes with --recipe",
     "compare --recipe tiny-lama": "did you mean",
