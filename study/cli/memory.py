@@ -198,7 +198,8 @@ def answer_memory(
     width = recipe.data.max_prompt_tokens + evaluation.max_new_tokens
     of_token = 2 * shape.n_layers * shape.key_value * value_bytes
     slots = min(n_slots(of_token, width=width, device=kind), evaluation.generated_answers)
-    copied = shape.linear_weights if _is_fused(recipe) and value_bytes == 4 else 0
+    merged = _is_fused(recipe) and value_bytes == 4 and recipe.training.sharding == "none"
+    copied = shape.linear_weights if merged else 0
     output = shape.vocabulary * shape.hidden if value_bytes == 4 and kind == "cpu" else 0
     pass_values = max(PREFILL_TOKENS, recipe.data.max_prompt_tokens) * (
         3 * shape.intermediate + 4 * shape.hidden
