@@ -99,17 +99,18 @@ def plan(recipe: Recipe, *, devices: int, device: str, here: int | None) -> dict
     answers, _ = answer_memory(recipe, shape, device=device, value_bytes=value_bytes)
     cards = {f"{n} GB": n * 2**30 for n in CARDS_GIB} if here is None else {"this device's": here}
 
-    def fit(card: int, changes: list[str]) -> bool:
+    def needed(changes: list[str]) -> int:
         tried = recipe.override(changes)
         most = _share(tried, shape, weights, devices=devices, device=device)
-        return max(most.total, most.standing + answers.total) <= USABLE_SHARE * card
+        return max(most.total, most.standing + (answers.total if answers.cache else 0))
 
-    options = [[], *savings(recipe, _own_tokens(recipe, devices, device, value_bytes))]
+    tokens = _own_tokens(recipe, devices, device, value_bytes)
+    tried = [(changes, needed(changes)) for changes in ([], *savings(recipe, tokens))]
     return {
         "devices": devices,
         "device": device,
         "value_bytes": value_bytes,
-        "tokens_at_once": _own_tokens(recipe, devices, device, value_bytes),
+        "tokens_at_once": tokens,
         "memory_bytes": {**share._asdict(), "total": share.total},
         "answers_bytes": share.standing + answers.total if answers.cache else 0,
         "load_bytes": weigh(
@@ -119,7 +120,14 @@ def plan(recipe: Recipe, *, devices: int, device: str, here: int | None) -> dict
         "cards": {
             name: {
                 "memory_bytes": card,
-                "changes": next((option for option in options if fit(card, option)), None),
+                "fits": next(
+                    (
+                        {"changes": changes, "needed_bytes": most}
+                        for changes, most in tried
+                        if most <= USABLE_SHARE * card
+                    ),
+                    None,
+                ),
             }
             for name, card in cards.items()
         },
@@ -139,8 +147,9 @@ def weigh(causal: Any, quantization: str, *, value_bytes: int, devices: int) -> 
 
     from study.model.sharding import blocks_of
 
-    own = {id(p): p for name, p in causal.named_parameters() if "lora_" not in name}
-    own = {key: p for key, p in own.items() if not p.requires_grad}
+    of_adapter = ("lora_", "trainable_tokens_")
+    named = causal.named_parameters()
+    own = {id(p): p for name, p in named if not any(part in name for part in of_adapter)}
     shared = whole = layer = 0
     blocks = []
     for block in blocks_of(causal):
@@ -179,21 +188,25 @@ def lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _verdict(card: Mapping[str, Any]) -> str:
-    if card["changes"] is None:
+    from study.cli.doctor import size
+
+    fits = card["fits"]
+    if fits is None:
         return "too small, whatever training is set to; name more --devices"
-    told = " ".join(f"--set {change}" for change in card["changes"])
-    return f"it fits with {told}" if told else "it fits"
+    told = " ".join(f"--set {change}" for change in fits["changes"])
+    return f"it fits{f' with {told}' if told else ''}: {size(fits['needed_bytes'])}"
 
 
 def _share(recipe: Recipe, shape: Shape, weights: Weights, *, devices: int, device: str) -> Share:
     value_bytes = _value_bytes(recipe, device)
+    averaged = 4 * shape.trainable if devices > 1 else 0  # gradients once more, to be averaged
     step = step_memory(_own(recipe, devices), shape, device=device, value_bytes=value_bytes)
     return Share(
         shared_weights=weights.shared,
         whole_weights=weights.whole,
         gathered_blocks=GATHERED_BLOCKS * weights.block if devices > 1 else 0,
         unpacked_layer=weights.layer,
-        adapter_and_optimizer=step.adapter_and_optimizer,
+        adapter_and_optimizer=step.adapter_and_optimizer + averaged,
         activations=step.activations,
         logits=step.logits,
         workspace=step.workspace,
