@@ -122,7 +122,8 @@ def _as_bytes(block: nn.Module, device: torch.device) -> list[tuple[Any, dict[st
     ``fix_4bit_weight_quant_state_from_module``).
     """
     kept = []
-    for layer in cast(list[Any], list(block.modules())):
+    layers: list[Any] = list(block.modules())
+    for layer in layers:
         state = getattr(getattr(layer, "weight", None), "quant_state", None)
         if state is not None:
             kept.append((layer, {name: getattr(layer.weight, name) for name in OF_NF4}))
@@ -143,7 +144,7 @@ def _tensors_of(state: Any) -> list[Tensor]:
     return [state.absmax, *([] if nested is None else [nested.absmax])]
 
 
-def _bring_rest(causal: nn.Module, device: torch.device) -> None:
+def _bring_rest(causal: Any, device: torch.device) -> None:
     """Bring what is not shared out to a device; devices that libraries noted follow."""
     for tensor in (*causal.parameters(), *causal.buffers()):
         if not is_shard(tensor):
