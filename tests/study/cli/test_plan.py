@@ -52,7 +52,6 @@ def by_hand(name: str, devices: int) -> dict[str, float]:
 def test_weights_on_a_device_are_those_counted_by_hand(recipe, model, devices) -> None:
     memory = on_paper(recipe, devices, f"model.name={model}")["memory_bytes"]
 
-    assert {name: memory[name] for name in plan.Weights._fields if name in memory} == {}
     for name, expected in by_hand(model, devices).items():
         assert memory[name] == expected, name
     assert memory["total"] == sum(memory[name] for name in plan.Share._fields)
