@@ -18,8 +18,10 @@ from study.cli.memory import (
     AnswerMemory,
     Memory,
     answer_memory,
+    label,
     pass_tokens,
     savings,
+    size,
     step_memory,
 )
 from study.cli.plan import USABLE_SHARE
@@ -252,11 +254,6 @@ def _existing(path: Path) -> Path:
     return next(parent for parent in (path, *path.absolute().parents) if parent.exists())
 
 
-def label(name: str) -> str:
-    """Write a field's name in words."""
-    return name.removesuffix("_bytes").replace("_", " ")
-
-
 def _shown(name: str, value: Any) -> str:
     """Write one fact about the machine in words."""
     if name.endswith("_bytes") and value is not None:
@@ -272,8 +269,3 @@ def _cuda_text(device: Mapping[str, Any]) -> str:
     bfloat16 = "bfloat16" if device["bfloat16"] else "no bfloat16"
     memory = size(device["memory_bytes"])
     return f"{device['name']}, {memory}, capability {device['capability']}, {bfloat16}"
-
-
-def size(n_bytes: int) -> str:
-    """Write bytes in the unit that suits them."""
-    return f"{n_bytes / 2**30:,.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:,.0f} MiB"

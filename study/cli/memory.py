@@ -222,3 +222,13 @@ def savings(recipe: Recipe, whole: int) -> list[list[str]]:
     ]
     checkpointing = "training.gradient_checkpointing=true"
     return [*([step] for step in steps), [checkpointing], *([s, checkpointing] for s in steps)]
+
+
+def label(name: str) -> str:
+    """Write a field's name in words."""
+    return name.removesuffix("_bytes").replace("_", " ")
+
+
+def size(n_bytes: int) -> str:
+    """Write bytes in the unit that suits them."""
+    return f"{n_bytes / 2**30:,.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:,.0f} MiB"

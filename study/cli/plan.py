@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from study.cli.memory import answer_memory, pass_tokens, savings, step_memory
+from study.cli.memory import answer_memory, label, pass_tokens, savings, size, step_memory
 from study.config.recipe import Recipe
 from study.errors import require
 from study.model.shapes import Shape, meta_model, shape_of
@@ -172,8 +172,6 @@ def weigh(causal: Any, quantization: str, *, value_bytes: int, devices: int) -> 
 
 def lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Lay a plan out for reading."""
-    from study.cli.doctor import label, size
-
     kind = "cards" if found["device"] == "cuda" else "processes"
     memory, n = found["memory_bytes"], found["devices"]
     return [
@@ -188,8 +186,6 @@ def lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _verdict(card: Mapping[str, Any]) -> str:
-    from study.cli.doctor import size
-
     fits = card["fits"]
     if fits is None:
         return "too small, whatever training is set to; name more --devices"
