@@ -96,7 +96,7 @@ def is_shard(parameter: Tensor) -> bool:
 
 
 def bytes_here(model: nn.Module) -> int:
-    """Return the bytes of a model's weights in this process, scales of NF4 among them."""
+    """Return the bytes of memory behind a model's weights here, scales of NF4 among them."""
     held = [p.to_local() if is_shard(p) else p for p in cast(Any, model).parameters()]
     scales = [
         tensor
@@ -104,7 +104,8 @@ def bytes_here(model: nn.Module) -> int:
         if (state := _quant_state(module)) is not None
         for tensor in _tensors_of(state)
     ]
-    return sum(tensor.numel() * tensor.element_size() for tensor in [*held, *scales])
+    storages = {t.data_ptr(): t.untyped_storage().nbytes() for t in [*held, *scales]}
+    return sum(storages.values())
 
 
 def keep_from_averaging(model: nn.Module) -> None:
