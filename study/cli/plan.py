@@ -20,7 +20,8 @@ USABLE_SHARE = 0.9
 """Share of a device's memory that an estimate may fill: the rest is context and gaps."""
 
 GATHERED_BLOCKS = 3
-"""Blocks held whole at once: the one that computes, the buffer that it came in, and the next."""
+"""Blocks held whole at once: the one that computes, the buffer that it came in, and the next. A
+bound: two processes on a CPU held 2.4 at most."""
 
 NF4_BLOCK, NF4_SCALES = 64, 256
 """Weights with a scale of one byte in common, and such scales with a float32 in common."""
