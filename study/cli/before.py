@@ -29,6 +29,12 @@ from study.records.layout import BENCH
     metavar="FILE",
     help="Pairs to time a step of every arm on, to say how long search and compare take.",
 )
+@click.option(
+    "--devices",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Plan the recipe for N cards that share its base, on paper.",
+)
 @workers_option
 @json_option
 def doctor_command(
@@ -37,6 +43,7 @@ def doctor_command(
     assignments: tuple[str, ...],
     device: str,
     data: str | None,
+    devices: int | None,
     workers: int | None,
     as_json: bool,
 ) -> None:
@@ -44,19 +51,22 @@ def doctor_command(
 
     With --data it loads the recipe's model, fetching it where that is needed,
     and times real steps, with --workers N in so many workers side by side;
-    nothing is kept.
+    nothing is kept. With --devices it works out what each of N cards would hold
+    (training.sharding = "fsdp"), whether they are here or not.
     """
     from study.cli import doctor
 
     if data is not None and not names:
         raise click.UsageError("--data times a recipe: name it with --recipe")
+    if devices is not None and not names:
+        raise click.UsageError("--devices are planned for a recipe: name it with --recipe")
     if workers is not None and data is None:
         raise click.UsageError("--workers are timed on pairs: name them with --data")
     if data is not None:
         assignments = (*assignments, f"data.name={json.dumps(data)}")
     recipes = [load_recipe(name).override(assignments) for name in names]
     reports = [
-        doctor.describe(one, device, timed=data is not None, workers=workers)
+        doctor.describe(one, device, timed=data is not None, workers=workers, devices=devices)
         for one in recipes or (None,)
     ]
     show(reports, as_json, lambda found: "\n\n".join(doctor.as_text(report) for report in found))

@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from study.arms import ARMS, arms_in_order
-from study.cli import duration
+from study.cli import duration, plan
 from study.cli.memory import (
     AnswerMemory,
     Memory,
     answer_memory,
+    label,
     pass_tokens,
     savings,
+    size,
     step_memory,
 )
+from study.cli.plan import USABLE_SHARE
 from study.config.environment import cache_folder, versions
 from study.config.recipe import Recipe
 from study.config.training import own_training
@@ -30,12 +33,13 @@ from study.model.shapes import Shape, meta_model, shape_of
 TEX_ENGINES = ("latexmk", "tectonic", "pdflatex")
 
 
-USABLE_SHARE = 0.9
-"""Share of a device's memory that an estimate may fill: the rest is context and gaps."""
-
-
 def describe(
-    recipe: Recipe | None, device: str, *, timed: bool = False, workers: int | None = None
+    recipe: Recipe | None,
+    device: str,
+    *,
+    timed: bool = False,
+    workers: int | None = None,
+    devices: int | None = None,
 ) -> dict[str, Any]:
     """Describe this machine and, where one is given, what a recipe needs on it.
 
@@ -45,15 +49,19 @@ def describe(
         timed: Load the recipe's model and pairs, time its parts, and say how long a
             study takes.
         workers: that are timed side by side; None leaves it to the machine.
+        devices: that are to share the recipe's base; cards, unless ``device`` is the CPU.
 
     Raises:
+        ConfigError: so many devices cannot share the base.
         ModelError: there is no such device, the model's configuration cannot
             be read, or the adapter does not fit it.
         DataError: the pairs to be timed cannot be read.
     """
     from study.model.base import pick_device
 
-    device = pick_device(device)
+    asked, device = device, pick_device(device)
+    kind = "cpu" if asked == "cpu" else "cuda"
+    here = _device_bytes(device) if device.partition(":")[0] == kind else None
     return {
         "machine": _machine(),
         "device": device,
@@ -61,6 +69,9 @@ def describe(
         "timing": None
         if recipe is None or not timed
         else duration.measure(recipe, device, workers=workers),
+        "plan": None
+        if recipe is None or devices is None
+        else plan.plan(recipe, devices=devices, device=kind, here=here),
     }
 
 
@@ -68,7 +79,7 @@ def as_text(description: Mapping[str, Any]) -> str:
     """Lay a description out for reading."""
     machine, needs = description["machine"], description["recipe"]
     lines = [("This machine", "")]
-    lines += [(_label(name), _shown(name, machine[name])) for name in machine]
+    lines += [(label(name), _shown(name, machine[name])) for name in machine]
     lines += [("device in use", description["device"])]
     if needs is not None:
         parameters, memory = needs["parameters"], needs["memory_bytes"]
@@ -79,18 +90,20 @@ def as_text(description: Mapping[str, Any]) -> str:
             ("trained", f"{parameters['trainable']:,} in {needs['adapted_projections']} adapters"),
             ("tokens of a run", "at most, every pass of training counted"),
             *((f"  {arm}", _run_text(arm, cost)) for arm, cost in needs["runs"].items()),
-            ("memory of a step", f"{_size(memory['total'])} at worst, of which"),
-            *((f"  {_label(name)}", _size(memory[name])) for name in Memory._fields),
+            ("memory of a step", f"{size(memory['total'])} at worst, of which"),
+            *((f"  {label(name)}", size(memory[name])) for name in Memory._fields),
             ("  basis", _basis(needs["tokens_at_once"], description["device"])),
             ("memory of answers", _answers_text(needs["answers"])),
             *(
-                (f"  {_label(name)}", _size(needs["answers"]["memory_bytes"][name]))
+                (f"  {label(name)}", size(needs["answers"]["memory_bytes"][name]))
                 for name in AnswerMemory._fields
             ),
             *(("warning", warning) for warning in needs["warnings"]),
         ]
         if description["timing"] is not None:
             lines += duration.lines(description["timing"], memory["total"] - memory["weights"])
+        if description["plan"] is not None:
+            lines += plan.lines(description["plan"])
     return "\n".join(f"{name:24}{value}".rstrip() for name, value in lines)
 
 
@@ -140,8 +153,8 @@ def _basis(tokens: int, device: str) -> str:
 def _answers_text(answers: Mapping[str, Any]) -> str:
     total, bound = answers["memory_bytes"]["total"], answers["cache_bound_bytes"]
     return (
-        f"{_size(total)} at most beside the weights: {answers['slots']} at a time, of "
-        f"{answers['slot_tokens']} tokens with their prompts, in a cache of {_size(bound)} at most"
+        f"{size(total)} at most beside the weights: {answers['slots']} at a time, of "
+        f"{answers['slot_tokens']} tokens with their prompts, in a cache of {size(bound)} at most"
     )
 
 
@@ -184,7 +197,7 @@ def _warnings(
     advice = next(
         fits, "no setting of training makes it fit; shorten data.max_length_tokens or use nf4"
     )
-    return [f"a step may need {_size(needed(recipe))} of {_size(available)} on {device}; {advice}"]
+    return [f"a step may need {size(needed(recipe))} of {size(available)} on {device}; {advice}"]
 
 
 def _machine() -> dict[str, Any]:
@@ -241,14 +254,10 @@ def _existing(path: Path) -> Path:
     return next(parent for parent in (path, *path.absolute().parents) if parent.exists())
 
 
-def _label(name: str) -> str:
-    return name.removesuffix("_bytes").replace("_", " ")
-
-
 def _shown(name: str, value: Any) -> str:
     """Write one fact about the machine in words."""
     if name.endswith("_bytes") and value is not None:
-        return _size(value)
+        return size(value)
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {version}" for key, version in value.items())
     if isinstance(value, list):
@@ -258,9 +267,5 @@ def _shown(name: str, value: Any) -> str:
 
 def _cuda_text(device: Mapping[str, Any]) -> str:
     bfloat16 = "bfloat16" if device["bfloat16"] else "no bfloat16"
-    memory = _size(device["memory_bytes"])
+    memory = size(device["memory_bytes"])
     return f"{device['name']}, {memory}, capability {device['capability']}, {bfloat16}"
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 2**30:,.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:,.0f} MiB"

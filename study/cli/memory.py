@@ -198,7 +198,8 @@ def answer_memory(
     width = recipe.data.max_prompt_tokens + evaluation.max_new_tokens
     of_token = 2 * shape.n_layers * shape.key_value * value_bytes
     slots = min(n_slots(of_token, width=width, device=kind), evaluation.generated_answers)
-    copied = shape.linear_weights if _is_fused(recipe) and value_bytes == 4 else 0
+    merged = _is_fused(recipe) and value_bytes == 4 and recipe.training.sharding == "none"
+    copied = shape.linear_weights if merged else 0
     output = shape.vocabulary * shape.hidden if value_bytes == 4 and kind == "cpu" else 0
     pass_values = max(PREFILL_TOKENS, recipe.data.max_prompt_tokens) * (
         3 * shape.intermediate + 4 * shape.hidden
@@ -221,3 +222,13 @@ def savings(recipe: Recipe, whole: int) -> list[list[str]]:
     ]
     checkpointing = "training.gradient_checkpointing=true"
     return [*([step] for step in steps), [checkpointing], *([s, checkpointing] for s in steps)]
+
+
+def label(name: str) -> str:
+    """Write a field's name in words."""
+    return name.removesuffix("_bytes").replace("_", " ")
+
+
+def size(n_bytes: int) -> str:
+    """Write bytes in the unit that suits them."""
+    return f"{n_bytes / 2**30:,.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:,.0f} MiB"

@@ -254,6 +254,11 @@ class Recipe:
         for arm, settings in self.arms.items():
             check_settings(f"arms.{arm}", arm, settings)
         require(bool(self.search.space), f"search.space names no arm; arms are {', '.join(ARMS)}")
+        require(
+            self.training.sharding == "none" or self.adapter.kind != "dora",
+            "training.sharding is 'fsdp' and adapter.kind 'dora', which reads the whole of each "
+            "weight to begin with; set adapter.kind to lora or rslora, or training.sharding=none",
+        )
         for section, arms in (("arms", self.arms), ("search.space", self.search.space)):
             for arm in arms:
                 self._check_stages(section, arm, arms)

@@ -60,6 +60,9 @@ class TrainingConfig:
     """Steps between checkpoints to resume from; 0 writes none."""
     threads: int
     """CPU threads of one run; 0 leaves PyTorch's own choice, or shares the cores among workers."""
+    sharding: Literal["none", "fsdp"] = "none"
+    """``fsdp`` shares the base's blocks out over the processes of a launch, for a model that one
+    device does not hold; changes memory and speed, never the gradient beyond rounding."""
     gpus: float = dataclasses.field(default=1.0, repr=False)
     """GPUs that a run takes on a cluster; 0.5 lets two runs share one, on a CPU it takes none."""
     start_share: float = dataclasses.field(default=0.5, repr=False)

@@ -60,7 +60,7 @@ def pair_logps(model: Callable[..., Any], batch: dict[str, Any]) -> PairLogps:
     return PairLogps(prompt, counts[0], chosen, counts[1])
 
 
-def install(causal: Any, *, attention: str = "auto") -> None:
+def install(causal: Any, *, attention: str = "auto", device: torch.device | None = None) -> None:
     """Teach a causal language model, in place, to take packed batches.
 
     ``model(packed=batch)`` returns the labels' log-probabilities (N,), and
@@ -74,11 +74,13 @@ def install(causal: Any, *, attention: str = "auto") -> None:
         causal: The model as transformers loaded it.
         attention: ``model.attention`` of the recipe; ``eager`` is the padded
             layout throughout, ``sdpa`` the rows form on every device.
+        device: Where it will compute, if that is not where it is.
     """
     register()
     original = causal.forward
     causal.longest_packed_row = 0 if attention == "eager" else longest_plain_row(causal)
     causal.keeps_own_forward = False
+    causal.agreed, causal.is_shared = _as_they_are, False
     causal.own_attention = causal.config._attn_implementation  # noqa: SLF001 - no public word
     say_once = functools.cache(log.warning)
 
@@ -89,7 +91,7 @@ def install(causal: Any, *, attention: str = "auto") -> None:
         if given is not None:
             hidden = _hidden(causal, given.ids, given.positions, given.sequences, given=given)
             pick = given.slots.pick = given.slots.pick or picker(head_of(causal))
-            return pick(hidden.index_select(0, given.last_at))
+            return causal.agreed(pick(hidden.index_select(0, given.last_at)))
         if packed is None:
             return original(*args, **kwargs)
         if causal.keeps_own_forward:
@@ -103,10 +105,16 @@ def install(causal: Any, *, attention: str = "auto") -> None:
         return label_logps(head_of(causal), predicting, packed["labels"])
 
     causal.forward = forward
-    fuse_norms(causal)
-    fuse_gates(causal)
+    if device is None or device.type == "cpu":
+        fuse_norms(causal)
+        fuse_gates(causal)
     if causal.longest_packed_row:
         causal.set_attn_implementation(ONLY_ROWS if attention == "sdpa" else ATTENTION)
+
+
+def _as_they_are(tokens: Tensor) -> Tensor:
+    """Return tokens that were picked; several processes would agree on them here."""
+    return tokens
 
 
 def use_layout(causal: Any, layout: Layout) -> None:

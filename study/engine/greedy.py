@@ -141,6 +141,12 @@ def _causal(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def _agreed(model: Any, tokens: Tensor) -> Tensor:
+    """Return what several processes that compute together pick, see `install`."""
+    agree = getattr(_causal(model), "agreed", None)
+    return tokens if agree is None else agree(tokens)
+
+
 def _in_slots(
     model: Any, prompts: Sequence[Sequence[int]], *, limit: int, end: int
 ) -> list[list[int]]:
@@ -242,7 +248,7 @@ def _together(
             use_cache=True,
             logits_to_keep=1,
         ).logits
-        ids = pick(logits[:, -1])
+        ids = _agreed(model, pick(logits[:, -1]))
         going = []
         for place, (row, token) in enumerate(zip(rows, ids[:, 0].tolist(), strict=True)):
             answers[row].append(token)
@@ -277,6 +283,7 @@ def _by_transformers(
         repetition_penalty=1.0,
         eos_token_id=end,
         pad_token_id=pad,
+        synced_gpus=getattr(_causal(model), "is_shared", False),
     )
     answer: list[int] = out[0, len(prompt) :].tolist()
     return answer
@@ -296,5 +303,6 @@ def _without_cache(
     ids, n_prompt = list(prompt), len(prompt)
     while len(ids) < n_prompt + limit and (len(ids) == n_prompt or ids[-1] != end):
         row = torch.tensor([ids], device=model.device)
-        ids.append(int(pick(model(input_ids=row, use_cache=False).logits[:, -1])))
+        logits = model(input_ids=row, use_cache=False).logits
+        ids.append(int(_agreed(model, pick(logits[:, -1]))))
     return ids[n_prompt:]

@@ -92,6 +92,7 @@ def merged_adapters(model: nn.Module) -> Iterator[None]:
                 and not layer.merged
                 and not torch.is_autocast_enabled(base.weight.device.type)
                 and base.weight.dtype == torch.float32
+                and type(base.weight) is nn.Parameter  # not one process's part of it
                 and "forward" not in vars(base)
             ):
                 waiting.append(layer)

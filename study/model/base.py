@@ -5,6 +5,7 @@ from a fresh adapter whose weights depend on the run's seed alone, whatever
 was trained before it.
 """
 
+import contextlib
 import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from study.model.cache import Progress, unheard
 from study.model.fit import new_tokens_of_chat, refuse_other_weights
 from study.model.folder import fingerprint
 from study.model.locate import locate
+from study.model.sharding import shard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,8 @@ class Base:
     """What the check of the model against itself found, once it is made."""
     initial: dict[str, torch.Tensor] | None = None
     """Trainable parameters of a freshly attached adapter, by name."""
+    n_shared: int | None = None
+    """Its own parameters where its blocks are shared out over processes, else None."""
 
     @property
     def causal(self) -> Any:
@@ -70,18 +74,33 @@ class Base:
         mixed = self.device.type == "cuda" and self.dtype == torch.bfloat16
         return torch.autocast(self.device.type, torch.bfloat16, enabled=mixed)
 
+    def without_gradients(self) -> contextlib.AbstractContextManager[Any]:
+        """Return the context in which this base is scored.
+
+        Weights that are gathered in inference mode could not be trained through afterwards.
+        """
+        return torch.inference_mode() if self.n_shared is None else torch.no_grad()
+
     def n_parameters(self) -> dict[str, int]:
         """Count the parameters, adapter included; NF4 weights count as unpacked."""
         from peft import PeftModel
 
+        if self.n_shared is not None:
+            trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+            return {"total": self.n_shared + trained, "trainable": trained}
         if isinstance(self.model, PeftModel):
             trainable, total = self.model.get_nb_trainable_parameters()
             return {"total": total, "trainable": trainable}
         return {"total": self.model.num_parameters(), "trainable": 0}
 
 
-def load_base(config: ModelConfig, *, device: str, progress: Progress = unheard) -> Base:
+def load_base(
+    config: ModelConfig, *, device: str, progress: Progress = unheard, sharded: bool = False
+) -> Base:
     """Load a base model and its tokenizer from wherever its name says.
+
+    Where its blocks are to be shared out over the processes of a launch, each of them
+    loads it into main memory and brings its own parts to its device.
 
     Raises:
         ModelError: the model cannot be found, has no safetensors, or its
@@ -97,7 +116,7 @@ def load_base(config: ModelConfig, *, device: str, progress: Progress = unheard)
             located.path,
             dtype=pick_dtype(config, where),
             use_safetensors=True,
-            device_map={"": where},
+            device_map={"": torch.device("cpu") if sharded else where},
             attn_implementation=_attention(config, where),
             ignore_mismatched_sizes=True,  # they are refused below, by name
             output_loading_info=True,
@@ -115,6 +134,9 @@ def load_base(config: ModelConfig, *, device: str, progress: Progress = unheard)
     )
     base = prepare_base(model, tokenizer, trained_token_ids, config, device=where, commit=commit)
     base.resolved |= located.origin
+    if sharded:
+        base.n_shared = model.num_parameters()
+        shard(model, where)
     return base
 
 
@@ -150,7 +172,7 @@ def prepare_base(
         )
     )
     _keep_nf4_exact(model)
-    install(model, attention=config.attention)
+    install(model, attention=config.attention, device=device)
     model.requires_grad_(False)
     model.eval()
     dtype = pick_dtype(config, device)

@@ -42,6 +42,7 @@ from study.model.alone import (
 from study.model.base import Base, SelfCheck
 from study.model.causes import likely_cause, refuse_long_rows
 from study.records.files import checksum, read_json, write_sealed
+from study.records.processes import agree, n_processes
 
 T = TypeVar("T")
 
@@ -82,7 +83,8 @@ def check_base(base: Base, adapter: AdapterConfig, *, longest_row: int) -> SelfC
     """
     refuse_long_rows(base.causal, longest_row)
     path = cache_folder() / "selfchecks" / f"{_key(base, adapter, longest_row)}.json"
-    found = _remembered(path)
+    together = base.n_shared is not None
+    found = agree(_remembered(path)) if together else _remembered(path)
     if found is None:
         found = measure(base, adapter, longest_row=longest_row)
         with contextlib.suppress(OSError):  # then it is measured again, no more
@@ -349,6 +351,7 @@ def _key(base: Base, adapter: AdapterConfig, longest_row: int) -> str:
             "device": device_name(str(base.device)),
             "versions": versions(),
             "code": _code(),
+            **({} if base.n_shared is None else {"processes": n_processes()}),
         }
     )[:32]
 

@@ -46,6 +46,16 @@ PUBLISHED_DIMENSIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "max_position_embeddings": 8192,
             "tie_word_embeddings": False,
         },
+        "meta-llama/Meta-Llama-3-70B": {
+            "hidden_size": 8192,
+            "num_hidden_layers": 80,
+            "num_attention_heads": 64,
+            "num_key_value_heads": 8,
+            "intermediate_size": 28672,
+            "vocab_size": 128256,
+            "max_position_embeddings": 8192,
+            "tie_word_embeddings": False,
+        },
         "mistralai/Mistral-7B-v0.1": {
             "model_type": "mistral",
             "hidden_size": 4096,
@@ -60,8 +70,8 @@ PUBLISHED_DIMENSIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
     }
 )
-"""Architectures of the shipped recipes, Llama's but where they say so, so that no network is
-needed."""
+"""Architectures of the shipped recipes and of a larger one to plan for, Llama's but where they
+say so, so that no network is needed."""
 
 
 SILU = ("silu", "swish")

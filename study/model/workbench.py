@@ -22,6 +22,7 @@ from study.model.cache import Progress, unheard
 from study.model.jobs import Elsewhere
 from study.model.selfcheck import check_base
 from study.records.folders import facts_of
+from study.records.processes import n_processes
 
 
 @dataclass
@@ -62,7 +63,8 @@ def open_workbench(recipe: Recipe, *, device: str, progress: Progress = unheard)
         torch.set_num_threads(recipe.training.threads)
     loaded = load_pairs(recipe.data)
     splits = split_pairs(loaded.pairs, recipe.data)
-    base = load_base(recipe.model, device=device, progress=progress)
+    sharded = recipe.training.sharding == "fsdp" and n_processes() > 1
+    base = load_base(recipe.model, device=device, progress=progress, sharded=sharded)
     encoded: dict[str, list[Encoded]] = {}
     left_out: dict[str, int] = {}
     for name in ("train", "validation", "test"):

@@ -46,7 +46,13 @@ def gather(value: T) -> list[T]:
 
 
 def join() -> Any:
-    """Join the processes; the others wait while the first one scores and writes."""
-    from accelerate import PartialState
+    """Join the processes; the others wait while the first one scores and writes.
 
-    return PartialState(timeout=PATIENCE)
+    accelerate takes processes on CPUs for one each unless it is told that they are on CPUs.
+    """
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
+    return PartialState(cpu=on_cpu, timeout=PATIENCE)

@@ -4,8 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from study.data.tokens import answer_text, end_of_turn
 from study.engine.encoded import Encoded
 from study.engine.greedy import answer_greedily
@@ -64,7 +62,7 @@ def continue_prompts(workbench: Workbench, pairs: Sequence[Encoded]) -> list[lis
     An answer ends with its end of turn, or after ``evaluation.max_new_tokens``.
     """
     base, evaluation = workbench.base, workbench.recipe.evaluation
-    with torch.inference_mode(), base.precision(), merged_adapters(base.model.eval()):
+    with base.without_gradients(), base.precision(), merged_adapters(base.model.eval()):
         return answer_greedily(
             base.model,
             [pair.prompt_ids for pair in pairs],

@@ -37,14 +37,20 @@ class PlannedBatches(Dataset[dict[str, int]]):
         device: str,
         value_bytes: int,
         world: int = 1,
+        in_step: bool = False,
     ) -> None:
-        """Plan an arm's own updates, each divided among ``world`` processes."""
+        """Plan an arm's own updates, each divided among ``world`` processes.
+
+        With ``in_step`` all processes have as many parts of an update: the last ones may
+        be empty.
+        """
         self.pairs = pairs
         self.rejected = ARMS[arm].reads == "pair"
         self.prompt_nll = ARMS[arm].prompt_nll and config.nll_over == "prompt_and_response"
         self.reference = ARMS[arm].reference
         self.mismatched = ARMS[arm].mismatched
         self.world = world
+        self.in_step = in_step
         self.device = device
         self.microbatch_tokens = tokens_per_pass(
             config.microbatch_tokens, device=device, value_bytes=value_bytes
@@ -104,7 +110,15 @@ class PlannedBatches(Dataset[dict[str, int]]):
 
     def parts(self, pairs: Sequence[Encoded], share: int = 0) -> list[list[Encoded]]:
         """Cut one process's share of pairs into parts within the token budget."""
-        return split(pairs[share :: self.world], self.microbatch_tokens)
+        own = split(pairs[share :: self.world], self.microbatch_tokens)
+        if not self.in_step:
+            return own
+        others = (split(pairs[n :: self.world], self.microbatch_tokens) for n in range(self.world))
+        return [*own, *([] for _ in range(max(map(len, others)) - len(own)))]
+
+    def stand_in(self, pairs: Sequence[Encoded], share: int = 0) -> list[Encoded]:
+        """Return the shortest pair of a share, which an empty part computes to no effect."""
+        return [min(pairs[share :: self.world], key=lambda pair: pair.n_tokens)]
 
     def counts(self, update: int) -> dict[str, int]:
         """Return what a loss of this update is divided by: its labels and pairs."""

@@ -16,10 +16,11 @@ from study.run.prompts import GENERATED
 from study.run.scores import preference_scores, score_pairs
 
 
-def evaluate_run(workbench: Workbench, *, folder: Path) -> dict[str, float]:
+def evaluate_run(workbench: Workbench, *, folder: Path | None) -> dict[str, float]:
     """Score the test split with the current adapter; write rows, return means.
 
-    Writes ``examples.parquet``, a row per test pair, and ``generations.jsonl``.
+    Writes ``examples.parquet``, a row per test pair, and ``generations.jsonl``; nothing
+    without a folder, as in a process that only helps.
     """
     pairs = workbench.test
     columns = score_pairs(workbench, pairs)
@@ -27,8 +28,9 @@ def evaluate_run(workbench: Workbench, *, folder: Path) -> dict[str, float]:
     answered = {answer["example_id"]: answer for answer in answers}
     for name in GENERATED:
         columns[name] = [answered.get(row, {}).get(name) for row in columns["example_id"]]
-    write_bytes(folder / EXAMPLES, _parquet(columns))
-    write_jsonl(folder / GENERATIONS, (answer["row"] for answer in answers))
+    if folder is not None:
+        write_bytes(folder / EXAMPLES, _parquet(columns))
+        write_jsonl(folder / GENERATIONS, (answer["row"] for answer in answers))
     return {**preference_scores(columns), **generation_scores(answers)}
 
 

@@ -90,15 +90,16 @@ def carry_out(workbench: "Workbench", report: Report, run: PlannedRun, start: St
         outcome = _train(workbench, report, run, start)
         if is_main() and run.arm != UNTRAINED and outcome.status == "ok":
             keep_trained(run.folder.path, outcome)  # scoring may fail
-    if not is_main():
-        return
+    if not (is_main() or workbench.base.n_shared is not None):
+        return  # else all processes score together, because each has a part of the base
     report(1, 1, "scoring held-out pairs")
     began = time.perf_counter()
     scores = _scores(workbench, run, outcome)
     cost = {**outcome.cost, "evaluate_s": round(time.perf_counter() - began, 3)}
-    _discard_checkpoints(run)
-    run.folder.finish(record_of(workbench, run, outcome, scores, cost))
-    forget_trained(run.folder.path)
+    if is_main():
+        _discard_checkpoints(run)
+        run.folder.finish(record_of(workbench, run, outcome, scores, cost))
+        forget_trained(run.folder.path)
 
 
 def _begin(workbench: "Workbench | Elsewhere", run: PlannedRun) -> bool:
@@ -196,11 +197,10 @@ def _scores(workbench: "Workbench", run: PlannedRun, outcome: "Outcome") -> Mapp
     if outcome.status == "diverged":
         return {}
     try:
-        scores = evaluate_run(workbench, folder=run.folder.path)
+        folder = run.folder.path if is_main() else None
+        scores = evaluate_run(workbench, folder=folder)
         if run.published is not None:
-            answer_as_published(
-                workbench, run.published.answers, seed=run.seed, folder=run.folder.path
-            )
+            answer_as_published(workbench, run.published.answers, seed=run.seed, folder=folder)
     except Exception as error:
         if run.arm != UNTRAINED:
             error.add_note(f"the training of {run.name} is kept: the same command only scores it")

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from study.data.pairs import Message, Pair, make_pair
 from study.data.tokens import encode_prompt, end_of_turn
 from study.engine.greedy import by_chance, draw_answers, likeliest
@@ -21,7 +19,7 @@ from study.run.prompts import Asked, distinct_prompts, generation_row
 
 
 def answer_as_published(
-    workbench: Workbench, ways: Mapping[str, Mapping[str, Any]], *, seed: int, folder: Path
+    workbench: Workbench, ways: Mapping[str, Mapping[str, Any]], *, seed: int, folder: Path | None
 ) -> None:
     """Answer the test prompts once more in each way; write a file for each.
 
@@ -29,7 +27,7 @@ def answer_as_published(
         workbench: base model with the adapter to answer with, and pairs.
         ways: name -> ``flaws``, ``max_new_tokens``, ``temperature`` and ``top_p``.
         seed: of what is drawn.
-        folder: of the run; files are named by ``answers_name``.
+        folder: of the run; files are named by ``answers_name``. None writes none.
     """
     limit = workbench.recipe.evaluation.generated_answers
     asked = distinct_prompts(workbench.test, workbench.pairs, limit=limit)
@@ -45,7 +43,8 @@ def answer_as_published(
             | {"example_id": one.first.example_id}
             for one, pair, text in zip(asked, pairs, texts, strict=True)
         ]
-        write_jsonl(folder / answers_name(name), rows)
+        if folder is not None:
+            write_jsonl(folder / answers_name(name), rows)
 
 
 def first_turns(pair: Pair) -> Pair:
@@ -75,7 +74,7 @@ def _answer(
     write = bare_prompt if "template-of-prompts" in flaws else encode_prompt
     is_drawn = "sampling" in flaws
     ends = (end_of_turn(tokenizer), tokenizer.eos_token_id)
-    with torch.inference_mode(), base.precision(), merged_adapters(base.model.eval()):
+    with base.without_gradients(), base.precision(), merged_adapters(base.model.eval()):
         found = draw_answers(
             base.model,
             [list(write(pair.prompt, tokenizer))[-room:] for pair in pairs],

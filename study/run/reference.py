@@ -86,7 +86,10 @@ def recall_reference(checkpoint: str | None) -> Reference | None:
 def _scored(workbench: Workbench, batches: PlannedBatches, share: int) -> Reference:
     began, mine = time.perf_counter(), dict[str, list[float]]()
     parts = batches.distinct()
-    for pairs in parts[share :: batches.world]:
+    own = parts[share :: batches.world]
+    if batches.in_step and share >= len(parts) % batches.world > 0:
+        own = [*own, parts[0]]  # once more, because the others gather weights once more
+    for pairs in own:
         mine.update(_sums(workbench, batches, pairs))
     return Reference(
         sums={name: sums for found in gather(mine) for name, sums in found.items()},
@@ -102,14 +105,14 @@ def _sums(
 ) -> dict[str, list[float]]:
     """Score pairs in one pass, or in halves where memory runs out."""
     try:
-        with torch.inference_mode(), workbench.base.precision():
+        with workbench.base.without_gradients(), workbench.base.precision():
             batch = to_device(batches.pack(pairs), workbench.device)
             logps = pair_logps(workbench.base.model.eval(), batch)
             assert logps.rejected_sum is not None
             sums = torch.stack([logps.chosen_sum, logps.rejected_sum], dim=1).tolist()
         return dict(zip([pair.example_id for pair in pairs], sums, strict=True))
     except torch.OutOfMemoryError:
-        if len(pairs) == 1:
+        if len(pairs) == 1 or workbench.base.n_shared is not None:
             raise  # training would not fit either
     half = len(pairs) // 2
     return _sums(workbench, batches, pairs[:half]) | _sums(workbench, batches, pairs[half:])

@@ -46,7 +46,7 @@ def score_pairs(workbench: Workbench, pairs: Sequence[Encoded]) -> dict[str, lis
 
     ahead = Ahead(lay_out, meanwhile=computes_aside(workbench.device))
     sums = []
-    with torch.inference_mode(), workbench.base.precision():
+    with workbench.base.without_gradients(), workbench.base.precision():
         for part, following in zip(parts, [*parts[1:], None], strict=True):
             batch = to_device(ahead.take(part, following=following), workbench.device)
             logps = pair_logps(model, batch)

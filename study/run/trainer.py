@@ -18,6 +18,7 @@ from study.engine.encoded import Encoded
 from study.engine.forward import pair_logps
 from study.engine.packing import to_device
 from study.errors import ModelError
+from study.model.sharding import keep_from_averaging
 from study.run.ahead import Ahead, computes_aside
 from study.run.batches import PlannedBatches
 from study.run.checkpoints import save_adapter, seal_checkpoint
@@ -47,6 +48,7 @@ class ArmTrainer(Trainer):
             **options,
         )
         self.remove_callback(PrinterCallback)
+        keep_from_averaging(options["model"])
         self.pair_loss = loss
         self.trained = [p for p in options["model"].parameters() if p.requires_grad]
         self.batches = batches
@@ -85,21 +87,27 @@ class ArmTrainer(Trainer):
         parts = self.batches.microbatches(update, share)
         of_update, n_more = self._of_update(update, share)
         rows = []
-        for part, following in zip(
-            parts, [*parts[1:], self._first_of(update + 1, share)], strict=True
-        ):
+        stand_in = self.batches.stand_in(self.batches.update(update), share)
+        following_parts = [
+            *(part or stand_in for part in parts[1:]),
+            self._first_of(update + 1, share),
+        ]
+        for number, (own, following) in enumerate(zip(parts, following_parts, strict=True), 1):
+            part = own or stand_in
             packed = self.ahead.take(part, following=following)
             batch = to_device(packed, self.watch.workbench.device)
-            whole = part is parts[-1]
             with (
-                contextlib.nullcontext() if whole else self.accelerator.no_sync(model),
+                self.accelerator.no_sync(model)
+                if number < len(parts)
+                else contextlib.nullcontext(),
                 self.compute_loss_context_manager(),
             ):
                 logps = self.reference.beside(pair_logps(model, batch), part)
                 loss = self.pair_loss(logps, **of_update)
                 loss = loss * self.accelerator.num_processes  # DDP averages gradients
-                self.accelerator.backward(loss)
-            rows.append(metric_sums(loss, logps, batch["n_tokens"] + n_more))
+                self.accelerator.backward(loss if own else 0 * loss)
+            if own:
+                rows.append(metric_sums(loss, logps, batch["n_tokens"] + n_more))
             n_more = 0
         update_row = torch.stack(rows).sum(dim=0)
         self.watch.add(update_row)
@@ -127,11 +135,13 @@ class ArmTrainer(Trainer):
             return counts, 0
         total, n_tokens = torch.zeros((), device=self.watch.workbench.device), 0
         with torch.no_grad(), self.watch.workbench.base.precision():
-            for part in self.batches.parts(mismatches, share):
+            for own in self.batches.parts(mismatches, share):
+                part = own or self.batches.stand_in(mismatches, share)
                 batch = to_device(self.batches.pack(part), self.watch.workbench.device)
                 logps = self.reference.beside(pair_logps(cast(Any, self.model), batch), part)
-                total = total + (logps.chosen_ratio + logps.rejected_ratio).sum()
-                n_tokens += batch["n_tokens"]
+                if own:
+                    total = total + (logps.chosen_ratio + logps.rejected_ratio).sum()
+                    n_tokens += batch["n_tokens"]
         mean = self.accelerator.reduce(total, "sum") / (2 * len(mismatches))
         return {**counts, "z": mean.clamp(min=0)}, n_tokens
 

@@ -3,6 +3,7 @@
 What they agree on stands in `study.records.processes`.
 """
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from study.records.processes import join, n_processes
 if TYPE_CHECKING:
     from study.config.recipe import Recipe
     from study.model.jobs import Job
+    from study.model.workbench import Workbench
 
 
 def refuse(command: str) -> None:
@@ -31,8 +33,13 @@ def check_shares(recipes: Sequence["Recipe"]) -> None:
     """Refuse updates that have fewer pairs than there are processes to share them.
 
     Raises:
-        ConfigError: a recipe has such updates.
+        ConfigError: a recipe has such updates, or accelerate was told to shard by itself.
     """
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in {"1", "true", "yes"}:
+        raise ConfigError(
+            "accelerate was told to use FSDP, by --use_fsdp or its configuration; leave that out, "
+            "and say --set training.sharding=fsdp: the engine shares the base out itself"
+        )
     for recipe in recipes:
         if recipe.training.batch_pairs < n_processes():
             raise ConfigError(
@@ -42,18 +49,44 @@ def check_shares(recipes: Sequence["Recipe"]) -> None:
             )
 
 
+def check_launched(recipes: Sequence["Recipe"]) -> None:
+    """Refuse to share a base out over the processes of a launch where there is none.
+
+    Raises:
+        ConfigError: a recipe asks for it.
+    """
+    for recipe in recipes:
+        if recipe.training.sharding != "none" and n_processes() == 1:
+            raise ConfigError(
+                f"{recipe.name} has training.sharding {recipe.training.sharding!r}, which shares "
+                "the base out over the processes of a launch, and this is one process; start it "
+                "with `accelerate launch --num_processes N -m study.cli compare ...`, or set "
+                "training.sharding=none"
+            )
+
+
 def run_here(jobs: Sequence["Job"], *, device: str) -> list[Any]:
     """Run jobs one after the other in this process, in step with the other ones."""
     from study.model.base import pick_device
-    from study.model.workbench import open_workbench
 
     state = join()
     place = "cpu" if pick_device(device) == "cpu" else f"cuda:{state.local_process_index}"
     results, workbench = [], None
     for job in jobs:
         if workbench is None or workbench.recipe != job.recipe:
-            with state.main_process_first():  # which may have to make a toy base
-                workbench = open_workbench(job.recipe, device=place)
+            workbench = _open(job.recipe, state, device=place)
         results.append(job.work(workbench, lambda done, total, note: None))
         state.wait_for_everyone()
     return results
+
+
+def _open(recipe: "Recipe", state: Any, *, device: str) -> "Workbench":
+    """Open a workbench: one process after the other, or together where they share the base."""
+    from study.model.locate import locate
+    from study.model.workbench import open_workbench
+
+    with state.main_process_first():  # which may have to make a toy base
+        if recipe.training.sharding == "none":
+            return open_workbench(recipe, device=device)
+        locate(recipe.model.name)
+    return open_workbench(recipe, device=device)

@@ -11,7 +11,7 @@ from study.errors import ConfigError, nearest
 from study.model.jobs import Job
 from study.records.processes import n_processes
 from study.workers.devices import Slot, plan_slots
-from study.workers.launch import check_shares, run_here
+from study.workers.launch import check_launched, check_shares, run_here
 
 PLACES = {
     "local": "study.workers.places:open_local",
@@ -62,7 +62,8 @@ def open_place(on: str, ask: Ask) -> Place:
     """Return the place that ``--on`` names.
 
     Raises:
-        ConfigError: there is none of that name, or it cannot do what is asked.
+        ConfigError: there is none of that name, or it cannot do what is asked, or a recipe
+            shares its base out and this is one process.
     """
     name, colon, address = on.partition(":")
     if name not in PLACES or (colon and name == "local"):
@@ -75,6 +76,7 @@ def open_place(on: str, ask: Ask) -> Place:
             f"this was started by a launcher with {n_processes()} processes, which train here; "
             f"leave --on {on} out, or start it without the launcher"
         )
+    check_launched(ask.recipes)
     open_it: OpenPlace = pkgutil.resolve_name(PLACES[name])
     return open_it(replace(ask, address=address))
 

@@ -2,20 +2,15 @@
 
 import dataclasses
 import math
-import subprocess
-import sys
-from importlib import resources
 
 import pytest
 import torch
 
-from study.config.seeds import compare_seeds
 from study.engine.forward import pair_logps
 from study.errors import ModelError
 from study.model.workbench import open_workbench
 from study.records.files import read_jsonl
 from study.records.layout import STEPS
-from study.records.runs import run_folder
 from study.run.batches import PlannedBatches, plan_updates
 from study.run.checkpoints import TRAINER, discard_checkpoints, read_seal
 from study.run.scores import initial_validation
@@ -299,40 +294,25 @@ def test_memory_too_small_for_one_pair_is_one_message(workbench, monkeypatch) ->
         train_run(workbench, arm="orpo", settings=ORPO, seed=1, folder=None)
 
 
-@pytest.mark.slow
-def test_two_processes_of_a_launch_train_what_one_does(small_overrides, tmp_path) -> None:
-    shipped = resources.files("study").joinpath("recipes/tiny-llama.toml").read_text("utf-8")
-    recipe = tmp_path / "kto.toml"
-    recipe.write_text(f"{shipped}\n[arms.kto]\nlearning_rate = 3e-3\nbeta = 0.1\n")
-    options = [f"--set={text}" for text in small_overrides]
-    options += ["--arm=sft", "--arm=orpo", "--arm=kto"]
-    command = ["compare", f"--recipe={recipe}", "--seeds=1", "--device=cpu", *options]
-    alone = ["-m", "study.cli.commands", *command, f"--runs={tmp_path / 'alone'}"]
-    launched = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes=2"]
-    launched += ["-m", "study.cli.commands", *command, f"--runs={tmp_path / 'launched'}"]
-    for arguments in (alone, launched):
-        done = subprocess.run(
-            [sys.executable, *arguments], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
+def test_processes_that_gather_weights_together_have_as_many_parts(workbench) -> None:
+    config = dataclasses.replace(
+        workbench.recipe.training, batch_pairs=5, microbatch_tokens=1, max_steps=8
+    )
+    asked = {"arm": "orpo", "seed": 1, "device": "cpu", "value_bytes": 4, "world": 2}
+    apart, together = (
+        PlannedBatches(workbench.train, config, **asked, in_step=in_step)
+        for in_step in (False, True)
+    )
 
-    (seed,) = compare_seeds(0, 1, recipe="tiny-llama")
-    for arm in ("sft", "orpo", "kto"):
-        one, two = (
-            run_folder(tmp_path / name, "tiny-llama", arm, seed) for name in ("alone", "launched")
-        )
-        names = ("loss", "nll", "chosen_logps", "grad_norm", "tokens")
-        rows = [
-            torch.tensor(
-                [[row[n] for n in names] for row in run.steps() if row["split"] == "train"]
-            )
-            for run in (one, two)
+    for update in range(8):
+        shares = [together.microbatches(update, share) for share in (0, 1)]
+        assert [len(parts) for parts in shares] == [3, 3]
+        assert shares[1][-1] == []
+        assert [[p for p in parts if p] for parts in shares] == [
+            apart.microbatches(update, share) for share in (0, 1)
         ]
-        torch.testing.assert_close(rows[1], rows[0], rtol=1e-5, atol=1e-6)
-        loss = [table[:, 0].double() for table in rows]
-        assert (loss[1] - loss[0]).abs().max() < 1e-6
-        assert two.record()["cost"]["train_tokens"] == one.record()["cost"]["train_tokens"]
-        assert two.record()["scores"]["nll"] == pytest.approx(one.record()["scores"]["nll"], 1e-5)
+        (shortest,) = together.stand_in(together.update(update), 1)
+        assert shortest.n_tokens == min(part[0].n_tokens for part in shares[1] if part)
 
 
 def test_a_resumed_run_keeps_the_budget_that_memory_left_it(
