@@ -476,7 +476,7 @@ def test_signals_stop_a_real_search_within_seconds_and_it_goes_on(real, tmp_path
 @pytest.mark.slow
 def test_a_real_search_and_comparison_leave_their_records(real, tmp_path):
     compare = real("compare", "--seeds", "1", "--json", "--workers", "1")
-    for command in (real("search", "--trials", "2"), compare):
+    for command in (real("search", "--trials", "2", "--workers", "1"), compare):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     records = json.loads(done.stdout)
