@@ -150,8 +150,8 @@ def real_cases(folder: str) -> dict[str, tuple[Any, list[str]]]:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder)
-    lengths = ["data.max_prompt_tokens=128", "data.max_length_tokens=256", "training.batch_pairs=4"]
-    half = "training.microbatch_tokens=1024"
+    lengths = ["data.max_prompt_tokens=128", "data.max_length_tokens=256", "training.batch_pairs=2"]
+    half = "training.microbatch_tokens=512"
     return {
         "real": (config, [*lengths, half]),
         "real, bfloat16, dropout": (
