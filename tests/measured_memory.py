@@ -151,12 +151,11 @@ def real_cases(folder: str) -> dict[str, tuple[Any, list[str]]]:
 
     config = AutoConfig.from_pretrained(folder)
     lengths = ["data.max_prompt_tokens=128", "data.max_length_tokens=256", "training.batch_pairs=2"]
-    half = "training.microbatch_tokens=512"
     return {
-        "real": (config, [*lengths, half]),
+        "real": (config, [*lengths, "training.microbatch_tokens=512"]),
         "real, bfloat16, dropout": (
             config,
-            [*lengths, half, "model.dtype=bfloat16", "adapter.dropout=0.05"],
+            [*lengths, "model.dtype=bfloat16", "adapter.dropout=0.05"],
         ),
     }
 

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 from study.config.canonical import digest
 from study.errors import RecordError
 from study.model.adapter import scaling_of
-from study.model.jobs import Elsewhere, Report, do
-from study.model.workbench import resolved_facts
+from study.model.jobs import Elsewhere, Report, do, resolved_facts
 from study.records.layout import ADAPTER
 from study.records.locks import hold
 from study.records.processes import agree, is_main
