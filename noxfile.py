@@ -48,7 +48,8 @@ def types(session: nox.Session) -> None:
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
     """Run the tests on all cores, each file on one; what follows `--` goes to pytest."""
-    _run(session, "pytest", "--numprocesses=auto", "--dist=loadfile", *session.posargs)
+    spread = ("--numprocesses=auto", "--dist=loadfile", "--no-loadscope-reorder")
+    _run(session, "pytest", *spread, *session.posargs)
     if not session.posargs:
         _run(session, "pytest", "tests/study/cli/test_memory.py")  # with nothing beside it
 

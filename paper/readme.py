@@ -57,12 +57,12 @@ def main(*, check: bool) -> None:
     """Renew the answers and the tables in README.md from the published records."""
     from analysis.figures.draw import draw_verdict
     from analysis.findings import build_findings
-    from analysis.records.load import load_study
+    from analysis.records.load import is_complete, load_study
 
     found = {
         study: build_findings(load_study(study.runs), origin="published")
         for study in (REAL, TOY)
-        if is_compared(study.runs)
+        if is_complete(study.runs)
     }
     old = README.read_text(encoding="utf-8")
     answers = "\n\n".join(block(findings, study) for study, findings in found.items())
@@ -75,18 +75,6 @@ def main(*, check: bool) -> None:
             draw_verdict(findings, study.figure)
         shown = " and ".join(str(study.runs) for study in found)
         click.echo(f"{README} and the figures of docs/ show {shown}")
-
-
-def is_compared(runs: Path) -> bool:
-    """Tell whether a folder holds the finished run of a comparison."""
-    from study.records.layout import recipes_in
-    from study.records.runs import compare_folders
-
-    return any(
-        folder.is_finished()
-        for recipe in recipes_in(runs)
-        for _, _, folder in compare_folders(runs, recipe)
-    )
 
 
 def block(findings: "Findings", study: Published) -> str:

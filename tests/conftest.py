@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,12 +22,21 @@ ROOT = Path(__file__).parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests that need a GPU where there is none."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip tests that need a GPU where there is none; let workers start with slow files."""
+    if hasattr(config, "workerinput"):
+        _slow_files_first(items)
     needing = [item for item in items if item.get_closest_marker("gpu")]
     if needing and not _has_cuda():
         for item in needing:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def _slow_files_first(items: list[pytest.Item]) -> None:
+    """Order files by their slow tests, then by all: one that starts last keeps a core alone."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (-slow[item.path], -tests[item.path], item.path))
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import json
+import multiprocessing
 import sys
 from typing import Any
 
@@ -149,28 +150,41 @@ def real_cases(folder: str) -> dict[str, tuple[Any, list[str]]]:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder)
-    lengths = ["data.max_prompt_tokens=128", "data.max_length_tokens=256", "training.batch_pairs=8"]
-    half = "training.microbatch_tokens=1024"
+    lengths = ["data.max_prompt_tokens=128", "data.max_length_tokens=256", "training.batch_pairs=2"]
     return {
-        "real": (config, [*lengths, half]),
+        "real": (config, [*lengths, "training.microbatch_tokens=512"]),
         "real, bfloat16, dropout": (
             config,
-            [*lengths, half, "model.dtype=bfloat16", "adapter.dropout=0.05"],
+            [*lengths, "model.dtype=bfloat16", "adapter.dropout=0.05"],
         ),
     }
 
 
 def main() -> None:
-    """Write estimate and measured peak of each case as JSON, of a folder's model if named."""
-    folder = sys.argv[1] if len(sys.argv) > 1 else None
-    for name, (config, assignments) in (
-        cases_at_random() if folder is None else real_cases(folder)
-    ).items():
-        shipped = narrowed(load_recipe("tiny-llama"), "sft", "orpo")  # which stand dropout
-        recipe = shipped.override(["adapter.rank=16", *assignments])
-        bytes_ = [estimated(recipe, config), peak_over_loaded(recipe, config, folder)]
-        sys.stdout.write(json.dumps([name, *bytes_]) + "\n")
-        sys.stdout.flush()
+    """Write estimate and measured peak of each case as JSON, of a folder's model if named.
+
+    Each case has a process of its own, forked before any tensor is made: heap that an
+    earlier case freed would lower its peak. Cases named after the folder (`-` for none)
+    are measured alone.
+    """
+    folder, *names = sys.argv[1:] or ["-"]
+    cases = cases_at_random() if folder == "-" else real_cases(folder)
+    for name in names or cases:
+        case = multiprocessing.get_context("fork").Process(
+            target=_measure, args=(name, *cases[name], None if folder == "-" else folder)
+        )
+        case.start()
+        case.join()
+        if case.exitcode:
+            sys.exit(f"{name} ended with exit status {case.exitcode}")
+
+
+def _measure(name: str, config: Any, assignments: list[str], folder: str | None) -> None:
+    shipped = narrowed(load_recipe("tiny-llama"), "sft", "orpo")  # which stand dropout
+    recipe = shipped.override(["adapter.rank=16", *assignments])
+    bytes_ = [estimated(recipe, config), peak_over_loaded(recipe, config, folder)]
+    sys.stdout.write(json.dumps([name, *bytes_]) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

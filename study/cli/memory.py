@@ -56,13 +56,20 @@ def step_memory(recipe: Recipe, shape: Shape, *, device: str, value_bytes: int) 
         value_bytes: Bytes of a value in the model's dtype.
     """
     training, tokens = recipe.training, pass_tokens(recipe, device, value_bytes)
+    activations = tokens * activation_bytes(shape, recipe, device=device, value_bytes=value_bytes)
+    logits = _logit_bytes(shape, tokens, value_bytes, device)
+    workspace = _workspace_bytes(shape, tokens, value_bytes, device)
+    if training.gradient_checkpointing and device.partition(":")[0] == "cpu":
+        # A layer is computed again when the logits are gone; on GPUs this is not measured.
+        layer = activations - tokens * shape.n_layers * value_bytes * shape.hidden
+        chunk = logits - tokens * 2 * value_bytes * shape.hidden
+        logits -= min(chunk, layer + workspace)
     return Memory(
         weights=_weight_bytes(shape, recipe.model.quantization, value_bytes),
         adapter_and_optimizer=shape.trainable * (4 + 4 + OPTIMIZER_BYTES[training.optimizer]),
-        activations=tokens
-        * activation_bytes(shape, recipe, device=device, value_bytes=value_bytes),
-        logits=_logit_bytes(shape, tokens, value_bytes, device),
-        workspace=_workspace_bytes(shape, tokens, value_bytes, device),
+        activations=activations,
+        logits=logits,
+        workspace=workspace,
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from study.config.recipe import Recipe
+from study.records.folders import facts_of
 
 Report = Callable[[float, float, str], None]
 """``report(done, total, note)``: how far a job is, e.g. ``(12, 40, "step 60/160")``."""
@@ -38,7 +39,7 @@ class Elsewhere(abc.ABC):
 
     recipe: Recipe
     facts: dict[str, Any]
-    """As ``study.model.workbench.resolved_facts`` says them there."""
+    """As ``resolved_facts`` says them there."""
 
     @abc.abstractmethod
     def do(self, work: Callable[..., Any], *, writes: Path, **given: Any) -> Any:
@@ -59,3 +60,10 @@ def do(workbench: Any, work: Callable[..., Any], *, writes: Path, **given: Any) 
     if isinstance(workbench, Elsewhere):
         return workbench.do(work, writes=writes, **given)
     return work(workbench, **given)
+
+
+def resolved_facts(workbench: Any) -> dict[str, Any]:
+    """Return what a run depends on beyond its configuration: weights, pairs, device."""
+    if isinstance(workbench, Elsewhere):
+        return workbench.facts
+    return facts_of(workbench.base.resolved, workbench.data_summary, str(workbench.device))

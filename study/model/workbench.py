@@ -19,9 +19,7 @@ from study.engine.encoded import Encoded
 from study.errors import DataError
 from study.model.base import Base, load_base
 from study.model.cache import Progress, unheard
-from study.model.jobs import Elsewhere
 from study.model.selfcheck import check_base
-from study.records.folders import facts_of
 from study.records.processes import n_processes
 
 
@@ -129,10 +127,3 @@ def encode_split(
     if refusal := found.refusal(recipe.data):
         raise DataError(refusal)
     return found.encoded, found.reasons()
-
-
-def resolved_facts(workbench: Workbench | Elsewhere) -> dict[str, Any]:
-    """Return what a run depends on beyond its configuration: weights, pairs, device."""
-    if isinstance(workbench, Elsewhere):
-        return workbench.facts
-    return facts_of(workbench.base.resolved, workbench.data_summary, str(workbench.device))

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.arms import ARMS, UNTRAINED
 from study.config.training import own_training
-from study.model.jobs import Elsewhere, Job, Report, do
-from study.model.workbench import resolved_facts
+from study.model.jobs import Elsewhere, Job, Report, do, resolved_facts
 from study.records.files import write_jsonl
 from study.records.folders import check_folder, claim_resolved, facts_of
 from study.records.layout import STEPS

@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING
 
 from study.config.canonical import digest
 from study.errors import RecordError
-from study.model.adapter import scaling_of
-from study.model.jobs import Elsewhere, Report, do
-from study.model.workbench import resolved_facts
+from study.model.jobs import Elsewhere, Report, do, resolved_facts
 from study.records.layout import ADAPTER
 from study.records.locks import hold
 from study.records.processes import agree, is_main
@@ -72,6 +70,8 @@ def whole_start(run: PlannedRun) -> Start | None:
             f"{run.name} continues {after.name}, whose weights are not in {after.folder.path}; "
             "restore them, or set the old records aside with --fresh"
         )
+    from study.model.adapter import scaling_of
+
     own, theirs = (scaling_of(one.recipe.adapter) for one in (run, after))
     return Start(folder=after.folder, record=record, scale=theirs / own)
 

@@ -16,8 +16,7 @@ from study.config.canonical import digest
 from study.config.recipe import Recipe
 from study.config.seeds import search_seed
 from study.config.training import own_training
-from study.model.jobs import Elsewhere, Report, do
-from study.model.workbench import resolved_facts
+from study.model.jobs import Elsewhere, Report, do, resolved_facts
 from study.records.digests import search_config
 from study.records.folders import claim_folder, claim_resolved
 from study.records.layout import search_folder

@@ -105,7 +105,8 @@ class Trainer:
         return answer
 
     def _open(self, recipe: Recipe, device: str) -> Any:
-        from study.model.workbench import open_workbench, resolved_facts
+        from study.model.jobs import resolved_facts
+        from study.model.workbench import open_workbench
 
         self._workbench = open_workbench(
             recipe,

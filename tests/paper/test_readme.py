@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 import pytest
-from made_records import make_run
 
 from paper.readme import (
     BEGIN,
@@ -16,36 +15,25 @@ from paper.readme import (
     bench_block,
     block,
     headlines,
-    is_compared,
     renew,
 )
-from study.config.recipe import load_recipe
 
 
 def test_the_readme_shows_the_published_records(root: Path) -> None:
     from analysis.findings import build_findings
-    from analysis.records.load import load_study
+    from analysis.records.load import is_complete, load_study
 
     readme = (root / "README.md").read_text(encoding="utf-8")
     found = {
         study: build_findings(load_study(root / study.runs), origin="published")
         for study in (REAL, TOY)
-        if is_compared(root / study.runs)
+        if is_complete(root / study.runs)
     }
     answers = "\n\n".join(block(findings, study) for study, findings in found.items())
 
     assert TOY in found
     assert renew(readme, answers) == readme
     assert renew(readme, bench_block(found[TOY]), begin=BENCH_BEGIN) == readme
-
-
-def test_a_study_is_shown_once_a_run_of_its_comparison_is_finished(tmp_path: Path) -> None:
-    run = make_run(tmp_path, load_recipe("tiny-llama"), "base", 0)
-
-    assert is_compared(tmp_path)
-    (run.path / "record.json").unlink()
-    assert not is_compared(tmp_path)
-    assert not is_compared(tmp_path / "none")
 
 
 def test_only_what_stands_between_the_marks_is_replaced() -> None:

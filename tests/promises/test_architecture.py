@@ -21,6 +21,7 @@ ALLOWED = {"analysis": ("study.arms", "study.config", "study.errors", "study.rec
 LIGHT = (
     "study.arms",
     "study.cli",
+    "study.compare",
     "study.config.recipe",
     "study.records.runs",
     "study.errors",

@@ -425,6 +425,7 @@ def real(model_folder, tmp_path):
     """Return the words of a real command on a random tiny model."""
     changes = (
         f"model.name={model_folder}",
+        "data.train_pairs=96",
         "data.validation_pairs=16",
         "data.test_pairs=16",
         "training.max_steps=12",
@@ -474,7 +475,8 @@ def test_signals_stop_a_real_search_within_seconds_and_it_goes_on(real, tmp_path
 
 @pytest.mark.slow
 def test_a_real_search_and_comparison_leave_their_records(real, tmp_path):
-    for command in (real("search", "--trials", "2"), real("compare", "--seeds", "1", "--json")):
+    compare = real("compare", "--seeds", "1", "--json", "--workers", "1")
+    for command in (real("search", "--trials", "2", "--workers", "1"), compare):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     records = json.loads(done.stdout)
@@ -496,7 +498,7 @@ def test_a_real_search_and_comparison_leave_their_records(real, tmp_path):
 
 @pytest.mark.slow
 def test_real_runs_of_claims_leave_records_like_a_comparisons(real, tmp_path):
-    command = real("claims", "--seeds", "1", "--json")
+    command = real("claims", "--seeds", "1", "--json", "--workers", "1")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     records = json.loads(done.stdout)

@@ -567,7 +567,10 @@ def test_a_broken_file_gives_one_clear_error(tmp_path, name, content, message):
 
 
 @pytest.mark.parametrize("name", ["gone.jsonl", "a/b/c", "~nobody-here/x.csv", "", "../x"])
-def test_a_source_that_does_not_exist_is_never_looked_for_on_the_hub(name):
+def test_a_source_that_does_not_exist_is_never_looked_for_on_the_hub(name, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
     with pytest.raises(DataError, match="no file or folder"):
         load_pairs(config(name))
 

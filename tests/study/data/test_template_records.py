@@ -13,8 +13,9 @@ from study.data.templates import CHATML, mark_of_template
 from study.data.tokens import prepare_tokenizer
 from study.errors import DataError, ModelError, RecordError
 from study.model.base import load_tokenizer
+from study.model.jobs import resolved_facts
 from study.model.toy import train_tokenizer
-from study.model.workbench import encode_split, open_workbench, resolved_facts
+from study.model.workbench import encode_split, open_workbench
 from study.records.files import RESOLVED, read_json
 from study.records.folders import claim_resolved
 
