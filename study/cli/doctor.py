@@ -97,6 +97,7 @@ def as_text(description: Mapping[str, Any]) -> str:
             *(
                 (f"  {label(name)}", size(needs["answers"]["memory_bytes"][name]))
                 for name in AnswerMemory._fields
+                if needs["answers"]["slots"]
             ),
             *(("warning", warning) for warning in needs["warnings"]),
         ]
@@ -151,6 +152,8 @@ def _basis(tokens: int, device: str) -> str:
 
 
 def _answers_text(answers: Mapping[str, Any]) -> str:
+    if answers["slots"] == 0:
+        return "none: the recipe asks for no answers (evaluation.generated_answers is 0)"
     total, bound = answers["memory_bytes"]["total"], answers["cache_bound_bytes"]
     return (
         f"{size(total)} at most beside the weights: {answers['slots']} at a time, of "

@@ -198,9 +198,13 @@ def answer_memory(
       on a GPU the first alone;
     - in one pass, logits of every slot, and gate, up-projection and two states of the
       tokens of prompts in one layer.
+
+    Nothing where the recipe asks for no answers.
     """
     from study.engine.greedy import PREFILL_TOKENS, n_slots
 
+    if recipe.evaluation.generated_answers == 0:
+        return AnswerMemory(0, 0, 0), 0
     kind, evaluation = device.partition(":")[0], recipe.evaluation
     width = recipe.data.max_prompt_tokens + evaluation.max_new_tokens
     of_token = 2 * shape.n_layers * shape.key_value * value_bytes

@@ -148,6 +148,16 @@ def test_the_memory_of_answers_is_bounded_by_their_slots(assignments, slots, cac
     assert f"{slots} at a time, of " in doctor.as_text(described)
 
 
+def test_a_recipe_without_answers_needs_no_memory_for_them() -> None:
+    recipe = load_recipe("article-c")
+    text = doctor.as_text(described := doctor.describe(recipe, "cpu"))
+
+    assert recipe.evaluation.generated_answers == 0
+    assert described["recipe"]["answers"]["memory_bytes"]["total"] == 0
+    assert "memory of answers       none: " in text
+    assert " at a time" not in text
+
+
 def test_weights_are_laid_out_once_more_for_answers_in_float32() -> None:
     recipe = load_recipe("smollm2-135m")
     shape = doctor.shape_of(doctor.meta_model(recipe.model, recipe.adapter))
