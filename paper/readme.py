@@ -9,7 +9,7 @@ that `study bench` measured.
 # ruff: noqa: PLC0415
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -56,17 +56,10 @@ SCORES = ("accuracy", "margin", "nll", "exact_match", "rougeL")
 def main(*, check: bool) -> None:
     """Renew the answers and the tables in README.md from the published records."""
     from analysis.figures.draw import draw_verdict
-    from analysis.findings import build_findings
-    from analysis.records.load import is_complete, load_study
 
-    found = {
-        study: build_findings(load_study(study.runs), origin="published")
-        for study in (REAL, TOY)
-        if is_complete(study.runs)
-    }
+    found = published()
     old = README.read_text(encoding="utf-8")
-    answers = "\n\n".join(block(findings, study) for study, findings in found.items())
-    new = renew(renew(old, answers), bench_block(found[TOY]), begin=BENCH_BEGIN)
+    new = renewed(old, found)
     if check and old != new:
         raise click.ClickException("README.md is out of date; run python -m paper.readme")
     if not check:
@@ -75,6 +68,28 @@ def main(*, check: bool) -> None:
             draw_verdict(findings, study.figure)
         shown = " and ".join(str(study.runs) for study in found)
         click.echo(f"{README} and the figures of docs/ show {shown}")
+
+
+def published(root: Path = Path()) -> "dict[Published, Findings]":
+    """Judge the published studies: the toy's always, the other once it is complete.
+
+    Raises:
+        RecordError: the toy's records are missing or damaged.
+    """
+    from analysis.findings import build_findings
+    from analysis.records.load import is_complete, load_study
+
+    return {
+        study: build_findings(load_study(root / study.runs), origin="published")
+        for study in (REAL, TOY)
+        if study is TOY or is_complete(root / study.runs)
+    }
+
+
+def renewed(readme: str, found: "Mapping[Published, Findings]") -> str:
+    """Return README.md with each study's answer, and with the costs of the toy's records."""
+    answers = "\n\n".join(block(findings, study) for study, findings in found.items())
+    return renew(renew(readme, answers), bench_block(found[TOY]), begin=BENCH_BEGIN)
 
 
 def block(findings: "Findings", study: Published) -> str:

@@ -1,8 +1,7 @@
 """Run the command line as one process of a launch, and say what that process held.
 
-``python -m torch.distributed.run --nproc_per_node 2 tests/launched.py NOTES [DIE] compare …``:
-each process writes ``NOTES/<rank>.json``; with a number for DIE the processes are killed when so
-many updates are done.
+``python -m torch.distributed.run --nproc_per_node 2 tests/launched.py NOTES DIE compare …``:
+each process writes ``NOTES/<rank>.json``, and is killed when DIE updates are done, 0 for never.
 """
 
 import json

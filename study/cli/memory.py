@@ -45,9 +45,10 @@ def step_memory(recipe: Recipe, shape: Shape, *, device: str, value_bytes: int) 
     max_length_tokens, a chosen and a rejected answer behind a prompt too short
     to matter, or the recipe's token budget where that is less; one pair always
     fits. SFT needs about half; of arms that read a reference, each pass for it keeps nothing for a
-    backward pass and needs less. Not counted: on a GPU the context, gaps of the allocator and
-    workspaces of kernels, for which a tenth of the device is left free; on a CPU Python,
-    libraries and pairs.
+    backward pass and needs less. With checkpointing on a CPU, a layer that is computed again
+    stands where the chunk of logits stood, and of the two the larger is counted. Not counted:
+    on a GPU the context, gaps of the allocator and workspaces of kernels, for which a tenth of
+    the device is left free; on a CPU Python, libraries and pairs.
 
     Args:
         recipe: Recipe whose step it is.

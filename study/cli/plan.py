@@ -5,7 +5,7 @@ they are rented. What is counted is in the docstrings of `Weights` and `Share`.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from study.cli.memory import answer_memory, label, pass_tokens, savings, size, step_memory
@@ -77,7 +77,8 @@ def plan(recipe: Recipe, *, devices: int, device: str, here: int | None) -> dict
         recipe: What is to be trained; its sharding is that of the plan.
         devices: How many.
         device: Kind of device, ``cpu`` or ``cuda``; the latter need not be here.
-        here: Memory of such a device in bytes, where one is here.
+        here: Memory of such a device in bytes, where one is here; processes on a CPU
+            divide it.
 
     Raises:
         ConfigError: there are more devices than pairs in an update, or the recipe has what
@@ -93,12 +94,15 @@ def plan(recipe: Recipe, *, devices: int, device: str, here: int | None) -> dict
     recipe = recipe.override([f"training.sharding={'fsdp' if devices > 1 else 'none'}"])
     model = meta_model(recipe.model, recipe.adapter)
     shape, value_bytes = shape_of(model), _value_bytes(recipe, device)
-    weights = weigh(
-        model.get_base_model(), recipe.model.quantization, value_bytes=value_bytes, devices=devices
+    weights, alone = (
+        weigh(model.get_base_model(), recipe.model.quantization, value_bytes=value_bytes, devices=n)
+        for n in (devices, 1)
     )
     share = _share(recipe, shape, weights, devices=devices, device=device)
     answers, _ = answer_memory(recipe, shape, device=device, value_bytes=value_bytes)
-    cards = {f"{n} GB": n * 2**30 for n in CARDS_GIB} if here is None else {"this device's": here}
+    cards = {f"{n} GB": n * 2**30 for n in CARDS_GIB}
+    if here is not None:
+        cards = {"local": here // devices if device == "cpu" else here}
 
     def needed(changes: list[str]) -> int:
         tried = recipe.override(changes)
@@ -114,25 +118,22 @@ def plan(recipe: Recipe, *, devices: int, device: str, here: int | None) -> dict
         "tokens_at_once": tokens,
         "memory_bytes": {**share._asdict(), "total": share.total},
         "answers_bytes": share.standing + answers.total if answers.cache else 0,
-        "load_bytes": weigh(
-            model.get_base_model(), recipe.model.quantization, value_bytes=value_bytes, devices=1
-        ).shared
-        + weights.whole,
+        "load_bytes": alone.shared + alone.whole,
         "cards": {
-            name: {
-                "memory_bytes": card,
-                "fits": next(
-                    (
-                        {"changes": changes, "needed_bytes": most}
-                        for changes, most in tried
-                        if most <= USABLE_SHARE * card
-                    ),
-                    None,
-                ),
-            }
+            name: {"memory_bytes": card, "fits": _first_fit(tried, card)}
             for name, card in cards.items()
         },
     }
+
+
+def _first_fit(tried: Sequence[tuple[list[str], int]], card: int) -> dict[str, Any] | None:
+    """Return the first changes with which a recipe fits a card; None where none do."""
+    fits = (
+        {"changes": changes, "needed_bytes": needed}
+        for changes, needed in tried
+        if needed <= USABLE_SHARE * card
+    )
+    return next(fits, None)
 
 
 def weigh(causal: Any, quantization: str, *, value_bytes: int, devices: int) -> Weights:
@@ -182,7 +183,7 @@ def lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("  basis", f"arithmetic on shapes, {found['tokens_at_once']:,} tokens at once"),
         *([("with answers", size(found["answers_bytes"]))] if found["answers_bytes"] else []),
         *((f"{name} {kind}", _verdict(card)) for name, card in found["cards"].items()),
-        ("main memory to load", f"{n} x {size(found['load_bytes'])}") if n > 1 else ("", ""),
+        *([("main memory to load", f"{n} x {size(found['load_bytes'])}")] if n > 1 else []),
     ]
 
 
@@ -211,7 +212,7 @@ def _share(recipe: Recipe, shape: Shape, weights: Weights, *, devices: int, devi
 
 
 def _own(recipe: Recipe, devices: int) -> Recipe:
-    """Return the recipe of a device's own pairs."""
+    """Return the recipe of a device's own pairs, its epochs already worked out to updates."""
     pairs = math.ceil(recipe.training.batch_pairs / devices)
     return recipe.override([f"training.batch_pairs={pairs}", "training.epochs=0"])
 

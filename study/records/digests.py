@@ -47,8 +47,12 @@ def run_config(
 def search_config(
     recipe: Recipe, *, arm: str, seed: int, start: Settings | None = None
 ) -> dict[str, Any]:
-    """Describe one arm's search completely, except for its number of trials."""
-    tree = to_dict(recipe)["search"]
+    """Describe one arm's search completely, except for its number of trials.
+
+    Sharding is left out: a trial has one process, and its settings serve several too.
+    """
+    parts, tree = _parts(recipe), to_dict(recipe)["search"]
+    parts["training"].pop("sharding", None)
     search = {key: value for key, value in tree.items() if key != "trials"}
     search["space"] = tree["space"][arm]
     search["published"] = [to_dict(one) for one in published_of(recipe, arm)]
@@ -57,7 +61,7 @@ def search_config(
         "arm": arm,
         **_start(recipe, arm, start),
         "seed": seed,
-        "recipe": _parts(recipe) | {"search": search},
+        "recipe": parts | {"search": search},
     }
 
 

@@ -30,10 +30,11 @@ def refuse(command: str) -> None:
 
 
 def check_shares(recipes: Sequence["Recipe"]) -> None:
-    """Refuse updates that have fewer pairs than there are processes to share them.
+    """Refuse what the processes of a launch cannot share.
 
     Raises:
-        ConfigError: a recipe has such updates, or accelerate was told to shard by itself.
+        ConfigError: a recipe has updates of fewer pairs than there are processes, or
+            accelerate was told to shard by itself.
     """
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in {"1", "true", "yes"}:
         raise ConfigError(
@@ -59,9 +60,9 @@ def check_launched(recipes: Sequence["Recipe"]) -> None:
         if recipe.training.sharding != "none" and n_processes() == 1:
             raise ConfigError(
                 f"{recipe.name} has training.sharding {recipe.training.sharding!r}, which shares "
-                "the base out over the processes of a launch, and this is one process; start it "
-                "with `accelerate launch --num_processes N -m study.cli compare ...`, or set "
-                "training.sharding=none"
+                "the base out over the processes of a launch, and this is one process; start "
+                "compare with `accelerate launch --num_processes N -m study.cli compare ...`, or "
+                "set training.sharding=none, as a search needs it: what it finds serves both"
             )
 
 

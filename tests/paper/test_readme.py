@@ -10,30 +10,28 @@ from paper.readme import (
     BEGIN,
     BENCH_BEGIN,
     END,
-    REAL,
     TOY,
     bench_block,
     block,
     headlines,
+    published,
     renew,
+    renewed,
 )
+from study.errors import RecordError
 
 
 def test_the_readme_shows_the_published_records(root: Path) -> None:
-    from analysis.findings import build_findings
-    from analysis.records.load import is_complete, load_study
-
     readme = (root / "README.md").read_text(encoding="utf-8")
-    found = {
-        study: build_findings(load_study(root / study.runs), origin="published")
-        for study in (REAL, TOY)
-        if is_complete(root / study.runs)
-    }
-    answers = "\n\n".join(block(findings, study) for study, findings in found.items())
+    found = published(root)
 
     assert TOY in found
-    assert renew(readme, answers) == readme
-    assert renew(readme, bench_block(found[TOY]), begin=BENCH_BEGIN) == readme
+    assert renewed(readme, found) == readme
+
+
+def test_without_the_published_records_one_message_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="holds no finished run"):
+        published(tmp_path)
 
 
 def test_only_what_stands_between_the_marks_is_replaced() -> None:

@@ -1,5 +1,6 @@
 """What is planned for several devices is what their shapes add up to."""
 
+import functools
 import json
 import math
 
@@ -18,6 +19,7 @@ LLAMA_70B = "model.name=meta-llama/Meta-Llama-3-70B"
 CHECKPOINTING = "training.gradient_checkpointing=true"
 
 
+@functools.cache  # read only
 def on_paper(name: str, devices: int, *assignments: str):
     recipe = load_recipe(name).override(assignments)
     return plan.plan(recipe, devices=devices, device="cuda", here=None)
@@ -87,10 +89,15 @@ def test_parts_are_those_that_fsdp_cuts(devices: int) -> None:
     assert found.layer == 0
 
 
+def test_memory_to_load_is_told_where_each_of_several_loads_the_base() -> None:
+    told = {n: plan.lines(on_paper("article-c", n))[-1][0] for n in (1, 2)}
+
+    assert told == {1: "80 GB cards", 2: "main memory to load"}
+
+
 def test_each_device_computes_its_own_pairs_and_has_the_whole_adapter() -> None:
-    shape = shape_of(
-        meta_model(*(getattr(load_recipe("article-c"), n) for n in ("model", "adapter")))
-    )
+    recipe = load_recipe("article-c")
+    shape = shape_of(meta_model(recipe.model, recipe.adapter))
     memories = {n: on_paper("article-c", n)["memory_bytes"] for n in (1, 2, 4, 8)}
     tokens = {n: on_paper("article-c", n)["tokens_at_once"] for n in (1, 4, 8)}
 
@@ -141,7 +148,10 @@ def test_more_devices_than_pairs_are_refused(devices: int) -> None:
         on_paper("article-c", devices)
 
 
-def test_the_command_plans_for_cards_that_are_not_here_and_for_processes_that_are() -> None:
+def test_the_command_plans_for_cards_that_are_not_here_and_for_processes_that_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("study.model.base.pick_device", lambda asked: "cpu")
     asked = ["doctor", "--recipe", "tiny-llama", "--devices", "2"]
     cards = CliRunner().invoke(main, asked)
     here = json.loads(CliRunner().invoke(main, [*asked, "--device", "cpu", "--json"]).output)
@@ -151,7 +161,7 @@ def test_the_command_plans_for_cards_that_are_not_here_and_for_processes_that_ar
     assert "On each of 2 cards" in cards.output
     assert "24 GB cards" in cards.output
     assert processes["value_bytes"] == 4
-    assert processes["cards"]["this device's"]["memory_bytes"] == doctor._device_bytes("cpu")
+    assert processes["cards"]["local"]["memory_bytes"] == doctor._device_bytes("cpu") // 2
     assert math.isfinite(processes["memory_bytes"]["total"])
 
 

@@ -340,6 +340,14 @@ def test_the_digest_of_a_search_leaves_out_the_number_of_trials(recipe: Recipe) 
     assert search(recipe, "orpo") != search(recipe)
 
 
+def test_what_a_search_in_one_process_found_serves_a_shared_base(recipe: Recipe) -> None:
+    shared = recipe.override(["training.sharding=fsdp"])
+    alone, together = (search_config(one, arm="orpo", seed=0) for one in (recipe, shared))
+
+    assert shared.training != recipe.training
+    assert together == alone
+
+
 def test_a_run_takes_exactly_the_settings_of_its_arm(recipe: Recipe) -> None:
     with pytest.raises(ConfigError, match=r"sft takes \['learning_rate'\]"):
         run_config(recipe, arm="sft", settings={"learning_rate": 1e-3, "beta": 0.1}, seed=1)

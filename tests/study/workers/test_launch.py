@@ -1,6 +1,7 @@
 """Processes that train one run together, on replicas of the base or on parts of it."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from study.records.runs import RunFolder, run_folder
 from study.workers.launch import check_shares
 from study.workers.places import Ask, open_place
 
+LAUNCHED = Path(__file__).parents[2] / "launched.py"
 MEASURED = {"seconds", "peak_memory_bytes"}
 UNEVEN = ("--set=training.batch_pairs=5", "--set=training.microbatch_tokens=150")
 """Three pairs for one process and two for the other, in parts whose numbers differ."""
@@ -62,10 +64,11 @@ def compare(small_overrides, tmp_path_factory) -> Callable[..., Launched]:
         notes.mkdir()
         runs = runs or folder / f"runs-{len(known)}"
         many = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}"]
-        words = [sys.executable, *(many if n > 1 else ()), "tests/launched.py", str(notes)]
+        words = [sys.executable, *(many if n > 1 else ()), str(LAUNCHED), str(notes)]
         words += [str(die), "compare", f"--recipe={recipe}", "--seeds=1", "--device=cpu"]
         words += [*(f"--set={text}" for text in small_overrides), *options, f"--runs={runs}"]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}  # --device=cpu is not enough
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
         assert die or done.returncode == 0, done.stderr
         found = [json.loads(path.read_text()) for path in sorted(notes.glob("*.json"))]
         known[key] = Launched(done.returncode, runs, found)
@@ -195,7 +198,7 @@ def test_one_process_cannot_share_a_base_out(monkeypatch: pytest.MonkeyPatch) ->
     recipe = load_recipe("tiny-llama").override(["training.sharding=fsdp"])
 
     for on in ("local", "ray", "slurm"):
-        with pytest.raises(ConfigError, match=r"this is one process; start it with `accelerate"):
+        with pytest.raises(ConfigError, match=r"this is one process; start compare with `accel"):
             open_place(on, Ask(recipes=[recipe], device="cpu", workers=None, quiet=True))
 
 
