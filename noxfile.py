@@ -48,6 +48,7 @@ def types(session: nox.Session) -> None:
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
     """Run the tests on all cores, each file on one; what follows `--` goes to pytest."""
+    # In the order of tests/conftest.py, the slow files first:
     spread = ("--numprocesses=auto", "--dist=loadfile", "--no-loadscope-reorder")
     _run(session, "pytest", *spread, *session.posargs)
     if not session.posargs:

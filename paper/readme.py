@@ -56,8 +56,12 @@ SCORES = ("accuracy", "margin", "nll", "exact_match", "rougeL")
 def main(*, check: bool) -> None:
     """Renew the answers and the tables in README.md from the published records."""
     from analysis.figures.draw import draw_verdict
+    from analysis.records.load import RecordError
 
-    found = published()
+    try:
+        found = published()
+    except RecordError as error:
+        raise click.ClickException(str(error)) from error
     old = README.read_text(encoding="utf-8")
     new = renewed(old, found)
     if check and old != new:

@@ -1,4 +1,4 @@
-"""What each of several devices holds that share a base, by arithmetic (``doctor --devices``).
+"""What each of several devices that share a base holds, by arithmetic (``doctor --devices``).
 
 Shapes alone, so that a model is planned before a weight of it is fetched, and cards before
 they are rented. What is counted is in the docstrings of `Weights` and `Share`.
@@ -20,11 +20,11 @@ USABLE_SHARE = 0.9
 """Share of a device's memory that an estimate may fill: the rest is context and gaps."""
 
 GATHERED_BLOCKS = 3
-"""Blocks held whole at once: the one that computes, the buffer that it came in, and the next. A
-bound: two processes on a CPU held 2.4 at most."""
+"""Blocks held whole at once: the one that computes, the buffer that it came in, and the next.
+A bound: two processes on a CPU held 2.4 at most."""
 
 NF4_BLOCK, NF4_SCALES = 64, 256
-"""Weights with a scale of one byte in common, and such scales with a float32 in common."""
+"""Weights that share a one-byte scale, and scales that share a float32."""
 
 
 class Weights(NamedTuple):
@@ -137,10 +137,10 @@ def _first_fit(tried: Sequence[tuple[list[str], int]], card: int) -> dict[str, A
 
 
 def weigh(causal: Any, quantization: str, *, value_bytes: int, devices: int) -> Weights:
-    """Count a base's weights on one of some devices; its own, on the meta device, are enough.
+    """Count the bytes of a base's weights on each of some devices, from shapes alone.
 
     Args:
-        causal: The causal language model, with or without adapters in it.
+        causal: The causal language model, with or without adapters; the meta device will do.
         quantization: ``model.quantization`` of the recipe.
         value_bytes: Bytes of a weight that is not quantised.
         devices: That share it.

@@ -61,8 +61,13 @@ class Base:
     """What the check of the model against itself found, once it is made."""
     initial: dict[str, torch.Tensor] | None = None
     """Trainable parameters of a freshly attached adapter, by name."""
-    n_shared: int | None = None
-    """Its own parameters where its blocks are shared out over processes, else None."""
+    n_whole: int | None = None
+    """Parameters of the whole base, where its blocks are shared out over processes."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Tell whether this process has only a part of the blocks."""
+        return self.n_whole is not None
 
     @property
     def causal(self) -> Any:
@@ -79,15 +84,15 @@ class Base:
 
         Weights that are gathered in inference mode could not be trained through afterwards.
         """
-        return torch.inference_mode() if self.n_shared is None else torch.no_grad()
+        return torch.no_grad() if self.is_shared else torch.inference_mode()
 
     def n_parameters(self) -> dict[str, int]:
         """Count the parameters, adapter included; NF4 weights count as unpacked."""
         from peft import PeftModel
 
-        if self.n_shared is not None:
+        if self.n_whole is not None:
             trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-            return {"total": self.n_shared + trained, "trainable": trained}
+            return {"total": self.n_whole + trained, "trainable": trained}
         if isinstance(self.model, PeftModel):
             trainable, total = self.model.get_nb_trainable_parameters()
             return {"total": total, "trainable": trainable}
@@ -135,7 +140,7 @@ def load_base(
     base = prepare_base(model, tokenizer, trained_token_ids, config, device=where, commit=commit)
     base.resolved |= located.origin
     if sharded:
-        base.n_shared = model.num_parameters()
+        base.n_whole = model.num_parameters()
         shard(model, where)
     return base
 

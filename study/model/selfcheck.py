@@ -83,8 +83,7 @@ def check_base(base: Base, adapter: AdapterConfig, *, longest_row: int) -> SelfC
     """
     refuse_long_rows(base.causal, longest_row)
     path = cache_folder() / "selfchecks" / f"{_key(base, adapter, longest_row)}.json"
-    together = base.n_shared is not None
-    found = agree(_remembered(path)) if together else _remembered(path)
+    found = agree(_remembered(path)) if base.is_shared else _remembered(path)
     if found is None:
         found = measure(base, adapter, longest_row=longest_row)
         with contextlib.suppress(OSError):  # then it is measured again, no more
@@ -351,7 +350,7 @@ def _key(base: Base, adapter: AdapterConfig, longest_row: int) -> str:
             "device": device_name(str(base.device)),
             "versions": versions(),
             "code": _code(),
-            **({} if base.n_shared is None else {"processes": n_processes()}),
+            **({"processes": n_processes()} if base.is_shared else {}),
         }
     )[:32]
 

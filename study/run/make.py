@@ -89,7 +89,7 @@ def carry_out(workbench: "Workbench", report: Report, run: PlannedRun, start: St
         outcome = _train(workbench, report, run, start)
         if is_main() and run.arm != UNTRAINED and outcome.status == "ok":
             keep_trained(run.folder.path, outcome)  # scoring may fail
-    if not (is_main() or workbench.base.n_shared is not None):
+    if not (is_main() or workbench.base.is_shared):
         return  # else all processes score together, because each has a part of the base
     report(1, 1, "scoring held-out pairs")
     began = time.perf_counter()

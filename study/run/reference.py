@@ -112,7 +112,7 @@ def _sums(
             sums = torch.stack([logps.chosen_sum, logps.rejected_sum], dim=1).tolist()
         return dict(zip([pair.example_id for pair in pairs], sums, strict=True))
     except torch.OutOfMemoryError:
-        if len(pairs) == 1 or workbench.base.n_shared is not None:
+        if len(pairs) == 1 or workbench.base.is_shared:
             raise  # training would not fit either
     half = len(pairs) // 2
     return _sums(workbench, batches, pairs[:half]) | _sums(workbench, batches, pairs[half:])

@@ -98,7 +98,7 @@ def train_run(
             world=args.world_size,
             device=workbench.device.type,
             value_bytes=workbench.base.dtype.itemsize,
-            in_step=workbench.base.n_shared is not None,
+            in_step=workbench.base.is_shared,
         )
         reset_peak_memory(workbench.device)
         reference = recall_reference(checkpoint) or find_reference(

@@ -88,12 +88,11 @@ class ArmTrainer(Trainer):
         of_update, n_more = self._of_update(update, share)
         rows = []
         stand_in = self.batches.stand_in(self.batches.update(update), share)
-        following_parts = [
-            *(part or stand_in for part in parts[1:]),
-            self._first_of(update + 1, share),
-        ]
-        for number, (own, following) in enumerate(zip(parts, following_parts, strict=True), 1):
-            part = own or stand_in
+        computed = [own or stand_in for own in parts]
+        ahead = [*computed[1:], self._first_of(update + 1, share)]
+        for number, (own, part, following) in enumerate(
+            zip(parts, computed, ahead, strict=True), 1
+        ):
             packed = self.ahead.take(part, following=following)
             batch = to_device(packed, self.watch.workbench.device)
             with (

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from paper.readme import (
     BEGIN,
@@ -14,11 +15,11 @@ from paper.readme import (
     bench_block,
     block,
     headlines,
+    main,
     published,
     renew,
     renewed,
 )
-from study.errors import RecordError
 
 
 def test_the_readme_shows_the_published_records(root: Path) -> None:
@@ -29,9 +30,14 @@ def test_the_readme_shows_the_published_records(root: Path) -> None:
     assert renewed(readme, found) == readme
 
 
-def test_without_the_published_records_one_message_says_so(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="holds no finished run"):
-        published(tmp_path)
+def test_without_the_published_records_one_message_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused = CliRunner().invoke(main, ["--check"])
+
+    assert refused.exit_code == 1
+    assert refused.output.startswith("Error: runs/published holds no finished run")
 
 
 def test_only_what_stands_between_the_marks_is_replaced() -> None:
