@@ -91,6 +91,12 @@ def plan(recipe: Recipe, *, devices: int, device: str, here: int | None) -> dict
         f"{recipe.training.batch_pairs} pairs, of which each device takes one at least; name "
         f"between 1 and {recipe.training.batch_pairs} devices, or set training.batch_pairs",
     )
+    require(
+        devices == 1 or recipe.adapter.kind != "dora",
+        f"--devices is {devices}, and {recipe.name} has adapter.kind 'dora', which reads whole "
+        "weights, so that its base cannot be shared out; name one device, or add "
+        "--set adapter.kind=lora or rslora",
+    )
     recipe = recipe.override([f"training.sharding={'fsdp' if devices > 1 else 'none'}"])
     model = meta_model(recipe.model, recipe.adapter)
     shape, value_bytes = shape_of(model), _value_bytes(recipe, device)

@@ -83,7 +83,7 @@ def check_base(base: Base, adapter: AdapterConfig, *, longest_row: int) -> SelfC
     """
     refuse_long_rows(base.causal, longest_row)
     path = cache_folder() / "selfchecks" / f"{_key(base, adapter, longest_row)}.json"
-    found = agree(_remembered(path)) if base.is_shared else _remembered(path)
+    found = _agreed(base, _remembered(path))
     if found is None:
         found = measure(base, adapter, longest_row=longest_row)
         with contextlib.suppress(OSError):  # then it is measured again, no more
@@ -106,7 +106,7 @@ def measure(base: Base, adapter: AdapterConfig, *, longest_row: int = 0) -> Self
             own = _attempt(lambda: [[_own_logps(base, p) for p in pairs] for pairs in batches])
         if isinstance(own, Exception):
             raise ModelError(_refusal(base, "its own forward pass fails", own)) from own
-        tolerance = _tolerance(base, batches, own)
+        tolerance = _agreed(base, _tolerance(base, batches, own))
         layout, off = _pick_layout(base, batches, own, tolerance)
         with kept_to(base.causal, layout):
             generation, regrets = _pick_generation(
@@ -119,6 +119,14 @@ def measure(base: Base, adapter: AdapterConfig, *, longest_row: int = 0) -> Self
         layout_off_nats=off,
         generation_off_nats=regrets,
     )
+
+
+def _agreed(base: Base, figure: T) -> T:
+    """Return the first process's figure where several share the base.
+
+    Figures of two GPUs differ in rounding. Processes that took two ways would wait for each other.
+    """
+    return agree(figure) if base.is_shared else figure
 
 
 def _own_logps(base: Base, pair: Encoded) -> list[Tensor]:
@@ -184,7 +192,8 @@ def _pick_layout(
     for layout in layouts[not can_pack :]:
         with kept_to(base.causal, layout):
             found = _attempt(lambda: [_engine_logps(base, pairs) for pairs in batches])
-        off[layout] = _note(errors, found, lambda logps: _difference(base, logps, batches, own))
+        difference = _note(errors, found, lambda logps: _difference(base, logps, batches, own))
+        off[layout] = _agreed(base, difference)
         if _is_within(off[layout], tolerance):
             return layout, off
     raise ModelError(_refusal(base, _figures("log-probabilities", off, tolerance), *errors))
@@ -223,7 +232,8 @@ def _pick_generation(
     for way in ways:
         answers = _attempt(functools.partial(_answers, base, prompts, way))
         with own_ways(base):
-            off[way] = _note(errors, answers, lambda found: _regret(base, prompts, found))
+            regret = _note(errors, answers, lambda found: _regret(base, prompts, found))
+        off[way] = _agreed(base, regret)
         if _is_within(off[way], tolerance):
             return way, off
     raise ModelError(_refusal(base, _figures("greedy answers", off, tolerance), *errors))

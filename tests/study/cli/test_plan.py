@@ -154,13 +154,21 @@ def test_the_command_plans_for_cards_that_are_not_here_and_for_processes_that_ar
     asked = ["doctor", "--recipe", "tiny-llama", "--devices", "2"]
     cards = CliRunner().invoke(main, asked)
     here = CliRunner().invoke(main, [*asked, "--device", "cpu", "--json"])
-    (described,) = json.loads(here.output)
+    (described,) = json.loads(here.stdout)
     processes = described["plan"]
 
     assert "On each of 2 cards" in cards.output
     assert "24 GB cards" in cards.output
     assert processes["value_bytes"] == 4
     assert processes["cards"]["local"]["memory_bytes"] == doctor._device_bytes("cpu") // 2
+
+
+def test_dora_is_planned_for_one_device_alone() -> None:
+    asked = ["doctor", "--recipe", "article-b-dora", "--devices"]
+    refused = CliRunner().invoke(main, [*asked, "2"])
+
+    assert refused.exit_code == 1
+    assert "name one device, or add --set adapter.kind=lora" in refused.output.replace("\n", " ")
 
 
 def test_devices_without_a_recipe_are_refused() -> None:
