@@ -80,9 +80,10 @@ def report(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def demo(session: nox.Session) -> None:
-    """Search, compare and write up the embedded study on a small budget."""
+    """Search, compare and write up SFT, ORPO and DPO on the embedded study, on a small budget."""
     tiny = ("--recipe", "tiny-smollm2", "--recipe", "tiny-llama", "--runs", "runs/demo")
-    short = ("--trials", "6", "--set", "search.confirm_top=2", "--set", "search.confirm_seeds=1")
+    tiny += ("--arm", "sft", "--arm", "orpo", "--arm", "dpo")
+    short = ("--trials", "4", "--set", "search.confirm_top=2", "--set", "search.confirm_seeds=1")
     _run(session, "study", "search", *tiny, *short)
     _run(session, "study", "compare", *tiny, "--seeds", "3")
     _run(session, "study", "report", "--runs", "runs/demo", "--out", "paper/build/demo")

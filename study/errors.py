@@ -48,8 +48,9 @@ def require(condition: bool, message: str) -> None:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return `` (did you mean 'x'?)`` for the known word nearest to a mistyped one."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
+    """Return `` (did you mean 'x'?)`` for the known word near a mistyped one, if any."""
+    words = list(known)
+    close = [] if word in words else difflib.get_close_matches(word, words, n=1, cutoff=0.55)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 

@@ -123,11 +123,11 @@ def _search_state(
         return "running"
     if flaw:
         return flaw
-    if queued:
-        return "queued"
     best = read_as(folder / BEST, Best)
     if best is not None and best["n_trials"] == n_trials:
         return "finished"
+    if queued:
+        return "queued"
     return "interrupted" if (folder / CONFIG).exists() else "missing"
 
 

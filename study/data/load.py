@@ -17,7 +17,7 @@ from study.data.forms import (
     read_row,
 )
 from study.data.pairs import Pair
-from study.data.sources import read_rows, source_name
+from study.data.sources import TOY, read_rows, source_name
 from study.data.turns import Unusable, is_turn, parse_turns
 from study.errors import DataError, nearest
 
@@ -84,7 +84,7 @@ def _without_collection() -> Iterator[None]:
 
 
 def _load_pairs(config: DataConfig) -> LoadedPairs:
-    if config.name == "toy":
+    if config.name == TOY:
         from study.data.toy import toy_pairs
 
         toy = tuple(toy_pairs(seed=config.seed))

@@ -15,12 +15,15 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from study.config.recipe import DataConfig
 from study.data.files import ROW_BYTES, UNREADABLE, Budget, File, decompressed
 from study.data.kinds import SUFFIX, read_file
 from study.errors import DataError, first_line
+
+TOY = "toy"
+"""Names the embedded toy language, which is written anew."""
 
 HUB_ID = re.compile(r"[\w-][\w.-]{0,95}(/[\w.-]{1,96})?")
 
@@ -49,6 +52,45 @@ NOT_ROWS = {"config.json", "dataset_info.json", "dataset_infos.json", "dataset_d
 """JSON files that stand beside data in the Hub's layout."""
 
 
+def require_source(config: DataConfig) -> None:
+    """Look whether a file, a folder or an id is named, and read nothing.
+
+    Raises:
+        DataError: there is no such source.
+    """
+    if config.name != TOY:
+        _find(config)
+
+
+class _Found(NamedTuple):
+    path: Path
+    is_folder: bool
+    is_file: bool
+    matches: Sequence[File]
+
+
+def _find(config: DataConfig) -> _Found:
+    path = _local_path(config.name)
+    try:
+        path = path / config.data_dir if path.is_dir() else path
+        is_folder, is_file = bool(config.name) and path.is_dir(), path.is_file()
+        found = _Found(path, is_folder, is_file, () if is_folder or is_file else _matches(path))
+    except (OSError, ValueError):  # a name that no file can have
+        found = _Found(path, is_folder=False, is_file=False, matches=())
+    is_local = found.is_folder or found.is_file or found.matches
+    if is_local and config.subset:
+        raise DataError(
+            f"data.subset is {config.subset!r}, but {config.name} is no Hub dataset; read a "
+            "folder of it with data.data_dir"
+        )
+    if not is_local and (not HUB_ID.fullmatch(config.name) or SUFFIX.search(config.name)):
+        raise DataError(
+            f"there is no file or folder {config.name[:200]!r}{_where(path)}, and it is no Hub "
+            "dataset id; data.name takes a path, an id such as mlabonne/orpo-dpo-mix-40k, or 'toy'"
+        )
+    return found
+
+
 def read_rows(config: DataConfig) -> list[Any]:
     """Read all rows of the source that the recipe names.
 
@@ -58,18 +100,7 @@ def read_rows(config: DataConfig) -> list[Any]:
             is known.
     """
     budget = Budget(config.max_bytes, config.name[:200])
-    path = _local_path(config.name)
-    try:
-        path = path / config.data_dir if path.is_dir() else path
-        is_folder, is_file = bool(config.name) and path.is_dir(), path.is_file()
-        found = () if is_folder or is_file else _matches(path)
-    except (OSError, ValueError):  # a name that no file can have
-        is_folder, is_file, found = False, False, ()
-    if (is_folder or is_file or found) and config.subset:
-        raise DataError(
-            f"data.subset is {config.subset!r}, but {config.name} is no Hub dataset; read a "
-            "folder of it with data.data_dir"
-        )
+    path, is_folder, is_file, matches = _find(config)
     if is_folder:
         if any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
             return _read_saved(path, config, budget)
@@ -78,13 +109,8 @@ def read_rows(config: DataConfig) -> list[Any]:
         return _read_split(_in_archive(path, config), config, budget)
     if is_file:
         return read_file(_on_disk(path, path.parent), budget)
-    if found:
-        return _read_split(found, config, budget, is_glob=True)
-    if not HUB_ID.fullmatch(config.name) or SUFFIX.search(config.name):
-        raise DataError(
-            f"there is no file or folder {config.name[:200]!r}{_where(path)}, and it is no Hub "
-            "dataset id; data.name takes a path, an id such as mlabonne/orpo-dpo-mix-40k, or 'toy'"
-        )
+    if matches:
+        return _read_split(matches, config, budget, is_glob=True)
     return _read_hub(config, budget)
 
 

@@ -52,6 +52,11 @@ def locate(name: str, *, progress: Progress = unheard) -> Located:
             raise ModelError(f"model folder {name} has no config.json; name a folder as on the Hub")
         check_folder(folder)
         return Located(path=str(folder))
+    if name.count("/") > 1 and not Path(name).is_dir():
+        raise ModelError(
+            f"there is no folder {name!r}, and no id of the Hub has two slashes; name a folder "
+            "that is there, or an id such as HuggingFaceTB/SmolLM2-135M"
+        )
     return Located(path=name)
 
 

@@ -86,7 +86,7 @@ def choose_run(
     if not found:
         arms = sorted({name for name, _, _ in compare_folders(runs, recipe)})
         raise RecordError(
-            f"{runs} has no run of {arm!r} for recipe {recipe!r}{nearest(arm, arms or ARMS)}; it "
+            f"{runs} has no run of {arm!r} for recipe {recipe!r}{nearest(arm, {*ARMS, *arms})}; it "
             f"has {', '.join(arms) or 'none'}; make some with `study compare`"
         )
     finished = [(number, one) for _, number, one in found if one.status() == "ok"]

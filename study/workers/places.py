@@ -92,8 +92,11 @@ class _Local:
         return self.ask.workers or 1
 
     def run_jobs(self, jobs: Sequence[Job]) -> list[Any]:
+        from study.data.sources import require_source
         from study.workers.jobs import run_jobs
 
+        for job in jobs:
+            require_source(job.recipe.data)  # once, before a worker starts and loads a model
         return run_jobs(jobs, slots=self.slots, quiet=self.ask.quiet)
 
 

@@ -21,7 +21,7 @@ from study.records.layout import search_folder
 from study.records.locks import hold, lease
 from study.records.runs import lock_path, run_folder
 from study.records.searches import arm_settings
-from study.records.sharing import present
+from study.records.sharing import COMMAND, present
 from study.run.planned import record_of
 
 pytestmark = pytest.mark.usefixtures("small_seeds")
@@ -258,6 +258,16 @@ def test_status_of_a_search_counts_its_trials(recipe, tmp_path):
     assert rows[-1]["detail"] == (
         "2 finished trials, 1 killed while running, tried again at the next start"
     )
+
+
+def test_a_search_that_ended_is_finished_while_its_command_goes_on(recipe, tmp_path):
+    freeze(recipe, tmp_path, "sft", {"learning_rate": 1e-3})
+    asked = {"command": "search", "parts": [["sft", None], ["orpo", None]]}
+    with lease(tmp_path / recipe.name, COMMAND, asked):
+        states = {row["arm"]: row["state"] for row in status(tmp_path) if row["part"] == "search"}
+
+    assert states["sft"] == "finished"
+    assert states["orpo"] == "queued"
 
 
 def test_what_a_living_command_will_come_to_is_queued(recipe, trained, tmp_path):

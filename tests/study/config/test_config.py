@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from study.config.canonical import canonical_json, differences, digest, to_dict
 from study.config.recipe import Recipe, from_dict, load_recipe
-from study.errors import ConfigError
+from study.errors import ConfigError, nearest
 from study.records.digests import run_config, search_config
 
 JSON = st.recursive(
@@ -231,6 +231,12 @@ def test_settings_of_training_that_cannot_hold_are_refused(
 def test_epochs_need_a_number_of_pairs(recipe: Recipe) -> None:
     with pytest.raises(ConfigError, match=r"epochs is 1, and data\.train_pairs 0, all that there"):
         recipe.override(["training.epochs=1", "data.train_pairs=0"])
+
+
+def test_no_name_is_suggested_that_is_not_near_or_was_given() -> None:
+    assert nearest("learning_rat", ["sharding", "max_steps"]) == ""
+    assert nearest("orpo", ["orpo", "dpo"]) == ""
+    assert nearest("orp", ["orpo", "dpo"]) == " (did you mean 'orpo'?)"
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest_name() -> None:

@@ -16,6 +16,7 @@ from study.config.canonical import canonical_json
 from study.config.recipe import DataConfig
 from study.data.load import LoadedPairs, dropped_lines, load_pairs
 from study.data.pairs import Message, Pair, fingerprint, make_pair
+from study.data.sources import require_source
 from study.data.splits import Splits, split_pairs
 from study.errors import DataError
 
@@ -571,8 +572,16 @@ def test_a_source_that_does_not_exist_is_never_looked_for_on_the_hub(name, tmp_p
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    with pytest.raises(DataError, match="no file or folder"):
-        load_pairs(config(name))
+    for look in (load_pairs, require_source):
+        with pytest.raises(DataError, match="no file or folder"):
+            look(config(name))
+
+
+def test_a_source_that_is_there_is_found_without_being_read(tmp_path):
+    (tmp_path / "broken.jsonl").write_text("{")
+
+    for name in ("toy", "mlabonne/orpo-dpo-mix-40k", tmp_path, tmp_path / "broken.jsonl"):
+        require_source(config(name))
 
 
 def test_an_empty_folder_is_an_error(tmp_path):

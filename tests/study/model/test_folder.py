@@ -12,6 +12,7 @@ from study.config.recipe import load_recipe
 from study.errors import ModelError
 from study.model.base import load_base
 from study.model.folder import fingerprint
+from study.model.locate import locate
 
 MODEL = load_recipe("tiny-llama").model
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -167,3 +168,8 @@ def test_weights_in_a_folder_below_count_too(folder) -> None:
     save_file({"a": torch.zeros(1)}, folder / "parts" / "one.safetensors")
 
     assert fingerprint(folder) != before
+
+
+def test_a_path_to_no_folder_is_not_looked_for_on_the_hub() -> None:
+    with pytest.raises(ModelError, match="there is no folder 'runs/mini/judge', and no id of"):
+        locate("runs/mini/judge")
