@@ -40,7 +40,7 @@ REAL = Published(
 TOY = Published(PUBLISHED, Path("docs/verdict.svg"), "A toy language that any laptop can train.")
 ALT = "Forest plot of differences between each arm and SFT with intervals, one panel per score."
 """The answer, with its numbers, stands in words beside it."""
-BEGIN = "<!-- written by `python -m paper.readme` from runs/published: begin -->"
+BEGIN = "<!-- written by `python -m paper.readme` from the published records: begin -->"
 BENCH_BEGIN = (
     "<!-- measured by `study bench`, written by `python -m paper.readme` "
     "from runs/published/bench.json: begin -->"
