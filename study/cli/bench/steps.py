@@ -66,31 +66,28 @@ def measure_steps(data: Path, *, quick: bool, say: Say, seed: int = 0) -> dict[s
     """
     n_batches, repeats = (1, 1) if quick else (2, 3)
     sources = {}
-    with side_processes(seed=seed) as take:
-        for source in SOURCES:
-            sample = draw_sample(source, data, n_batches, seed=seed, quick=quick)
-            say(
-                f"{source}: {len(sample.pairs)} pairs ({sample.origin}), "
-                f"{sample.padding_share:.0%} padding in TRL's batches "
-                f"({sample.padding_share_of_all:.0%} over many)"
-            )
-            batches = {False: sample.batches, True: sample.grouped()}
-            sources[source] = {
-                "origin": sample.origin,
-                "n_pairs": len(sample.pairs),
-                "padding_share": sample.padding_share,
-                "padding_share_of_all": sample.padding_share_of_all,
-                "padding_share_grouped": 1
-                - sum(p.n_tokens + len(p.prompt_ids) for p in sample.pairs)
-                / padded_tokens(sample.grouped()),
-                "arms": {
-                    name: row
-                    for arms in (ARMS, *map(arms_of, OTHER_LOSSES))
-                    for name, row in time_arms(
-                        take, batches, repeats=repeats, say=say, arms=arms
-                    ).items()
-                },
-            }
+    for source in SOURCES:
+        sample = draw_sample(source, data, n_batches, seed=seed, quick=quick)
+        say(
+            f"{source}: {len(sample.pairs)} pairs ({sample.origin}), "
+            f"{sample.padding_share:.0%} padding in TRL's batches "
+            f"({sample.padding_share_of_all:.0%} over many)"
+        )
+        batches = {False: sample.batches, True: sample.grouped()}
+        rows: dict[str, Any] = {}
+        for arms in (ARMS, *map(arms_of, OTHER_LOSSES)):
+            with side_processes(seed=seed) as take:  # anew, so that no loss's memory stays
+                rows |= time_arms(take, batches, repeats=repeats, say=say, arms=arms)
+        sources[source] = {
+            "origin": sample.origin,
+            "n_pairs": len(sample.pairs),
+            "padding_share": sample.padding_share,
+            "padding_share_of_all": sample.padding_share_of_all,
+            "padding_share_grouped": 1
+            - sum(p.n_tokens + len(p.prompt_ids) for p in sample.pairs)
+            / padded_tokens(sample.grouped()),
+            "arms": rows,
+        }
     settings = {
         "batch_pairs": BATCH_PAIRS,
         "repeats": repeats,
