@@ -11,9 +11,7 @@ import torch
 M_MMAP_THRESHOLD = -3
 """glibc's name for it in malloc.h."""
 
-LARGE_BYTES = 2**21
-"""Tensors from here on are mapped alone. For smaller ones that takes more time than it spares:
-copies of a few rows, made and freed for each product, stay in the heap."""
+LARGE_BYTES = 10**6
 
 
 def reset_peak_memory(device: torch.device) -> None:
