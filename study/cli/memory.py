@@ -7,8 +7,11 @@ from typing import NamedTuple
 from study.config.recipe import Recipe
 from study.model.shapes import Shape
 
-NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
-"""Per weight: 4 bits, an 8-bit scale per 64, a float32 scale per 256 of those."""
+NF4_BLOCK, NF4_SCALES = 64, 256
+"""Weights that share a one-byte scale, and scales that share a float32."""
+
+NF4_BYTES = 1 / 2 + 1 / NF4_BLOCK + 4 / (NF4_BLOCK * NF4_SCALES)
+"""Per weight: 4 bits, and its parts of both scales."""
 
 
 OPTIMIZER_BYTES: Mapping[str, int] = MappingProxyType(

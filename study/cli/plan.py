@@ -8,7 +8,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from study.cli.memory import answer_memory, label, pass_tokens, savings, size, step_memory
+from study.cli.memory import (
+    NF4_BLOCK,
+    NF4_SCALES,
+    answer_memory,
+    label,
+    pass_tokens,
+    savings,
+    size,
+    step_memory,
+)
 from study.config.recipe import Recipe
 from study.errors import require
 from study.model.shapes import Shape, meta_model, shape_of
@@ -22,9 +31,6 @@ USABLE_SHARE = 0.9
 GATHERED_BLOCKS = 3
 """Blocks held whole at once: the one that computes, the buffer that it came in, and the next.
 A bound: two processes on a CPU held 2.4 at most."""
-
-NF4_BLOCK, NF4_SCALES = 64, 256
-"""Weights that share a one-byte scale, and scales that share a float32."""
 
 
 class Weights(NamedTuple):

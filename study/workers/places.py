@@ -95,8 +95,8 @@ class _Local:
         from study.data.sources import require_source
         from study.workers.jobs import run_jobs
 
-        for job in jobs:
-            require_source(job.recipe.data)  # once, before a worker starts and loads a model
+        for data in {job.recipe.data.name: job.recipe.data for job in jobs}.values():
+            require_source(data)  # said once, before a worker starts and loads a model
         return run_jobs(jobs, slots=self.slots, quiet=self.ask.quiet)
 
 

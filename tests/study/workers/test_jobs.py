@@ -476,3 +476,14 @@ def test_a_job_may_lose_workers_as_often_as_it_comes_farther():
         exchange._receive(books, worker, display)
 
     assert "job failed 2 times" in str(books.failures[0])
+
+
+def test_a_missing_data_file_is_said_before_a_worker_starts(monkeypatch, tmp_path):
+    recipe = load_recipe("tiny-llama").override([f"data.name={tmp_path / 'gone.jsonl'}"])
+    started = []
+    monkeypatch.setattr("study.workers.jobs.run_jobs", lambda jobs, **_: started.extend(jobs))
+    place = job_place([recipe], "cpu", 1, quiet=True)
+
+    with pytest.raises(DataError, match=r"there is no file or folder .*gone\.jsonl"):
+        place.run_jobs([Job(name="sft", recipe=recipe, kind="study.errors:require", given={})])
+    assert started == []
