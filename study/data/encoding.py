@@ -89,7 +89,7 @@ def _encode_part(
             yield one
             continue
         ids = [next(in_one_go) if is_plain(text) else ids_of(tokenizer, text) for text in one]
-        shared = [tuple([numbers.setdefault(n, n) for n in found]) for found in ids]
+        shared = [tuple(map(numbers.setdefault, found, found)) for found in ids]
         yield _or_error(whole_of, pair, tokenizer, shared)
 
 

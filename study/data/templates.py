@@ -93,6 +93,8 @@ class Turn:
     """Any token that only the template may write, longest first."""
     plain: frozenset[str]
     """Those of them that the tokenizer does not mark as special."""
+    bos_id: int | None
+    """Token that the tokenizer itself puts before a text."""
 
 
 def read_template(name: str) -> str | None:
@@ -172,6 +174,7 @@ def _turn_of(tokenizer: Tokenizer, template: str, n_tokens: int) -> Turn:  # noq
     special |= set(tokenizer.all_special_tokens)
     plain = _written(tokenizer, whole) - special - {tag for pair in REASONING for tag in pair}
     longest_first = sorted(special | plain, key=len, reverse=True)
+    bos = tokenizer.bos_token_id
     several = [re.escape(token) for token in longest_first if len(token) > 1]
     return Turn(
         end_id=end_id,
@@ -183,6 +186,7 @@ def _turn_of(tokenizer: Tokenizer, template: str, n_tokens: int) -> Turn:  # noq
         in_parts=in_parts,
         special=re.compile("|".join(several) or "(?!)"),
         plain=frozenset(plain),
+        bos_id=bos if tokenizer("").get("input_ids", [])[:1] == [bos] else None,
     )
 
 

@@ -255,11 +255,8 @@ def _cut_prompt(ids: tuple[int, ...], tokenizer: Tokenizer, limit: int) -> tuple
 
 def _prompt_ids(tokenizer: Tokenizer, ids: tuple[int, ...]) -> tuple[int, ...]:
     """Put BOS before a prompt whose tokenizer wants it and whose template does not write it."""
-    bos = tokenizer.bos_token_id
-    starts_with_bos = tokenizer("").get("input_ids", [])[:1] == [bos]
-    if bos is not None and starts_with_bos and ids[:1] != (bos,):
-        return (bos, *ids)
-    return ids
+    bos = turn_of(tokenizer).bos_id
+    return ids if bos is None or ids[:1] == (bos,) else (bos, *ids)
 
 
 def _answer_ids(tokenizer: Tokenizer, ids: tuple[int, ...]) -> tuple[int, ...]:
