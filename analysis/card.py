@@ -17,10 +17,11 @@ from scipy import stats
 from analysis.findings import build_findings
 from analysis.printing import number, settings
 from analysis.records.load import load_study
-from analysis.records.metrics import METRICS
+from analysis.records.metrics import METRICS, SHARES
 from analysis.records.study import RunRecord, StudyRecords
 from analysis.statistics import NotTestableError
 from analysis.statistics.clusters import cluster_variance, clusters_of
+from analysis.statistics.wins import share_interval
 from study.errors import RecordError
 
 
@@ -75,7 +76,8 @@ def score_rows(run: RunRecord) -> list[dict[str, Any]]:
     """Return every score of one run with the 95 % interval over prompts like these.
 
     The interval is the mean ± t over clusters of prompts, with G* - 1 degrees of
-    freedom (see ``analysis.statistics.clusters``); it says nothing of other seeds.
+    freedom (see ``analysis.statistics.clusters``), and for shares the one of
+    `share_interval`, which stays within 0 and 1; it says nothing of other seeds.
     """
     rows = []
     for name, metric in METRICS.items():
@@ -84,30 +86,34 @@ def score_rows(run: RunRecord) -> list[dict[str, Any]]:
             continue
         kept = column.notna().to_numpy()
         values = column.to_numpy(dtype=float)[kept]
-        half = _half_width(values, list(run.examples["cluster_id"][kept]))  # type: ignore[index]
-        mean = float(values.mean())
+        clusters = list(run.examples["cluster_id"][kept])  # type: ignore[index]
+        interval = share_interval if name in SHARES else _interval
+        low, high = interval(values, clusters)
         rows.append(
             {
                 "label": metric.label,
                 "unit": metric.unit,
-                "value": number(mean, metric.digits),
-                "low": None if half is None else number(mean - half, metric.digits),
-                "high": None if half is None else number(mean + half, metric.digits),
+                "value": number(float(values.mean()), metric.digits),
+                "low": None if low is None else number(low, metric.digits),
+                "high": None if high is None else number(high, metric.digits),
                 "n": int(kept.sum()),
             }
         )
     return rows
 
 
-def _half_width(values: npt.NDArray[np.float64], clusters: list[str]) -> float | None:
+def _interval(
+    values: npt.NDArray[np.float64], clusters: Sequence[str]
+) -> tuple[float | None, float | None]:
     try:
         groups = clusters_of(clusters, len(values))
     except NotTestableError:
-        return None
+        return None, None
     variance, df = float(cluster_variance(values, groups)), groups.effective - 1
     if not (math.isfinite(variance) and df > 0):
-        return None
-    return float(stats.t.ppf(0.975, df)) * math.sqrt(variance)
+        return None, None
+    mean, half = float(values.mean()), float(stats.t.ppf(0.975, df)) * math.sqrt(variance)
+    return mean - half, mean + half
 
 
 if __name__ == "__main__":

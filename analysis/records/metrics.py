@@ -99,6 +99,9 @@ METRICS = _metrics(
 )  # fmt: skip
 """Every score that is reported, in the order of the tables."""
 
+SHARES = frozenset({"accuracy", "exact_match", "ended"})
+"""Scores that are 0 or 1 for an example; a tie counts half."""
+
 
 def example_scores(examples: pd.DataFrame) -> pd.DataFrame:
     """Derive every score for each held-out pair of one run.

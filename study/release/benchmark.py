@@ -233,7 +233,10 @@ def _kept_tied(model: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the harness's own lines and progress from between ours."""
+    """Keep the harness's own lines and progress from between ours, and git's, which it asks."""
+    from lm_eval import evaluator
+
+    asked, evaluator.get_git_commit_hash = evaluator.get_git_commit_hash, lambda: None
     loggers = [logging.getLogger(name) for name in ("lm_eval", "lm-eval")]
     levels = [one.level for one in loggers]
     for one in loggers:
@@ -243,5 +246,6 @@ def _quiet() -> Iterator[None]:
         try:
             yield
         finally:
+            evaluator.get_git_commit_hash = asked
             for one, level in zip(loggers, levels, strict=True):
                 one.setLevel(level)

@@ -95,7 +95,7 @@ def _sections(run: ChosenRun, record: Release, facts: dict[str, Any], name: str)
 def _scores(run: ChosenRun, facts: dict[str, Any]) -> str:
     if not facts["scores"]:
         names = run.record["scores"].items()
-        return _table(["score", "value"], [[k, f"{v:.4f}"] for k, v in names if v is not None])
+        return _table(["score", "value"], [[k, _number(v)] for k, v in names if v is not None])
     rows = [
         [
             ", ".join(filter(None, (row["label"], row["unit"]))),
@@ -116,9 +116,9 @@ def _differences(record: Release) -> str:
     rows = [
         [
             name.replace("_", " "),
-            f"{row['trained']:.4f}",
-            f"{row['released']:.4f}",
-            f"{row['difference']:+.4f}",
+            _number(row["trained"]),
+            _number(row["released"]),
+            _number(row["difference"], "+.4f"),
             "–" if row["margin"] is None else f"{row['margin']:g}",
         ]
         for name, row in record["scores"].items()
@@ -131,6 +131,10 @@ def _differences(record: Release) -> str:
     counts = f"{record['n_pairs']} pairs and {record['n_answers']} greedy answers were scored."
     forced = [f"exported with --force in spite of: {fault}" for fault in record["forced"]]
     return f"{_table(head, rows)}\n\n{counts}\n\n{_bullets([*checks, *forced])}"
+
+
+def _number(value: float, form: str = ".4f") -> str:
+    return f"{value:{form}}".replace("-", "−")
 
 
 def _loading(run: ChosenRun, record: Release, name: str) -> str:

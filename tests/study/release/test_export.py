@@ -50,6 +50,9 @@ def test_a_merged_model_passes_every_check_and_has_no_adapter_left(merged, finis
     assert str(finished) not in card
     assert run.record["digest"] in card
     assert "| preference accuracy | " in card
+    shares = [line for line in card.splitlines() if line.startswith("| answers that end")]
+    low, high = shares[0].split("|")[3].split(" to ")
+    assert 0 <= float(low) < float(high) <= 1  # Clopper and Pearson's, though all may end alike
 
 
 def test_status_lists_an_export_and_notices_that_it_was_changed(merged, finished) -> None:
