@@ -1,7 +1,6 @@
 """What a study's parts take on this machine: a step of every arm, scores, answers."""
 
 import dataclasses
-import math
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
@@ -37,6 +36,10 @@ the first also pays for what is set up once."""
 SCORED_PAIRS = 8
 """Pairs that are scored for the time that scoring takes."""
 
+ANSWERED_PROMPTS, TIMED_TOKENS = 64, 9
+"""Prompts that are answered for the time that answers take, as many as a CPU answers side by
+side; and tokens of each, of which the first costs the pass over the prompt."""
+
 SEED = 0
 
 
@@ -57,7 +60,8 @@ def measure_parts(workbench: Workbench, report: Report) -> dict[str, Any]:
         steps, ``train_s`` of all its own updates, which are ``steps``, and ``reference_s`` of
         the pass for its reference; ``starts``: arm -> ``train_s`` of it as a start;
         ``loaded_bytes``, memory before the first step; ``validate_s`` and ``score_s``, of all
-        validation and all test pairs; ``answer_s``, of all generated answers.
+        validation and all test pairs; ``answer_s``, of all generated answers, if none ends
+        before the limit.
     """
     recipe = workbench.recipe
     arms = list(recipe.arms)
@@ -173,16 +177,25 @@ def _score_s_per_token(workbench: Workbench) -> float:
 
 
 def _answer_s(workbench: Workbench) -> float:
-    """Answer one batch of test prompts, and carry it on to all that are answered."""
+    """Answer some test prompts briefly, and carry that on to all answers at full length."""
     evaluation = workbench.recipe.evaluation
     asked = distinct_prompts(workbench.test, workbench.pairs, limit=evaluation.generated_answers)
     if not asked:
         return 0.0
-    batch = [prompt.first for prompt in asked[: evaluation.batch_pairs]]
+    some = [prompt.first for prompt in asked[:ANSWERED_PROMPTS]]
+    limit = evaluation.max_new_tokens
+    tokens = min(TIMED_TOKENS, limit)
+    first_s, all_s = (_brief_s(workbench, some, n) for n in (1, tokens))
+    each_s = max(0.0, all_s - first_s) / max(1, tokens - 1)
+    return (first_s + each_s * (limit - 1)) * len(asked) / len(some)
+
+
+def _brief_s(workbench: Workbench, pairs: list[Encoded], tokens: int) -> float:
+    """Time answers of so many tokens at most."""
+    recipe = workbench.recipe.override([f"evaluation.max_new_tokens={tokens}"])
     began = time.perf_counter()
-    continue_prompts(workbench, batch)
-    n_batches = math.ceil(len(asked) / evaluation.batch_pairs)
-    return (time.perf_counter() - began) * n_batches
+    continue_prompts(dataclasses.replace(workbench, recipe=recipe), pairs)
+    return time.perf_counter() - began
 
 
 def _tokens(pairs: list[Encoded]) -> int:

@@ -375,6 +375,28 @@ def test_timing_leaves_the_workbench_as_it_was(workbench, tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_answers_are_timed_briefly_and_worked_out_at_full_length(workbench, monkeypatch) -> None:
+    from study.run import timing
+
+    clock, asked = [0.0], []
+
+    def answer(brief, pairs) -> None:
+        asked.append((len(pairs), brief.recipe.evaluation.max_new_tokens))
+        clock[0] += len(pairs) * (3 + 0.25 * (asked[-1][1] - 1))
+
+    monkeypatch.setattr(timing, "ANSWERED_PROMPTS", 4)
+    monkeypatch.setattr(timing, "TIMED_TOKENS", 3)
+    monkeypatch.setattr(timing, "continue_prompts", answer)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    evaluation = workbench.recipe.evaluation
+    n_prompts = min(evaluation.generated_answers, len({p.prompt_ids for p in workbench.test}))
+    took = timing._answer_s(workbench)
+
+    assert asked == [(4, 1), (4, 3)]
+    assert n_prompts > 4
+    assert took == pytest.approx(n_prompts * (3 + 0.25 * (evaluation.max_new_tokens - 1)))
+
+
 def test_pairs_without_a_recipe_are_refused() -> None:
     from click.testing import CliRunner
 
