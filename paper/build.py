@@ -5,7 +5,7 @@
 
 import shutil
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from paper.blocks import Answers
 
 LOCAL, PUBLISHED, OUT = Path("runs/local"), Path("runs/published"), Path("paper/build")
+Say = Callable[[str], object]
 WATCHED = "no report.pdf while records are watched; `study report` makes it"
 
 
@@ -58,14 +59,14 @@ def main(runs: Path | None, out: Path, *, show_page: bool, watch: bool) -> None:
     from paper.watch import watch as watch_records
 
     if not watch:
-        _show(_build_or_fail(runs, out), open_it=show_page)
+        _show(_build_or_fail(runs, out, _to_terminal), open_it=show_page)
         return
     opened = False
 
     def write() -> None:
         nonlocal opened
         try:
-            result = _build_or_fail(runs, out, watched=True)
+            result = _build_or_fail(runs, out, _unheard, watched=True)
         except click.ClickException as error:  # the next record may mend it
             click.echo(f"waiting: {error.message}", err=True)
             return
@@ -75,11 +76,19 @@ def main(runs: Path | None, out: Path, *, show_page: bool, watch: bool) -> None:
     watch_records(write, (LOCAL, PUBLISHED) if runs is None else (runs,))
 
 
-def _build_or_fail(runs: Path | None, out: Path, *, watched: bool = False) -> BuildResult:
+def _to_terminal(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _unheard(line: str) -> None:
+    """Say nothing of what is done."""
+
+
+def _build_or_fail(runs: Path | None, out: Path, say: Say, *, watched: bool = False) -> BuildResult:
     from analysis.records.load import RecordError
 
     try:
-        return build(runs, out, watched=watched)
+        return build(runs, out, say=say, watched=watched)
     except RecordError as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
@@ -100,12 +109,15 @@ def _show(result: BuildResult, *, open_it: bool) -> None:
         webbrowser.open(result.html.resolve().as_uri())
 
 
-def build(runs: Path | None, out: Path, *, watched: bool = False) -> BuildResult:
+def build(
+    runs: Path | None, out: Path, *, say: Say = _unheard, watched: bool = False
+) -> BuildResult:
     """Judge the records in ``runs`` and write the report to ``out``.
 
     Args:
         runs: folder of records; None chooses between local and published ones.
         out: folder that the report is written to, made where it is missing.
+        say: told of each stage as it begins.
         watched: make the page renew itself, and leave the PDF for later.
 
     Raises:
@@ -117,8 +129,10 @@ def build(runs: Path | None, out: Path, *, watched: bool = False) -> BuildResult
     from paper.browser import prompts_of
 
     folder, origin = choose_runs(runs, local=LOCAL, published=PUBLISHED)
+    say(f"judging the records in {folder}")
     records = load_study(folder)
     findings = build_findings(records, origin=origin)
+    say("drawing figures")
     figures = draw_all(records, findings, out / "figures")
     unfinished = (
         _unfinished(len(records.runs), len(records.unfinished))
@@ -131,6 +145,7 @@ def build(runs: Path | None, out: Path, *, watched: bool = False) -> BuildResult
         out,
         answers=prompts_of(records),
         unfinished=unfinished,
+        say=say,
         watched=watched,
     )
 
@@ -163,6 +178,7 @@ def write_report(
     *,
     answers: "tuple[Answers, ...]" = (),
     unfinished: str = "",
+    say: Say = _unheard,
     watched: bool = False,
 ) -> BuildResult:
     """Write the report's files; the figures are already in ``out/figures``.
@@ -173,6 +189,7 @@ def write_report(
         out: folder that the report is written to.
         answers: prompts with the answers of every arm.
         unfinished: sentence about runs that go on; empty where all have ended.
+        say: told of each stage as it begins.
         watched: make the page renew itself, and leave the PDF for later.
     """
     from analysis.findings import to_json
@@ -181,6 +198,7 @@ def write_report(
     from paper.prose import BIBLIOGRAPHY
     from paper.render import render_html, render_tex
 
+    say("writing the page and its tables")
     out.mkdir(parents=True, exist_ok=True)
     images = {
         figure.name: (out / "figures" / f"{figure.name}.svg").read_bytes() for figure in figures
@@ -204,6 +222,8 @@ def write_report(
     write_tables(build_document(findings, figures, answers=answers).tables, out / "tables")
     judged = _write(out / "findings.json", to_json(findings))
     shutil.copyfile(BIBLIOGRAPHY, out / BIBLIOGRAPHY.name)
+    if not watched:
+        say("setting the PDF")
     pdf, hint = (None, WATCHED) if watched else compile_pdf(tex)
     return BuildResult(
         answer=findings.answer,

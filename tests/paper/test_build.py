@@ -277,8 +277,11 @@ def test_an_empty_folder_of_records_is_one_clear_message(tmp_path: Path) -> None
     )
 
     assert result.exit_code == 1
-    assert result.output.startswith("Error: ")
-    assert "no finished run" in result.output
+    said, error = result.stderr.splitlines()[:2]
+    assert said == f"judging the records in {tmp_path}"
+    assert error.startswith("Error: ")
+    assert "no finished run" in result.stderr
+    assert not result.stdout
 
 
 def test_a_folder_that_is_not_there_is_a_usage_error() -> None:

@@ -69,7 +69,7 @@ def test_the_page_is_opened_when_asked(
     monkeypatch.setattr("webbrowser.open", opened.append)
     monkeypatch.setattr(build, "compile_pdf", lambda tex: (None, "no TeX"))
     monkeypatch.setattr(
-        build, "build", lambda runs, out, *, watched: build.write_report(findings, (), out)
+        build, "build", lambda runs, out, *, say, watched: build.write_report(findings, (), out)
     )
     result = CliRunner().invoke(build.main, ["--open", "--out", str(tmp_path)])
 
