@@ -37,7 +37,7 @@ from study.records.runs import (
 )
 from study.records.schema import Best, ClaimsPlan, LadderPlan, Plan, read_as
 from study.records.searches import search_faults, searched_arms
-from study.records.sharing import WORKER, planned
+from study.records.sharing import WORKER, in_use, planned
 from study.workers import slurm
 
 Row = dict[str, Any]
@@ -53,9 +53,9 @@ def status(runs: Path, recipes: Sequence[str] = ()) -> list[Row]:
 
     Args:
         runs: folder of all records.
-        recipes: names to list; none means all that have records.
+        recipes: names to list; none means all that have records, or will soon.
     """
-    names = list(recipes) or recipes_in(runs)
+    names = list(recipes) or sorted({*recipes_in(runs), *in_use(runs)})
     jobs = [row for row in slurm.tasks(runs) if {*names} & {*row["recipe"].split()} or not recipes]
     return jobs + [
         row

@@ -81,6 +81,12 @@ def check_alike(runs: Path, recipe: Recipe) -> None:
             _refuse_unlike(runs / recipe.name, other, content)
 
 
+def in_use(runs: Path) -> list[str]:
+    """List the recipes that living processes make records of, whether there are any yet."""
+    folders = {path.parent for path in runs.glob(f"*/.{COMMAND}-*")}
+    return sorted(one.name for one in folders if any(held.held for held in leases(one, COMMAND)))
+
+
 def planned(runs: Path, recipe: str, command: str) -> set[tuple[str, int | None]]:
     """Return the (arm or setting, seed) that living processes will make."""
     return {

@@ -270,6 +270,14 @@ def test_a_search_that_ended_is_finished_while_its_command_goes_on(recipe, tmp_p
     assert states["orpo"] == "queued"
 
 
+def test_a_command_shows_before_its_first_record(recipe, tmp_path):
+    with present(tmp_path, "search", [(recipe, "sft", None)]):
+        rows = status(tmp_path)
+
+    assert [row["arm"] for row in rows if row["state"] == "queued"] == ["sft"]
+    assert status(tmp_path) == []
+
+
 def test_what_a_living_command_will_come_to_is_queued(recipe, trained, tmp_path):
     seen = []
 
