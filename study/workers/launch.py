@@ -67,11 +67,20 @@ def check_launched(recipes: Sequence["Recipe"]) -> None:
 
 
 def run_here(jobs: Sequence["Job"], *, device: str) -> list[Any]:
-    """Run jobs one after the other in this process, in step with the other ones."""
+    """Run jobs one after the other in this process, in step with the other ones.
+
+    Raises:
+        ConfigError: they are to run on the CPU, and the launch joined GPUs.
+    """
     from study.model.base import pick_device
 
     state = join()
     place = "cpu" if pick_device(device) == "cpu" else f"cuda:{state.local_process_index}"
+    if place == "cpu" != state.device.type:
+        raise ConfigError(
+            f"the device is the CPU, and the launch joined its processes over {state.device.type}; "
+            "start them with `accelerate launch --cpu`"
+        )
     results, workbench = [], None
     for job in jobs:
         if workbench is None or workbench.recipe != job.recipe:

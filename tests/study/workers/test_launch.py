@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -17,7 +18,7 @@ from study.config.seeds import compare_seeds
 from study.errors import ConfigError
 from study.model.sharding import bytes_here
 from study.records.runs import RunFolder, run_folder
-from study.workers.launch import check_shares
+from study.workers.launch import check_shares, run_here
 from study.workers.places import Ask, open_place
 
 LAUNCHED = Path(__file__).parents[2] / "launched.py"
@@ -212,6 +213,14 @@ def test_accelerate_is_not_to_shard_by_itself(monkeypatch: pytest.MonkeyPatch) -
 
     with pytest.raises(ConfigError, match=r"--use_fsdp.*--set training.sharding=fsdp"):
         check_shares([load_recipe("tiny-llama")])
+
+
+def test_a_cpu_is_not_joined_over_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    joined = SimpleNamespace(device=torch.device("cuda:0"), local_process_index=0)
+    monkeypatch.setattr("study.workers.launch.join", lambda: joined)
+
+    with pytest.raises(ConfigError, match=r"joined its processes over cuda; .* launch --cpu"):
+        run_here([], device="cpu")
 
 
 def test_a_model_without_known_blocks_is_refused() -> None:
