@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -69,42 +70,52 @@ def encode_all(pairs: Sequence[Pair], tokenizer: Tokenizer) -> Iterator[Encoded 
 def _encode(pairs: Sequence[Pair], tokenizer: Tokenizer) -> Iterator[Encoded | RowError]:
     """Give texts to the tokenizer by the thousand, which shares them among the cores.
 
-    A number is kept once, however often it is an id: Python's own take 28 bytes
-    each beside the 8 of the place that they stand in.
+    Meanwhile the template, which is Python's, writes the next thousand. A number is kept
+    once, however often it is an id: Python's own take 28 bytes each beside the 8 of the
+    place that they stand in.
     """
     numbers: dict[int, int] = {}
-    for start in range(0, len(pairs), AT_ONCE):
-        yield from _encode_part(pairs[start : start + AT_ONCE], tokenizer, numbers)
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        waiting: Iterator[Encoded | RowError] = iter(())
+        for start in range(0, len(pairs), AT_ONCE):
+            part = pairs[start : start + AT_ONCE]
+            rendered = [_or_error(render, pair, tokenizer) for pair in part]
+            texts = [text for one in rendered if not isinstance(one, RowError) for text in one]
+            ids = beside.submit(_ids_of_all, tokenizer, texts)
+            yield from waiting
+            waiting = _wholes(part, rendered, ids, tokenizer, numbers)
+        yield from waiting
 
 
-def _encode_part(
-    pairs: Sequence[Pair], tokenizer: Tokenizer, numbers: dict[int, int]
+def _wholes(
+    pairs: Sequence[Pair],
+    rendered: Sequence[tuple[str, str, str] | RowError],
+    ids: Future[Iterator[Sequence[int]]],
+    tokenizer: Tokenizer,
+    numbers: dict[int, int],
 ) -> Iterator[Encoded | RowError]:
-    rendered = [_or_error(render, pair, tokenizer) for pair in pairs]
-    texts = [text for one in rendered if not isinstance(one, RowError) for text in one]
-    plain = [text for text in texts if is_plain(text)]
-    in_one_go = iter(_ids_of_all(tokenizer, plain))
+    in_order = ids.result()
     for pair, one in zip(pairs, rendered, strict=True):
         if isinstance(one, RowError):
             yield one
             continue
-        ids = [next(in_one_go) if is_plain(text) else ids_of(tokenizer, text) for text in one]
-        shared = [tuple(map(numbers.setdefault, found, found)) for found in ids]
+        found = [next(in_order) for _ in one]
+        shared = [tuple(map(numbers.setdefault, some, some)) for some in found]
         yield _or_error(whole_of, pair, tokenizer, shared)
 
 
 def _ids_of_all(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[Sequence[int]]:
-    """Tokenise texts that spell no special token, on all cores where there are many."""
-    if not texts:
-        return iter(())
-    with _on_all_cores(is_worth_it=len(texts) >= AT_ONCE):
-        found = tokenizer(
-            list(texts),
+    """Tokenise texts, on all cores where there are many; only one thread may do so at a time."""
+    plain = [text for text in texts if is_plain(text)]
+    with _on_all_cores(is_worth_it=len(plain) >= AT_ONCE):
+        in_one_go = tokenizer(
+            plain,
             add_special_tokens=False,
             return_attention_mask=False,
             return_token_type_ids=False,
-        )
-    return iter(found["input_ids"])
+        )["input_ids"] if plain else []  # fmt: skip
+    found = iter(in_one_go)
+    return iter([next(found) if is_plain(text) else ids_of(tokenizer, text) for text in texts])
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ date. Files are written by rename, and one that is damaged is made again.
 
 import functools
 import hashlib
-import io
 import json
 import os
 import secrets
@@ -119,19 +118,21 @@ def _read(path: Path) -> tuple[Any, Any, list[list[str]]] | None:
 
 def _write(path: Path, ids: "array[int]", lengths: "array[int]", errors: list[list[str]]) -> None:
     """Write by rename, and forget what was not used for long; a full disk is no error."""
-    content = io.BytesIO()
     told = np.frombuffer(json.dumps(errors).encode(), dtype=np.uint8)
-    np.savez(
-        content,
-        ids=np.frombuffer(ids, dtype=np.int32),
-        lengths=np.frombuffer(lengths, dtype=np.int64),
-        errors=told,
-    )
+    unseen = path.with_name(f".{path.stem}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unseen = path.with_name(f".{path.stem}.{secrets.token_hex(4)}")
-        unseen.write_bytes(content.getbuffer())
-        unseen.replace(path)
+        try:
+            with unseen.open("wb") as file:  # not in memory first: it may be as large as the data
+                np.savez(
+                    file,
+                    ids=np.frombuffer(ids, dtype=np.int32),
+                    lengths=np.frombuffer(lengths, dtype=np.int64),
+                    errors=told,
+                )
+            unseen.replace(path)
+        finally:
+            unseen.unlink(missing_ok=True)
         newest = sorted(path.parent.glob("*.npz"), key=lambda one: one.stat().st_mtime)
         for old in newest[:-MOST_FILES]:
             old.unlink(missing_ok=True)
