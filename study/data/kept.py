@@ -6,19 +6,17 @@ that changed has other pairs and so another key; nothing is ever brought up to
 date. Files are written by rename, and one that is damaged is made again.
 """
 
-import functools
+import contextlib
 import hashlib
 import json
 import os
 import secrets
-import zipfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import IO, TYPE_CHECKING, Any
+from zipfile import BadZipFile, ZipFile
 
 from study.config.environment import cache_folder
 from study.data.pairs import Pair
@@ -36,6 +34,10 @@ WORTH_IT = 10_000
 MOST_FILES = 8
 """Encodings that are kept; the ones unused for longest go."""
 
+IDS, LENGTHS, ERRORS = "ids", "lengths", "errors"
+"""What a file holds: all ids, 4 bytes each; three lengths of each pair, or -1 where it could not
+be encoded, 8 bytes each; and why not, as JSON."""
+
 FORM = 1
 """Number of the way in which pairs become ids; raise it where that changes."""
 
@@ -48,20 +50,17 @@ def kept(pairs: Sequence[Pair], tokenizer: Tokenizer, make: Make) -> Iterator[Wh
     if len(pairs) < WORTH_IT or not hasattr(tokenizer, "backend_tokenizer"):
         yield from make(pairs, tokenizer)
         return
-    path = cache_folder() / "encoded" / f"{key_of(pairs, tokenizer)}.npz"
-    if (found := _read(path)) is not None:
-        yield from _restored(pairs, *found)
+    path = cache_folder() / "encoded" / f"{key_of(pairs, tokenizer)}.zip"
+    if (found := _intact(path)) is not None:
+        with found:
+            yield from _restored(pairs, found)
         return
-    ids, lengths, errors = array("i"), array("q"), []
-    for whole in make(pairs, tokenizer):
-        parts = _parts(whole)
-        for part in parts:
-            ids.extend(part)
-        lengths.extend(map(len, parts) if parts else (-1, -1, -1))
-        if isinstance(whole, RowError):
-            errors.append([whole.reason, str(whole)])
-        yield whole
-    _write(path, ids, lengths, errors)
+    with contextlib.closing(_Making(path)) as file:
+        for whole in make(pairs, tokenizer):
+            file.add(whole)
+            yield whole
+        file.finish()
+    _forget_old(path.parent)
 
 
 def key_of(pairs: Iterable[Pair], tokenizer: Tokenizer) -> str:
@@ -88,53 +87,89 @@ def _parts(whole: Whole) -> tuple[tuple[int, ...], ...]:
     return whole.prompt_ids, whole.chosen_ids, whole.rejected_ids
 
 
-def _restored(
-    pairs: Sequence[Pair], ids: Any, lengths: Any, errors: list[list[str]]
-) -> Iterator[Whole]:
-    number = functools.cache(int)  # every id once, see `encode_all`
-    told, at = iter(errors), 0
-    for pair, row in zip(pairs, lengths.reshape(-1, 3).tolist(), strict=True):
-        if row[0] < 0:
-            yield RowError(*next(told))
-            continue
-        parts = []
-        for length in row:
-            parts.append(tuple(map(number, ids[at : at + length].tolist())))
-            at += length
-        yield Encoded(pair.example_id, pair.cluster_id, pair.source, *parts)
-
-
-def _read(path: Path) -> tuple[Any, Any, list[list[str]]] | None:
-    """Read a file whose checksums hold; None where there is none, which is made again."""
+def _intact(path: Path) -> ZipFile | None:
+    """Open a file whose checksums hold; None where there is none, which is made again."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
-            errors = json.loads(found["errors"].tobytes())
-            content = found["ids"], found["lengths"], errors
-        os.utime(path)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        with contextlib.ExitStack() as unless_intact:
+            file = unless_intact.enter_context(ZipFile(path))
+            if file.testzip() is not None or file.namelist() != [IDS, LENGTHS, ERRORS]:
+                return None
+            unless_intact.pop_all()
+            os.utime(path)
+    except (OSError, ValueError, EOFError, BadZipFile):
         return None
-    return content
+    return file
 
 
-def _write(path: Path, ids: "array[int]", lengths: "array[int]", errors: list[list[str]]) -> None:
-    """Write by rename, and forget what was not used for long; a full disk is no error."""
-    told = np.frombuffer(json.dumps(errors).encode(), dtype=np.uint8)
-    unseen = path.with_name(f".{path.stem}.{secrets.token_hex(4)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+def _restored(pairs: Sequence[Pair], file: ZipFile) -> Iterator[Whole]:
+    lengths, errors = array("q", file.read(LENGTHS)), iter(json.loads(file.read(ERRORS)))
+    numbers: dict[int, int] = {}  # every id once, see `encode_all`
+    rows = zip(*[iter(lengths)] * 3, strict=True)
+    with file.open(IDS) as ids:
+        for pair, row in zip(pairs, rows, strict=True):
+            if row[0] < 0:
+                yield RowError(*next(errors))
+                continue
+            parts = [array("i", ids.read(4 * length)) for length in row]
+            shared = [tuple(map(numbers.setdefault, part, part)) for part in parts]
+            yield Encoded(pair.example_id, pair.cluster_id, pair.source, *shared)
+
+
+class _Making:
+    """A file in the making, which nobody sees before it is whole; a full disk is no error.
+
+    Ids go to the disk as they come: they can take as much memory as the texts.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._unseen = path.with_name(f".{path.stem}.{secrets.token_hex(4)}")
+        self._lengths, self._errors = array("q"), list[list[str]]()
+        self._file: ZipFile | None = None
+        self._ids: IO[bytes] | None = None
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = ZipFile(self._unseen, "w")
+            self._ids = self._file.open(IDS, "w", force_zip64=True)
+
+    def add(self, whole: Whole) -> None:
+        """Take the next pair, or what is wrong with it."""
+        if self._ids is None:
+            return
+        parts = _parts(whole)
+        self._lengths.extend(map(len, parts) if parts else (-1, -1, -1))
+        if isinstance(whole, RowError):
+            self._errors.append([whole.reason, str(whole)])
         try:
-            with unseen.open("wb") as file:  # not in memory first: it may be as large as the data
-                np.savez(
-                    file,
-                    ids=np.frombuffer(ids, dtype=np.int32),
-                    lengths=np.frombuffer(lengths, dtype=np.int64),
-                    errors=told,
-                )
-            unseen.replace(path)
-        finally:
-            unseen.unlink(missing_ok=True)
-        newest = sorted(path.parent.glob("*.npz"), key=lambda one: one.stat().st_mtime)
+            self._ids.write(b"".join(array("i", part).tobytes() for part in parts))
+        except OSError:
+            self.close()
+
+    def finish(self) -> None:
+        """Let others see it."""
+        if self._ids is None or self._file is None:
+            return
+        with contextlib.suppress(OSError):
+            self._ids.close()
+            self._file.writestr(LENGTHS, self._lengths.tobytes())
+            self._file.writestr(ERRORS, json.dumps(self._errors))
+            self._file.close()
+            self._unseen.replace(self._path)
+
+    def close(self) -> None:
+        """Leave nothing that is not whole."""
+        for part in (self._ids, self._file):
+            with contextlib.suppress(OSError, ValueError):
+                if part is not None:
+                    part.close()
+        self._ids = self._file = None
+        with contextlib.suppress(OSError):
+            self._unseen.unlink(missing_ok=True)
+
+
+def _forget_old(folder: Path) -> None:
+    """Forget what was not used for longest."""
+    with contextlib.suppress(OSError):
+        newest = sorted(folder.glob("*.zip"), key=lambda one: one.stat().st_mtime)
         for old in newest[:-MOST_FILES]:
             old.unlink(missing_ok=True)
-    except OSError:
-        return

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import errno
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -134,7 +135,7 @@ def test_several_may_make_the_same_at_once(cache, tokenizer):
         found = list(pool.map(lambda mine: told(encode_all(pairs, mine)), own))
 
     assert found == [one_by_one(pairs, tokenizer)] * 4
-    assert [path.suffix for path in cache.iterdir()] == [".npz"]
+    assert [path.suffix for path in cache.iterdir()] == [".zip"]
 
 
 def test_the_encodings_unused_for_longest_go(cache, tokenizer):
@@ -149,3 +150,29 @@ def test_few_pairs_are_not_kept(cache, tokenizer, monkeypatch):
     list(encode_all(some_pairs(), tokenizer))
 
     assert not cache.exists()
+
+
+def test_a_full_disk_is_no_error_and_leaves_nothing(cache, tokenizer, monkeypatch):
+    class FullDisk(kept.ZipFile):
+        def open(self, *given, **named):
+            file = super().open(*given, **named)
+            file.write = refuse
+            return file
+
+    def refuse(content) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(kept, "ZipFile", FullDisk)
+    pairs = some_pairs()
+
+    assert told(encode_all(pairs, tokenizer)) == one_by_one(pairs, tokenizer)
+    assert not list(cache.iterdir())
+
+
+def test_an_encoding_that_is_broken_off_leaves_nothing(cache, tokenizer):
+    wholes = encode_all(some_pairs(), tokenizer)
+    next(wholes)
+    assert list(cache.iterdir())
+    wholes.close()
+
+    assert not list(cache.iterdir())
