@@ -180,8 +180,10 @@ def quantity(value: float, unit: str) -> str:
 
 
 def parameters(n: int) -> str:
-    """Print the size of a model, ``1.2B`` or ``0.58M``."""
-    return f"{n / 1e9:.1f}B" if n >= 1e9 else f"{n / 1e6:.2g}M"
+    """Print the size of a model, ``1.2B``, ``135M`` or ``0.58M``."""
+    if n >= 999.5e6:
+        return f"{n / 1e9:.1f}B"
+    return f"{n / 1e6:.0f}M" if n >= 1e7 else f"{n / 1e6:.2g}M"
 
 
 def times(ratio: float) -> str:

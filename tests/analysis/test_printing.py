@@ -102,3 +102,12 @@ def test_ratios() -> None:
 )  # fmt: skip
 def test_bands(low: float | None, high: float | None, expected: str) -> None:
     assert printing.band(low, high).replace("\N{NO-BREAK SPACE}", " ") == expected
+
+
+@pytest.mark.parametrize(
+    ("n", "expected"),
+    [(580_000, "0.58M"), (5_460_000, "5.5M"), (12_300_000, "12M"), (134_515_008, "135M"),
+     (999_700_000, "1.0B"), (1_235_814_400, "1.2B"), (8_030_261_248, "8.0B")],
+)  # fmt: skip
+def test_parameters(n: int, expected: str) -> None:
+    assert printing.parameters(n) == expected
