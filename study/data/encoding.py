@@ -62,7 +62,8 @@ class EncodedPairs:
 def encode_all(pairs: Sequence[Pair], tokenizer: Tokenizer) -> Iterator[Encoded | RowError]:
     """Encode pairs at full length, in their order; one that cannot be is its error.
 
-    Many pairs are kept in the user's cache by their content, see `study.data.kept`.
+    Many pairs are kept in the user's cache by their content, see `study.data.kept`. The
+    tokenizer is in use until the last one is told: another thread has it.
     """
     return kept(pairs, tokenizer, _encode)
 
