@@ -35,8 +35,7 @@ CHATML = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 BREAK, CUT = "\ufdd0\ufdd1", "\ufdd0\ufdd2"
-"""Noncharacters put into special and other added tokens that a message spells,
-until its text is tokenised."""
+"""Noncharacters put into added tokens that a message spells, until its text is tokenised."""
 
 REASONING = (
     ("<think>", "</think>"),
