@@ -20,7 +20,7 @@ NOTICE = signal.SIGUSR1
 
 
 LOOK_EVERY_S = 0.5
-"""How often a command that has been told looks for workers that have not."""
+"""How often a command looks whether it was told, and for workers that were not."""
 
 
 _told = threading.Event()
@@ -44,9 +44,8 @@ def noticing() -> Iterator[None]:
         yield
     finally:
         ended.set()
-        os.kill(os.getpid(), NOTICE)  # instead of waiting until the thread looks
         thread.join()
-        signal.sigtimedwait({NOTICE}, 0)  # where it had ended by itself
+        signal.sigtimedwait({NOTICE}, 0)  # it stays pending until here
         signal.signal(NOTICE, previous)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         _told.clear()
@@ -71,12 +70,16 @@ def heed() -> None:
 
 
 def _listen(ended: threading.Event) -> None:
-    """Wait for the notice; then tell every worker, those too that begin later."""
+    """Look for the notice; once it is there, tell every worker, those too that begin later.
+
+    Waiting for it instead, Python would take a pause (SIGSTOP, SIGCONT) for one.
+    """
     passed_on: set[int] = set()
-    while not ended.is_set():
-        if signal.sigtimedwait({NOTICE}, LOOK_EVERY_S) is not None and not ended.is_set():
-            _told.set()
-        for worker in multiprocessing.active_children() if _told.is_set() else ():
+    while not ended.wait(LOOK_EVERY_S):
+        if not is_noticed():
+            continue
+        _told.set()
+        for worker in multiprocessing.active_children():
             if worker.pid is not None and worker.pid not in passed_on:
                 passed_on.add(worker.pid)
                 with suppress(ProcessLookupError):

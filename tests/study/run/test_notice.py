@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import pytest
 
@@ -91,6 +92,33 @@ def test_the_signal_is_noticed_and_kills_nothing():
             notice.heed()
     assert not notice.is_noticed()
     assert "notice" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_pause_is_no_notice():
+    """SIGSTOP and SIGCONT, as Ctrl-Z and `fg` or `scontrol suspend` send them."""
+    script = (
+        "from study.records.notice import is_noticed, noticing\n"
+        "with noticing():\n"
+        "    print('begun', flush=True)\n"
+        "    input()\n"
+        "    print(is_noticed())\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as paused:
+        assert paused.stdout.readline() == "begun\n"
+        for _ in range(2):
+            time.sleep(0.2)
+            paused.send_signal(signal.SIGSTOP)
+            time.sleep(2 * notice.LOOK_EVERY_S)
+            paused.send_signal(signal.SIGCONT)
+        told, _ = paused.communicate("\n", timeout=30)
+
+    assert told == "False\n"
 
 
 def test_a_block_that_nobody_tells_leaves_everything_as_it_was():
