@@ -244,8 +244,14 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize("how", ENDS)
-def test_a_task_is_put_back_unless_it_is_done(tmp_path, monkeypatch, how):
+SLOW = 'kill() { builtin kill "$@" && { [[ $1 != -USR1 ]] || sleep 1; }; }'
+"""A shell in which the command has ended before its notice is dealt with."""
+
+
+@pytest.mark.parametrize(
+    ("how", "setup"), [*((how, ()) for how in ENDS), ("done in time", (SLOW,))]
+)
+def test_a_task_is_put_back_unless_it_is_done(tmp_path, how, setup):
     """The script itself, under a shell, with a command that takes the notice in its own way."""
     handler, told, ended = ENDS[how]
     folder, programs = tmp_path / "job", tmp_path / "programs"
@@ -253,7 +259,7 @@ def test_a_task_is_put_back_unless_it_is_done(tmp_path, monkeypatch, how):
         path.mkdir()
     (programs / "scontrol").write_text(f'#!/bin/bash\necho "$@" >"{folder}/told"\n')
     (programs / "scontrol").chmod(0o755)
-    text = script(folder, ["compare"], Wanted(notice_s=31))
+    text = script(folder, ["compare"], Wanted(notice_s=31, setup=setup))
     lines = text.replace(f"{sys.executable} -m study.cli compare", f"{sys.executable} command.py")
     (folder / "job.sh").write_text(lines)
     (folder / "command.py").write_text(COMMAND.format(how=handler))
