@@ -62,8 +62,8 @@ class EncodedPairs:
 def encode_all(pairs: Sequence[Pair], tokenizer: Tokenizer) -> Iterator[Encoded | RowError]:
     """Encode pairs at full length, in their order; one that cannot be is its error.
 
-    Many pairs are kept in the user's cache by their content, see `study.data.kept`. The
-    tokenizer is in use until the last one is told: another thread has it.
+    Many pairs are kept in the user's cache by their content, see `study.data.kept`. Do
+    not tokenise with this tokenizer before the last one is told: a thread uses it.
     """
     return kept(pairs, tokenizer, _encode)
 
@@ -108,13 +108,15 @@ def _wholes(
 def _ids_of_all(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[Sequence[int]]:
     """Tokenise texts, on all cores where there are many; only one thread may do so at a time."""
     plain = [text for text in texts if is_plain(text)]
-    with _on_all_cores(is_worth_it=len(plain) >= AT_ONCE):
-        in_one_go = tokenizer(
-            plain,
-            add_special_tokens=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )["input_ids"] if plain else []  # fmt: skip
+    in_one_go = []
+    if plain:
+        with _on_all_cores(is_worth_it=len(plain) >= AT_ONCE):
+            in_one_go = tokenizer(
+                plain,
+                add_special_tokens=False,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+            )["input_ids"]
     found = iter(in_one_go)
     return iter([next(found) if is_plain(text) else ids_of(tokenizer, text) for text in texts])
 

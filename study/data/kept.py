@@ -11,6 +11,8 @@ import hashlib
 import json
 import os
 import secrets
+import time
+import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
@@ -38,6 +40,12 @@ IDS, LENGTHS, ERRORS = "ids", "lengths", "errors"
 """What a file holds: all ids, 4 bytes each; three lengths of each pair, or -1 where it could not
 be encoded, 8 bytes each; and why not, as JSON."""
 
+DAMAGED = (OSError, ValueError, EOFError, RuntimeError, BadZipFile, zlib.error)
+"""What reading a file raises that is cut short, has a wrong bit or is gone."""
+
+UNFINISHED_S = 86_400
+"""Age at which a file in the making was left behind by a process that was killed."""
+
 FORM = 1
 """Number of the way in which pairs become ids; raise it where that changes."""
 
@@ -52,8 +60,13 @@ def kept(pairs: Sequence[Pair], tokenizer: Tokenizer, make: Make) -> Iterator[Wh
         return
     path = cache_folder() / "encoded" / f"{key_of(pairs, tokenizer)}.zip"
     if (found := _intact(path)) is not None:
-        with found:
-            yield from _restored(pairs, found)
+        n_told = 0
+        with contextlib.suppress(*DAMAGED), found:
+            for whole in _restored(pairs, found):
+                yield whole
+                n_told += 1
+            return
+        yield from make(pairs[n_told:], tokenizer)  # it went while it was read
         return
     with contextlib.closing(_Making(path)) as file:
         for whole in make(pairs, tokenizer):
@@ -94,9 +107,10 @@ def _intact(path: Path) -> ZipFile | None:
             file = unless_intact.enter_context(ZipFile(path))
             if file.testzip() is not None or file.namelist() != [IDS, LENGTHS, ERRORS]:
                 return None
+            with contextlib.suppress(OSError):  # another user's
+                os.utime(path)
             unless_intact.pop_all()
-            os.utime(path)
-    except (OSError, ValueError, EOFError, BadZipFile):
+    except DAMAGED:
         return None
     return file
 
@@ -168,8 +182,11 @@ class _Making:
 
 
 def _forget_old(folder: Path) -> None:
-    """Forget what was not used for longest."""
+    """Forget what was not used for longest, and what a killed process left."""
     with contextlib.suppress(OSError):
+        for unseen in folder.glob(".*"):
+            if time.time() - unseen.stat().st_mtime > UNFINISHED_S:
+                unseen.unlink(missing_ok=True)
         newest = sorted(folder.glob("*.zip"), key=lambda one: one.stat().st_mtime)
         for old in newest[:-MOST_FILES]:
             old.unlink(missing_ok=True)

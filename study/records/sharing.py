@@ -82,7 +82,7 @@ def check_alike(runs: Path, recipe: Recipe) -> None:
 
 
 def in_use(runs: Path) -> list[str]:
-    """List the recipes that living processes make records of, whether there are any yet."""
+    """List the recipes that living processes make records of, whether or not there are any yet."""
     folders = {path.parent for path in runs.glob(f"*/.{COMMAND}-*")}
     return sorted(one.name for one in folders if any(held.held for held in leases(one, COMMAND)))
 

@@ -12,6 +12,7 @@ from study.arms import ARMS
 from study.config.recipe import Recipe
 from study.config.training import TrainingConfig, own_training
 from study.engine.encoded import Encoded
+from study.engine.greedy import SLOTS, SLOTS_ON_CPU
 from study.model.adapter import fresh_adapter
 from study.model.jobs import Job, Report
 from study.model.workbench import Workbench
@@ -36,9 +37,8 @@ the first also pays for what is set up once."""
 SCORED_PAIRS = 8
 """Pairs that are scored for the time that scoring takes."""
 
-ANSWERED_PROMPTS, TIMED_TOKENS = 64, 9
-"""Prompts that are answered for the time that answers take, as many as a CPU answers side by
-side; and tokens of each, of which the first costs the pass over the prompt."""
+TIMED_TOKENS = 9
+"""Tokens of each answer that is timed; the first costs the pass over the prompt."""
 
 SEED = 0
 
@@ -182,9 +182,11 @@ def _answer_s(workbench: Workbench) -> float:
     asked = distinct_prompts(workbench.test, workbench.pairs, limit=evaluation.generated_answers)
     if not asked:
         return 0.0
-    some = [prompt.first for prompt in asked[:ANSWERED_PROMPTS]]
+    at_once = SLOTS_ON_CPU if workbench.device.type == "cpu" else SLOTS
+    some = [prompt.first for prompt in asked[:at_once]]
     limit = evaluation.max_new_tokens
     tokens = min(TIMED_TOKENS, limit)
+    _brief_s(workbench, some, 1)  # pays for what is set up once
     first_s, all_s = (_brief_s(workbench, some, n) for n in (1, tokens))
     each_s = max(0.0, all_s - first_s) / max(1, tokens - 1)
     return (first_s + each_s * (limit - 1)) * len(asked) / len(some)

@@ -76,7 +76,7 @@ def run_here(jobs: Sequence["Job"], *, device: str) -> list[Any]:
 
     state = join()
     place = "cpu" if pick_device(device) == "cpu" else f"cuda:{state.local_process_index}"
-    if place == "cpu" != state.device.type:
+    if place == "cpu" and state.device.type != "cpu":
         raise ConfigError(
             f"the device is the CPU, and the launch joined its processes over {state.device.type}; "
             "start them with `accelerate launch --cpu`"

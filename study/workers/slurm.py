@@ -191,7 +191,7 @@ while :; do  # a signal ends a wait, not the command
 done
 wait "$study" 2>/dev/null  # a signal may have ended the last wait after the command's end
 again=$?
-((again == 127)) || status=$again  # 127: this shell has told its status already
+((again == 127)) || status=$again  # 127: a shell may forget what it has told
 
 trap '' TERM  # which comes with being put back
 # 75 is the command's own word for: stopped by notice, run me again.

@@ -384,7 +384,7 @@ def test_answers_are_timed_briefly_and_worked_out_at_full_length(workbench, monk
         asked.append((len(pairs), brief.recipe.evaluation.max_new_tokens))
         clock[0] += len(pairs) * (3 + 0.25 * (asked[-1][1] - 1))
 
-    monkeypatch.setattr(timing, "ANSWERED_PROMPTS", 4)
+    monkeypatch.setattr(timing, "SLOTS_ON_CPU", 4)
     monkeypatch.setattr(timing, "TIMED_TOKENS", 3)
     monkeypatch.setattr(timing, "continue_prompts", answer)
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
@@ -392,7 +392,7 @@ def test_answers_are_timed_briefly_and_worked_out_at_full_length(workbench, monk
     n_prompts = min(evaluation.generated_answers, len({p.prompt_ids for p in workbench.test}))
     took = timing._answer_s(workbench)
 
-    assert asked == [(4, 1), (4, 3)]
+    assert asked == [(4, 1), (4, 1), (4, 3)]
     assert n_prompts > 4
     assert took == pytest.approx(n_prompts * (3 + 0.25 * (evaluation.max_new_tokens - 1)))
 

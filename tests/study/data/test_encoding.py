@@ -3,6 +3,9 @@
 import copy
 import dataclasses
 import errno
+import itertools
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -176,3 +179,38 @@ def test_an_encoding_that_is_broken_off_leaves_nothing(cache, tokenizer):
     wholes.close()
 
     assert not list(cache.iterdir())
+
+
+def test_a_file_that_goes_while_it_is_read_costs_no_pair(cache, tokenizer, monkeypatch):
+    pairs = some_pairs()
+    list(encode_all(pairs, tokenizer))
+    restored = kept._restored
+
+    def cut_short(pairs, file):
+        yield from itertools.islice(restored(pairs, file), 5)
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(kept, "_restored", cut_short)
+
+    assert told(encode_all(pairs, tokenizer)) == one_by_one(pairs, tokenizer)
+
+
+def test_no_wrong_bit_in_a_file_is_an_error(cache, tokenizer):
+    pairs = some_pairs(3)
+    wanted = told(encode_all(pairs, tokenizer))
+    (path,) = cache.iterdir()
+    content = path.read_bytes()
+    for place in range(0, len(content), 11):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 8]) + content[place + 1 :])
+        assert told(encode_all(pairs, tokenizer)) == wanted
+
+
+def test_what_a_killed_process_left_goes_after_a_day(cache, tokenizer):
+    cache.mkdir(parents=True, exist_ok=True)
+    for age_s in (60, 2 * kept.UNFINISHED_S):
+        left = cache / f".left-{age_s}"
+        left.touch()
+        os.utime(left, (time.time() - age_s,) * 2)
+    list(encode_all(some_pairs(), tokenizer))
+
+    assert [path.name for path in cache.glob(".*")] == [".left-60"]
