@@ -7,6 +7,7 @@ import shutil
 import webbrowser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,14 +60,14 @@ def main(runs: Path | None, out: Path, *, show_page: bool, watch: bool) -> None:
     from paper.watch import watch as watch_records
 
     if not watch:
-        _show(_build_or_fail(runs, out, _to_terminal), open_it=show_page)
+        _show(_build_or_fail(runs, out, say=partial(click.echo, err=True)), open_it=show_page)
         return
     opened = False
 
     def write() -> None:
         nonlocal opened
         try:
-            result = _build_or_fail(runs, out, _unheard, watched=True)
+            result = _build_or_fail(runs, out, watched=True)
         except click.ClickException as error:  # the next record may mend it
             click.echo(f"waiting: {error.message}", err=True)
             return
@@ -76,15 +77,13 @@ def main(runs: Path | None, out: Path, *, show_page: bool, watch: bool) -> None:
     watch_records(write, (LOCAL, PUBLISHED) if runs is None else (runs,))
 
 
-def _to_terminal(line: str) -> None:
-    click.echo(line, err=True)
-
-
 def _unheard(line: str) -> None:
     """Say nothing of what is done."""
 
 
-def _build_or_fail(runs: Path | None, out: Path, say: Say, *, watched: bool = False) -> BuildResult:
+def _build_or_fail(
+    runs: Path | None, out: Path, *, say: Say = _unheard, watched: bool = False
+) -> BuildResult:
     from analysis.records.load import RecordError
 
     try:

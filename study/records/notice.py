@@ -72,7 +72,8 @@ def heed() -> None:
 def _listen(ended: threading.Event) -> None:
     """Look for the notice; once it is there, tell every worker, those too that begin later.
 
-    Waiting for it instead, Python would take a pause (SIGSTOP, SIGCONT) for one.
+    `signal.sigtimedwait` returns a signal that nobody sent where a pause (SIGSTOP, SIGCONT)
+    outlasts its time, so the notice is not waited for.
     """
     passed_on: set[int] = set()
     while not ended.wait(LOOK_EVERY_S):

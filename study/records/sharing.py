@@ -82,9 +82,9 @@ def check_alike(runs: Path, recipe: Recipe) -> None:
 
 
 def in_use(runs: Path) -> list[str]:
-    """List the recipes that living processes make records of, whether or not there are any yet."""
+    """List the recipes that living processes make records of, even before the first record."""
     folders = {path.parent for path in runs.glob(f"*/.{COMMAND}-*")}
-    return sorted(one.name for one in folders if any(held.held for held in leases(one, COMMAND)))
+    return [path.name for path in folders if any(one.held for one in leases(path, COMMAND))]
 
 
 def planned(runs: Path, recipe: str, command: str) -> set[tuple[str, int | None]]:

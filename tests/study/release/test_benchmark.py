@@ -167,3 +167,15 @@ def test_groups_follow_the_model_and_unknown_ones_are_refused() -> None:
 def test_guessing_scores_the_share_of_right_answers() -> None:
     assert chance_of({}, 4) == 0.25
     assert chance_of({"mc2_targets": {"labels": [1, 1, 0, 0, 0]}}, 5) == 0.4
+
+
+def test_git_is_not_asked_while_the_harness_works(tmp_path, monkeypatch, capfd):
+    from lm_eval import evaluator
+
+    monkeypatch.chdir(tmp_path)  # outside any repository Git complains, past `sys.stderr`
+    asked = evaluator.get_git_commit_hash
+    with scoring._quiet():
+        evaluator.get_git_commit_hash()
+
+    assert capfd.readouterr().err == ""
+    assert evaluator.get_git_commit_hash is asked
