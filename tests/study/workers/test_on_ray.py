@@ -55,11 +55,18 @@ class Nodes:
         """Return the folder of what Ray logs."""
         return Path(self.cluster.head_node.get_logs_dir_path())
 
+    def busy(self):
+        """Return the nodes where workers of this process's driver live: a killed one's may, too."""
+        if not ray.is_initialized():
+            return []
+        ours = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
+        actors = ray._private.state.actors(job_id=ours, actor_state_name="ALIVE").values()
+        at = {one["Address"]["NodeID"] for one in actors}
+        return [node for node in self.alive if node.node_id in at]
+
     def kill_one(self):
         """Kill one of the nodes that train, at random, with all that runs on it."""
-        actors = ray._private.state.actors().values()
-        busy = {one["Address"]["NodeID"] for one in actors if one["State"] == "ALIVE"}
-        node = random.choice([node for node in self.alive if node.node_id in busy])
+        node = random.choice(wait_until(self.busy, "no node trains"))
         self.alive.remove(node)
         self.cluster.remove_node(node, allow_graceful=False)
 
@@ -107,11 +114,17 @@ def here(recipe):
     return lambda jobs: [job.work(workbench, lambda *_: None) for job in jobs]
 
 
-def wait_for(folder, pattern):
+def wait_until(ask, else_say):
+    """Return the first true answer."""
     until = time.monotonic() + 600
-    while not any(folder.glob(pattern)):
-        assert time.monotonic() < until, f"{folder} never held {pattern}"
+    while not (answer := ask()):
+        assert time.monotonic() < until, else_say
         time.sleep(0.02)
+    return answer
+
+
+def wait_for(folder, pattern):
+    wait_until(lambda: any(folder.glob(pattern)), f"{folder} never held {pattern}")
 
 
 def kill_when(nodes, folder, pattern, before=lambda: None):
