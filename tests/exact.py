@@ -51,7 +51,7 @@ def padded_logps(model, pairs: list[Encoded], *, prompt_nll: bool, **_: Any) -> 
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         logps = F.log_softmax(logits, -1).gather(-1, ids[:, 1:, None])[..., 0]
-        starts = torch.tensor([len(p.prompt_ids) - 1 for p in pairs])[:, None]
+        starts = torch.tensor([p.n_prompt - 1 for p in pairs])[:, None]
         ends = torch.tensor([len(row) - 1 for row in rows])[:, None]
         at = torch.arange(width - 1)[None]
         answer = (logps * ((at >= starts) & (at < ends))).sum(-1)
@@ -59,14 +59,14 @@ def padded_logps(model, pairs: list[Encoded], *, prompt_nll: bool, **_: Any) -> 
 
     chosen, prompt = side([p.chosen_ids for p in pairs])
     rejected, _ = side([p.rejected_ids for p in pairs])
-    n_prompt = torch.tensor([(len(p.prompt_ids) - 1) * prompt_nll for p in pairs])
+    n_prompt = torch.tensor([(p.n_prompt - 1) * prompt_nll for p in pairs])
     return PairLogps(
         prompt * prompt_nll,
         n_prompt,
         chosen,
-        torch.tensor([len(p.chosen_ids) for p in pairs]),
+        torch.tensor([p.n_chosen for p in pairs]),
         rejected,
-        torch.tensor([len(p.rejected_ids) for p in pairs]),
+        torch.tensor([p.n_rejected for p in pairs]),
     )
 
 
@@ -121,7 +121,7 @@ def loss_of(
 
 
 def label_count(pair: Encoded, *, prompt_nll: bool, **_: Any) -> int:
-    return len(pair.chosen_ids) + prompt_nll * (len(pair.prompt_ids) - 1)
+    return pair.n_chosen + prompt_nll * (pair.n_prompt - 1)
 
 
 def mean_mismatched_ratio(model, pairs: list[Encoded], *, start: Weights, logps_of: LogpsOf):
@@ -137,7 +137,7 @@ def mean_mismatched_ratio(model, pairs: list[Encoded], *, start: Weights, logps_
 
 def mismatched(pairs: list[Encoded]) -> list[Encoded]:
     return [
-        dataclasses.replace(pair, chosen_ids=before.chosen_ids, rejected_ids=before.rejected_ids)
+        pair.with_ids(pair.prompt_ids, before.chosen_ids, before.rejected_ids)
         for pair, before in zip(pairs, [pairs[-1], *pairs[:-1]], strict=True)
     ]
 

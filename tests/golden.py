@@ -39,7 +39,7 @@ def golden_pairs() -> list[Encoded]:
             tuple(3 + (7 * number + 11 * side + 5 * at) % (VOCABULARY - 3) for at in range(n))
             for side, n in enumerate(lengths)
         ]
-        pairs.append(Encoded(str(number), str(number), "golden", (3, *sides[0], 4), *sides[1:]))
+        pairs.append(Encoded.of(str(number), (3, *sides[0], 4), *sides[1:]))
     return pairs
 
 

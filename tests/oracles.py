@@ -174,7 +174,7 @@ def padded_batch(pairs: Sequence[Encoded], pad: int) -> dict[str, Tensor]:
         rows = [[*p.prompt_ids, *getattr(p, f"{side}_ids")] for p in pairs]
         width = max(map(len, rows))
         labels = [
-            [-100] * len(p.prompt_ids) + list(getattr(p, f"{side}_ids")) + [-100] * (width - len(r))
+            [-100] * p.n_prompt + list(getattr(p, f"{side}_ids")) + [-100] * (width - len(r))
             for p, r in zip(pairs, rows, strict=True)
         ]
         batch[f"{side}_input_ids"] = torch.tensor([r + [pad] * (width - len(r)) for r in rows])

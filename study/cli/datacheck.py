@@ -56,8 +56,8 @@ def check(recipe: Recipe) -> dict[str, Any]:
             for side in ("prompt", "chosen", "rejected")
         },
         "length_bias": _length_bias(
-            [len(pair.chosen_ids) for pair in encoded],
-            [len(pair.rejected_ids) for pair in encoded],
+            [pair.n_chosen for pair in encoded],
+            [pair.n_rejected for pair in encoded],
         ),
         "limits": limits,
         "truncated": {

@@ -147,13 +147,29 @@ def _weight_bytes(shape: Shape, quantization: str, value_bytes: int) -> int:
 
 
 def _logit_bytes(shape: Shape, tokens: int, value_bytes: int, device: str) -> int:
-    """Two float32 and two b-byte copies of a chunk; 2b · H per label throughout."""
+    """Two float32 and two b-byte copies of a chunk; 2b · H per label throughout.
+
+    Where the processor has no products of 16 bits, b is 4, and the output layer is copied.
+    """
     from study.engine.head import logits_per_chunk
 
     chunk = min(
         max(logits_per_chunk(device.partition(":")[0]), shape.vocabulary), tokens * shape.vocabulary
     )
-    return chunk * (2 * 4 + 2 * value_bytes) + tokens * 2 * value_bytes * shape.hidden
+    b = _product_bytes(value_bytes, device)
+    copied = 0 if b == value_bytes else b * shape.vocabulary * shape.hidden
+    return chunk * (2 * 4 + 2 * b) + tokens * 2 * b * shape.hidden + copied
+
+
+def _product_bytes(value_bytes: int, device: str) -> int:
+    """Return the bytes of a value in products, which may be wider than what is kept."""
+    if value_bytes > 2:
+        return value_bytes
+    import torch
+
+    from study.engine.precision import product_dtype
+
+    return product_dtype(torch.bfloat16, device.partition(":")[0]).itemsize
 
 
 def _workspace_bytes(shape: Shape, tokens: int, value_bytes: int, device: str) -> int:
@@ -215,7 +231,9 @@ def answer_memory(
     slots = min(n_slots(of_token, width=width, device=kind), evaluation.generated_answers)
     merged = _is_fused(recipe) and value_bytes == 4 and recipe.training.sharding == "none"
     copied = shape.linear_weights if merged else 0
-    output = shape.vocabulary * shape.hidden if value_bytes == 4 and kind == "cpu" else 0
+    b = _product_bytes(value_bytes, device)
+    copies = 0 if kind != "cpu" or b < 4 else 1 if b == value_bytes else 2  # widened, laid out
+    output = copies * shape.vocabulary * shape.hidden
     pass_values = max(PREFILL_TOKENS, recipe.data.max_prompt_tokens) * (
         3 * shape.intermediate + 4 * shape.hidden
     )

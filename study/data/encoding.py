@@ -71,11 +71,8 @@ def encode_all(pairs: Sequence[Pair], tokenizer: Tokenizer) -> Iterator[Encoded 
 def _encode(pairs: Sequence[Pair], tokenizer: Tokenizer) -> Iterator[Encoded | RowError]:
     """Give texts to the tokenizer by the thousand, which shares them among the cores.
 
-    Meanwhile the template, which is Python's, writes the next thousand. A number is kept
-    once, however often it is an id: Python's own take 28 bytes each beside the 8 of the
-    place that they stand in.
+    Meanwhile the template, which is Python's, writes the next thousand.
     """
-    numbers: dict[int, int] = {}
     with ThreadPoolExecutor(max_workers=1) as beside:
         waiting: Iterator[Encoded | RowError] = iter(())
         for start in range(0, len(pairs), AT_ONCE):
@@ -84,7 +81,7 @@ def _encode(pairs: Sequence[Pair], tokenizer: Tokenizer) -> Iterator[Encoded | R
             texts = [text for one in rendered if not isinstance(one, RowError) for text in one]
             ids = beside.submit(_ids_of_all, tokenizer, texts)
             yield from waiting
-            waiting = _wholes(part, rendered, ids, tokenizer, numbers)
+            waiting = _wholes(part, rendered, ids, tokenizer)
         yield from waiting
 
 
@@ -93,16 +90,13 @@ def _wholes(
     rendered: Sequence[tuple[str, str, str] | RowError],
     ids: Future[Iterator[Sequence[int]]],
     tokenizer: Tokenizer,
-    numbers: dict[int, int],
 ) -> Iterator[Encoded | RowError]:
     in_order = ids.result()
     for pair, one in zip(pairs, rendered, strict=True):
         if isinstance(one, RowError):
             yield one
             continue
-        found = [next(in_order) for _ in one]
-        shared = [tuple(map(numbers.setdefault, some, some)) for some in found]
-        yield _or_error(whole_of, pair, tokenizer, shared)
+        yield _or_error(whole_of, pair, tokenizer, [tuple(next(in_order)) for _ in one])
 
 
 def _ids_of_all(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[Sequence[int]]:

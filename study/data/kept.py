@@ -94,12 +94,6 @@ def key_of(pairs: Iterable[Pair], tokenizer: Tokenizer) -> str:
 LIBRARIES = ("tokenizers", "transformers", "jinja2")
 
 
-def _parts(whole: Whole) -> tuple[tuple[int, ...], ...]:
-    if isinstance(whole, RowError):
-        return ()
-    return whole.prompt_ids, whole.chosen_ids, whole.rejected_ids
-
-
 def _intact(path: Path) -> ZipFile | None:
     """Open a file whose checksums hold; None where there is none, which is made again."""
     try:
@@ -117,16 +111,14 @@ def _intact(path: Path) -> ZipFile | None:
 
 def _restored(pairs: Sequence[Pair], file: ZipFile) -> Iterator[Whole]:
     lengths, errors = array("q", file.read(LENGTHS)), iter(json.loads(file.read(ERRORS)))
-    numbers: dict[int, int] = {}  # every id once, see `encode_all`
     rows = zip(*[iter(lengths)] * 3, strict=True)
     with file.open(IDS) as ids:
         for pair, row in zip(pairs, rows, strict=True):
             if row[0] < 0:
                 yield RowError(*next(errors))
-                continue
-            parts = [array("i", ids.read(4 * length)) for length in row]
-            shared = [tuple(map(numbers.setdefault, part, part)) for part in parts]
-            yield Encoded(pair.example_id, pair.cluster_id, pair.source, *shared)
+            else:
+                own = array("i", ids.read(4 * sum(row)))
+                yield Encoded(pair.example_id, pair.cluster_id, pair.source, own, *row[:2])
 
 
 class _Making:
@@ -150,12 +142,13 @@ class _Making:
         """Take the next pair, or what is wrong with it."""
         if self._ids is None:
             return
-        parts = _parts(whole)
-        self._lengths.extend(map(len, parts) if parts else (-1, -1, -1))
         if isinstance(whole, RowError):
+            self._lengths.extend((-1, -1, -1))
             self._errors.append([whole.reason, str(whole)])
+            return
+        self._lengths.extend((whole.n_prompt, whole.n_chosen, whole.n_rejected))
         try:
-            self._ids.write(b"".join(array("i", part).tobytes() for part in parts))
+            self._ids.write(whole.ids.tobytes())
         except OSError:
             self.close()
 

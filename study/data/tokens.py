@@ -7,7 +7,6 @@ Chat tokens come from the template alone: where a message spells one, such as
 ``<|im_end|>``, it is tokenised as any other text, so that no row forges a turn.
 """
 
-import dataclasses
 import hashlib
 import re
 from array import array
@@ -145,8 +144,13 @@ def whole_of(pair: Pair, tokenizer: Tokenizer, ids: Sequence[tuple[int, ...]]) -
             "equal once tokenised",
             f"pair {pair.example_id}: both answers are the same {len(answers[0])} tokens",
         )
-    whole = _prompt_ids(tokenizer, prompt)
-    return Encoded(pair.example_id, pair.cluster_id, pair.source, whole, *answers)
+    return Encoded.of(
+        pair.example_id,
+        _prompt_ids(tokenizer, prompt),
+        *answers,
+        cluster_id=pair.cluster_id,
+        source=pair.source,
+    )
 
 
 def cut(
@@ -157,6 +161,10 @@ def cut(
     Raises:
         RowError: an answer holds no token, or both are then the same.
     """
+    if whole.n_prompt <= max_prompt_tokens and (
+        whole.n_prompt + max(whole.n_chosen, whole.n_rejected) <= max_length_tokens
+    ):
+        return whole
     prompt_ids = _cut_prompt(whole.prompt_ids, tokenizer, max_prompt_tokens)
     room = max_length_tokens - len(prompt_ids)
     chosen_ids, rejected_ids = whole.chosen_ids[:room], whole.rejected_ids[:room]
@@ -168,9 +176,7 @@ def cut(
             f"pair {whole.example_id}: both answers are the same {len(chosen_ids)} tokens after "
             "truncation",
         )
-    return dataclasses.replace(
-        whole, prompt_ids=prompt_ids, chosen_ids=chosen_ids, rejected_ids=rejected_ids
-    )
+    return whole.with_ids(prompt_ids, chosen_ids, rejected_ids)
 
 
 def encode_prompt(prompt: Iterable[Message], tokenizer: Tokenizer) -> tuple[int, ...]:
@@ -230,11 +236,10 @@ def truncation_counts(
     """Count how many untruncated prompts and answers the length limits cut."""
     counts = {"prompt": 0, "chosen": 0, "rejected": 0}
     for pair in whole:
-        n_prompt = len(pair.prompt_ids)
-        room = max_length_tokens - min(n_prompt, max_prompt_tokens)
-        counts["prompt"] += n_prompt > max_prompt_tokens
-        counts["chosen"] += len(pair.chosen_ids) > room
-        counts["rejected"] += len(pair.rejected_ids) > room
+        room = max_length_tokens - min(pair.n_prompt, max_prompt_tokens)
+        counts["prompt"] += pair.n_prompt > max_prompt_tokens
+        counts["chosen"] += pair.n_chosen > room
+        counts["rejected"] += pair.n_rejected > room
     return counts
 
 

@@ -1,20 +1,72 @@
 """What the engine takes: a pair as token ids."""
 
-from dataclasses import dataclass
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One pair as token ids."""
+    """One pair as token ids, of 4 bytes each: a study may hold millions of them.
+
+    >>> pair = Encoded.of("p1", (5, 6, 7), (8, 2), (9, 2))
+    >>> pair.chosen_ids, pair.n_rejected, pair.n_tokens
+    ((8, 2), 2, 7)
+    """
 
     example_id: str
     cluster_id: str
     source: str
-    prompt_ids: tuple[int, ...]
-    chosen_ids: tuple[int, ...]
-    rejected_ids: tuple[int, ...]
+    ids: "array[int]"
+    """Those of the prompt, the chosen and the rejected answer, one behind the other."""
+    n_prompt: int
+    n_chosen: int
+
+    @classmethod
+    def of(
+        cls,
+        example_id: str,
+        prompt: Iterable[int],
+        chosen: Iterable[int],
+        rejected: Iterable[int],
+        *,
+        cluster_id: str = "",
+        source: str = "",
+    ) -> Self:
+        """Build a pair from the ids of its three parts."""
+        empty = cls(example_id, cluster_id, source, array("i"), 0, 0)
+        return empty.with_ids(prompt, chosen, rejected)
 
     @property
     def n_tokens(self) -> int:
         """Distinct tokens of the pair, the prompt counted once."""
-        return len(self.prompt_ids) + len(self.chosen_ids) + len(self.rejected_ids)
+        return len(self.ids)
+
+    @property
+    def n_rejected(self) -> int:
+        """Tokens of the rejected answer."""
+        return len(self.ids) - self.n_prompt - self.n_chosen
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """The prompt's ids."""
+        return tuple(self.ids[: self.n_prompt])
+
+    @property
+    def chosen_ids(self) -> tuple[int, ...]:
+        """The chosen answer's ids."""
+        return tuple(self.ids[self.n_prompt : self.n_prompt + self.n_chosen])
+
+    @property
+    def rejected_ids(self) -> tuple[int, ...]:
+        """The rejected answer's ids."""
+        return tuple(self.ids[self.n_prompt + self.n_chosen :])
+
+    def with_ids(
+        self, prompt: Iterable[int], chosen: Iterable[int], rejected: Iterable[int]
+    ) -> Self:
+        """Return the pair with other ids."""
+        parts = [array("i", part) for part in (prompt, chosen, rejected)]
+        ids = parts[0] + parts[1] + parts[2]
+        return replace(self, ids=ids, n_prompt=len(parts[0]), n_chosen=len(parts[1]))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from study.engine.lora import product_with
-from study.engine.precision import compute_dtype
+from study.engine.precision import compute_dtype, product_dtype
 from study.errors import ModelError
 
 LOGITS_PER_CHUNK, LOGITS_PER_CHUNK_ON_CPU = 2**26, 2**21
@@ -46,9 +46,7 @@ def label_logps(head: Head, hidden: Tensor, labels: Tensor) -> Tensor:
         hidden: Hidden states that predict the labels, (N, H).
         labels: Token ids, (N,).
     """
-    dtype = compute_dtype(head.weight)
-    bias = None if head.bias is None else head.bias.to(dtype)
-    head = head._replace(weight=head.weight.to(dtype), bias=bias)
+    head, dtype = _as_computed(head)
     with torch.autocast(hidden.device.type, enabled=False):
         apply = cast(Callable[..., Tensor], _LabelLogps.apply)
         # needs_input_grad, which tells what to work out, does not heed no_grad
@@ -58,9 +56,7 @@ def label_logps(head: Head, hidden: Tensor, labels: Tensor) -> Tensor:
 
 def picker(head: Head) -> Callable[[Tensor], Tensor]:
     """Return what picks the likeliest token after each of some hidden states, (N, H) to (N,)."""
-    dtype = compute_dtype(head.weight)
-    bias = None if head.bias is None else head.bias.to(dtype)
-    head = head._replace(weight=head.weight.to(dtype), bias=bias)
+    head, dtype = _as_computed(head)
     project = product_with(head.weight)
 
     def pick(hidden: Tensor) -> Tensor:
@@ -68,6 +64,14 @@ def picker(head: Head) -> Callable[[Tensor], Tensor]:
             return _logits(head, hidden.to(dtype), project)[0].argmax(-1)
 
     return pick
+
+
+def _as_computed(head: Head) -> tuple[Head, torch.dtype]:
+    """Return a head in the dtype that its products are taken in, and that dtype."""
+    weight, bias = head.weight, head.bias
+    dtype = product_dtype(compute_dtype(weight), weight.device.type)
+    bias = None if bias is None else bias.to(dtype)
+    return head._replace(weight=weight.to(dtype), bias=bias), dtype
 
 
 def logits_per_chunk(device: str) -> int:

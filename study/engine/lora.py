@@ -28,7 +28,7 @@ from torch.autograd.function import once_differentiable
 from study.engine.again import Source, rows_of, source_of
 from study.engine.dropout import draw_seed, drop, drop_, places
 from study.engine.hooks import is_hooked
-from study.engine.precision import compute_dtype
+from study.engine.precision import compute_dtype, product_dtype
 
 ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
@@ -249,7 +249,12 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     A large one in float32 on a CPU is oneDNN's, to which `torch.compile` sends
     such a product too: on AMD's processors it is an eighth faster than MKL's.
+    One of 16 bits that the processor has no instructions for is taken in float32.
     """
+    wide = product_dtype(x.dtype, x.device.type)
+    if wide != x.dtype:
+        bias = None if bias is None else bias.to(wide)
+        return product(x.to(wide), weight.to(wide), bias).to(x.dtype)
     large = len(x) * weight.numel() >= ONEDNN_FROM
     if large and ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32:
         return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))  # noqa: SLF001

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -30,14 +29,10 @@ def pack(pairs: Sequence[Encoded], *, rejected: bool, prompt_nll: bool) -> dict[
         ``counts`` (3, B), the labels of prompt, chosen and rejected; the
         fields of `Sequences`; ``has_rejected`` and ``n_tokens`` as plain values.
     """
-    parts = [
-        ids
-        for pair in pairs
-        for ids in (pair.prompt_ids, pair.chosen_ids, pair.rejected_ids)[: 2 + rejected]
-    ]
-    lengths = np.array([len(ids) for ids in parts]).reshape(len(pairs), -1)  # (B, sides)
+    lengths = np.array([(p.n_prompt, p.n_chosen, p.n_rejected)[: 2 + rejected] for p in pairs])
     n_tokens = int(lengths.sum())
-    ids = np.fromiter(chain.from_iterable(parts), np.int64, n_tokens)
+    rows = zip(pairs, lengths.sum(1), strict=True)
+    ids = np.concatenate([np.asarray(p.ids[:n], np.int64) for p, n in rows])
     number, side = np.indices(lengths.shape).reshape(2, -1).repeat(lengths.ravel(), axis=1)  # (T,)
     firsts = np.where(np.indices(lengths.shape)[1] > 0, lengths[:, :1], 0)
     positions = spans(firsts.ravel(), lengths.ravel())

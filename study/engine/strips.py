@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from study.engine.precision import product_dtype, times
+
 if TYPE_CHECKING:
     from study.engine.layout import Sequences
 
@@ -84,7 +86,7 @@ class _Strips(torch.autograd.Function):
             seen_k, seen_v = _seen(wide_k, segment), _seen(v, segment)
             for mine, n_keys in segment.strips:
                 weights = weights_of(wide_q[:, mine], seen_k[:, :n_keys]).to(q.dtype)
-                outputs.append(weights.bmm(seen_v[:, :n_keys]))
+                outputs.append(times(weights, seen_v[:, :n_keys]))
                 if keep:
                     kept.append(weights)
         out = _unfold(torch.cat(outputs, dim=1), len(q[0]) // len(k[0])).contiguous()
@@ -115,9 +117,9 @@ class _Strips(torch.autograd.Function):
                         wide = _wide(q[:, mine]), _wide(seen_k[:, :n_keys])
                         weights = ctx.weights_of(*wide).to(q.dtype)
                     _add_product(seen_dv[:, :, :n_keys], dout[:, mine].mT, weights)
-                    dweights = dout[:, mine].bmm(seen_v[:, :n_keys].mT)
+                    dweights = times(dout[:, mine], seen_v[:, :n_keys].mT)
                     dscores = _wide(dweights).sub_(delta[:, mine]).mul_(weights).to(q.dtype)
-                    dq.append(dscores.bmm(seen_k[:, :n_keys]))
+                    dq.append(times(dscores, seen_k[:, :n_keys]))
                     _add_product(seen_dk[:, :, :n_keys], q[:, mine].mT, dscores)
                 _put_back(dk, segment, seen_dk)
                 _put_back(dv, segment, seen_dv)
@@ -160,8 +162,9 @@ def _put_back(total: Tensor, segment: Segment, seen: Tensor) -> None:
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    if total.dtype == a.dtype:
-        total.baddbmm_(a, b)
+    wide = product_dtype(a.dtype, "cpu")
+    if total.dtype == wide:
+        total.baddbmm_(a.to(wide), b.to(wide))
     else:
         total += a.bmm(b)
 

@@ -123,7 +123,7 @@ def made_up_batches(base: Base, longest_row: int) -> list[list[Encoded]]:
     if (longest := longest_made_up(base, longest_row)) > LONGEST:
         batches.append(((longest - LONG_ANSWER, LONG_ANSWER, 4), LENGTHS[-1]))
     return [
-        [Encoded(str(place), "", "", *map(draw, lengths)) for place, lengths in enumerate(batch)]
+        [Encoded.of(str(place), *map(draw, lengths)) for place, lengths in enumerate(batch)]
         for batch in batches
     ]
 

@@ -161,7 +161,7 @@ def _tolerance(base: Base, batches: Batches, own: Sequence[Sequence[Sequence[Ten
     least, most = (TOLERANCE, MOST) if _is_fine(base) else (COARSE_TOLERANCE, COARSE_MOST)
     off = 0.0
     for pair, (chosen, rejected) in zip(chain(*batches), chain(*own), strict=True):
-        start = len(pair.prompt_ids) - 1
+        start = pair.n_prompt - 1
         off = max(off, _size(base, chosen[:start] - rejected[:start]))
     if not all(part.isfinite().all() for pair in chain(*own) for part in pair):
         raise ModelError(
@@ -217,7 +217,7 @@ def _difference(
     expected = [
         part
         for pair, (chosen, rejected) in zip(chain(*batches), chain(*own), strict=True)
-        for part in (chosen, rejected[len(pair.prompt_ids) - 1 :])
+        for part in (chosen, rejected[pair.n_prompt - 1 :])
     ]
     return _size(base, torch.cat(list(logps)) - torch.cat(expected))
 

@@ -104,7 +104,7 @@ def _longest_row(recipe: Recipe, encoded: dict[str, list[Encoded]]) -> int:
     """Return the most tokens of a prompt with an answer, given or to be generated."""
     n_new = recipe.evaluation.max_new_tokens if recipe.evaluation.generated_answers else 0
     return max(
-        len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids), n_new)
+        pair.n_prompt + max(pair.n_chosen, pair.n_rejected, n_new)
         for pairs in encoded.values()
         for pair in pairs
     )

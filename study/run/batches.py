@@ -4,8 +4,8 @@ An arm that continues another goes on where that one's updates end: the pairs of
 both stages are those of an arm with one.
 """
 
-import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -63,8 +63,7 @@ class PlannedBatches(Dataset[dict[str, int]]):
             skip=config.max_steps - own_training(config, arm).max_steps,
         )
         self.longest_row = max(
-            len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids))
-            for pair in pairs
+            pair.n_prompt + max(pair.n_chosen, pair.n_rejected) for pair in pairs
         )
 
     def __len__(self) -> int:
@@ -123,7 +122,7 @@ class PlannedBatches(Dataset[dict[str, int]]):
     def counts(self, update: int) -> dict[str, int]:
         """Return what a loss of this update is divided by: its labels and pairs."""
         pairs = self.update(update)
-        n_tokens = sum(len(p.chosen_ids) + self.prompt_nll * (len(p.prompt_ids) - 1) for p in pairs)
+        n_tokens = sum(p.n_chosen + self.prompt_nll * (p.n_prompt - 1) for p in pairs)
         return {"n_tokens": n_tokens, "n_pairs": len(pairs)}
 
     def pack(self, pairs: Sequence[Encoded]) -> dict[str, Any]:
@@ -142,13 +141,9 @@ class PlannedBatches(Dataset[dict[str, int]]):
 
 def mismatch(pair: Encoded, other: Encoded, longest_row: int) -> Encoded:
     """Return a prompt with the answers to another one, cut to so many tokens with it."""
-    room = longest_row - len(pair.prompt_ids)
-    return dataclasses.replace(
-        pair,
-        example_id=f"{pair.example_id}, answers of {other.example_id}",
-        chosen_ids=other.chosen_ids[:room],
-        rejected_ids=other.rejected_ids[:room],
-    )
+    room = longest_row - pair.n_prompt
+    named = replace(pair, example_id=f"{pair.example_id}, answers of {other.example_id}")
+    return named.with_ids(pair.prompt_ids, other.chosen_ids[:room], other.rejected_ids[:room])
 
 
 def plan_updates(

@@ -66,7 +66,7 @@ def most_tokens(recipe: Recipe, *, arm: str) -> int:
     """
     training, answer = recipe.training, (0,) * (recipe.data.max_length_tokens - 1)
     n_pairs = recipe.data.train_pairs or training.max_steps * training.batch_pairs
-    pairs = [Encoded(str(n), "", "", (0,), answer, answer) for n in range(n_pairs)]
+    pairs = [Encoded.of(str(n), (0,), answer, answer) for n in range(n_pairs)]
     matched = ARMS[arm].budget == "tokens"
     return max(
         planned_tokens(pairs, training, arm=name, seed=0)
@@ -105,4 +105,4 @@ def token_parts(
 
 def _distinct(pair: Encoded, arm: str) -> int:
     both = ARMS[arm].reads == "pair"
-    return pair.n_tokens - (0 if both else len(pair.rejected_ids))
+    return pair.n_tokens - (0 if both else pair.n_rejected)

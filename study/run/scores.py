@@ -57,11 +57,11 @@ def score_pairs(workbench: Workbench, pairs: Sequence[Encoded]) -> dict[str, lis
         "example_id": [pair.example_id for pair in pairs],
         "cluster_id": [pair.cluster_id for pair in pairs],
         "source": [pair.source for pair in pairs],
-        "prompt_tokens": [len(pair.prompt_ids) for pair in pairs],
+        "prompt_tokens": [pair.n_prompt for pair in pairs],
         "chosen_logp_sum": [rows[i][0] for i in range(len(pairs))],
-        "chosen_tokens": [len(pair.chosen_ids) for pair in pairs],
+        "chosen_tokens": [pair.n_chosen for pair in pairs],
         "rejected_logp_sum": [rows[i][1] for i in range(len(pairs))],
-        "rejected_tokens": [len(pair.rejected_ids) for pair in pairs],
+        "rejected_tokens": [pair.n_rejected for pair in pairs],
     }
 
 

@@ -209,7 +209,7 @@ def _ours(model: Any, pairs: Sequence[Encoded], device: torch.device) -> torch.T
     from study.engine.packing import to_device
 
     batch = to_device(pack(pairs, rejected=True, prompt_nll=True), device)
-    n_tokens = sum(len(pair.prompt_ids) - 1 + len(pair.chosen_ids) for pair in pairs)
+    n_tokens = sum(pair.n_prompt - 1 + pair.n_chosen for pair in pairs)
     return orpo(pair_logps(model, batch), n_tokens=n_tokens, n_pairs=len(pairs), beta=BETA)
 
 

@@ -117,11 +117,9 @@ def pairs_of(lengths: Sequence[Sequence[int]], *, vocabulary: int, seed: int) ->
     """Return random tokens as pairs of given lengths: prompt, chosen, rejected."""
     generator = torch.Generator().manual_seed(seed)
     return [
-        Encoded(
+        Encoded.of(
             str(number),
-            str(number),
-            "random",
-            *(tuple(torch.randint(3, vocabulary, (n,), generator=generator).tolist()) for n in row),
+            *(torch.randint(3, vocabulary, (n,), generator=generator).tolist() for n in row),
         )
         for number, row in enumerate(lengths)
     ]
@@ -129,21 +127,14 @@ def pairs_of(lengths: Sequence[Sequence[int]], *, vocabulary: int, seed: int) ->
 
 def lengths_of(pairs: Sequence[Encoded]) -> list[list[int]]:
     """Return the lengths of pairs: prompt, chosen, rejected."""
-    return [[len(p.prompt_ids), len(p.chosen_ids), len(p.rejected_ids)] for p in pairs]
+    return [[p.n_prompt, p.n_chosen, p.n_rejected] for p in pairs]
 
 
 def cut_pair(pair: Encoded, prompt_tokens: int, length_tokens: int) -> Encoded:
     """Cut a pair to limits, the prompt from the left."""
     prompt = pair.prompt_ids[-prompt_tokens:]
     room = length_tokens - len(prompt)
-    return Encoded(
-        pair.example_id,
-        pair.cluster_id,
-        pair.source,
-        prompt,
-        pair.chosen_ids[:room],
-        pair.rejected_ids[:room],
-    )
+    return pair.with_ids(prompt, pair.chosen_ids[:room], pair.rejected_ids[:room])
 
 
 def train_tokenizer(sources: Sequence[Sequence[Pair]]) -> Any:
@@ -179,7 +170,7 @@ def padded_batch(
         width = max(map(len, rows))
         batch[f"{side}_input_ids"] = _pad(rows, width, 0)
         batch[f"{side}_attention_mask"] = _pad([[1] * len(row) for row in rows], width, 0)
-        hidden = [[-100] * len(pair.prompt_ids) for pair in pairs]
+        hidden = [[-100] * pair.n_prompt for pair in pairs]
         labels = [[*start, *ids] for start, ids in zip(hidden, answers, strict=True)]
         batch[f"{side}_labels"] = _pad(labels, width, -100)
     return batch
@@ -188,7 +179,7 @@ def padded_batch(
 def padded_tokens(batches: Sequence[Sequence[Encoded]], *, rejected: bool = True) -> int:
     """Count the tokens of TRL's batches, padding included."""
     if not rejected:
-        rows = [[len(p.prompt_ids) + len(p.chosen_ids) for p in batch] for batch in batches]
+        rows = [[p.n_prompt + p.n_chosen for p in batch] for batch in batches]
         return sum(len(row) * max(row) for row in rows)
     widths = (max(map(_row_length, batch)) for batch in batches)
     return sum(2 * len(batch) * width for batch, width in zip(batches, widths, strict=True))
@@ -196,7 +187,7 @@ def padded_tokens(batches: Sequence[Sequence[Encoded]], *, rejected: bool = True
 
 def padding_share(batches: Sequence[Sequence[Encoded]]) -> float:
     """Return the share of padding in TRL's batches."""
-    real = sum(pair.n_tokens + len(pair.prompt_ids) for batch in batches for pair in batch)
+    real = sum(pair.n_tokens + pair.n_prompt for batch in batches for pair in batch)
     return 1 - real / padded_tokens(batches)
 
 
@@ -211,7 +202,7 @@ def _work(batches: Sequence[Sequence[Encoded]]) -> float:
 
 
 def _row_length(pair: Encoded) -> int:
-    return len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids))
+    return pair.n_prompt + max(pair.n_chosen, pair.n_rejected)
 
 
 def _pad(rows: Sequence[Sequence[int]], width: int, value: int) -> Tensor:

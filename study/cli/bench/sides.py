@@ -124,7 +124,7 @@ def _our_loss(
     """Return the share that a part of a batch has in its loss."""
     prompt_nll = loss != "dpo"
     logps = pair_logps(called, pack(part, rejected=loss != "sft", prompt_nll=prompt_nll))
-    n_tokens = sum(prompt_nll * (len(p.prompt_ids) - 1) + len(p.chosen_ids) for p in pairs)
+    n_tokens = sum(prompt_nll * (p.n_prompt - 1) + p.n_chosen for p in pairs)
     if loss == "sft":
         return sft(logps, n_tokens=n_tokens, n_pairs=len(pairs))
     if loss == "orpo":

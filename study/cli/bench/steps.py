@@ -7,7 +7,6 @@ side has a process, as a training has: neither meets the memory that the other l
 """
 
 import contextlib
-import dataclasses
 import functools
 import math
 import statistics
@@ -84,8 +83,7 @@ def measure_steps(data: Path, *, quick: bool, say: Say, seed: int = 0) -> dict[s
             "padding_share": sample.padding_share,
             "padding_share_of_all": sample.padding_share_of_all,
             "padding_share_grouped": 1
-            - sum(p.n_tokens + len(p.prompt_ids) for p in sample.pairs)
-            / padded_tokens(sample.grouped()),
+            - sum(p.n_tokens + p.n_prompt for p in sample.pairs) / padded_tokens(sample.grouped()),
             "arms": rows,
         }
     settings = {
@@ -112,7 +110,7 @@ def side_processes(*, seed: int, shape: Mapping[str, Any] = SHAPE) -> Iterator[T
 
         def take(arm: Side, pairs: Sequence[Encoded]) -> tuple[float, float]:
             ask = ask_ours if arm.side == "ours" else ask_trl
-            sent = [dataclasses.asdict(pair) for pair in pairs]
+            sent = [(p.example_id, p.prompt_ids, p.chosen_ids, p.rejected_ids) for p in pairs]
             answer = ask(timed_step, arm=arm, pairs=sent, seed=seed, shape=dict(shape))
             return answer["loss"], answer["seconds"]
 
@@ -126,11 +124,11 @@ def timed_step(
 
     Args:
         arm: Fields of an `Side`.
-        pairs: Fields of each `Encoded` pair.
+        pairs: Of each pair, its id and those of the prompt and both answers.
         seed: Of the weights.
         shape: Of the random model.
     """
-    measured, batch = Side(*arm), [Encoded(**pair) for pair in pairs]
+    measured, batch = Side(*arm), [Encoded.of(*pair) for pair in pairs]
     sides = _side(measured.side, measured.loss, seed, tuple(shape.items()))
     started = time.perf_counter()
     loss = step(sides, measured, batch)
@@ -185,7 +183,7 @@ def time_arms(
     total = {arm: sum(map(statistics.median, times)) for arm, times in seconds.items()}
     pairs = [pair for batch in batches[False] for pair in batch]
     rejected = arms[0].loss != "sft"
-    useful = sum(pair.n_tokens - (0 if rejected else len(pair.rejected_ids)) for pair in pairs)
+    useful = sum(pair.n_tokens - (0 if rejected else pair.n_rejected) for pair in pairs)
     found = {}
     for arm in arms:
         padded = padded_tokens(batches[arm.grouped], rejected=rejected)

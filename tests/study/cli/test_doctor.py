@@ -11,8 +11,9 @@ import pytest
 from made_records import narrowed
 
 from study.cli import doctor, duration
-from study.cli.memory import activation_bytes, answer_memory
+from study.cli.memory import activation_bytes, answer_memory, pass_tokens, step_memory
 from study.config.recipe import Recipe, load_recipe
+from study.engine import precision
 from study.errors import ModelError
 from study.model.jobs import Job
 from study.model.shapes import CHATML_IDS, PUBLISHED_DIMENSIONS, model_config
@@ -158,7 +159,11 @@ def test_a_recipe_without_answers_needs_no_memory_for_them() -> None:
     assert " at a time" not in text
 
 
-def test_weights_are_laid_out_once_more_for_answers_in_float32() -> None:
+@pytest.mark.parametrize("multiplies_16_bits", [True, False])
+def test_weights_are_laid_out_once_more_for_answers_in_float32(
+    multiplies_16_bits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "_multiplies", lambda dtype: multiplies_16_bits)
     recipe = load_recipe("smollm2-135m")
     shape = doctor.shape_of(doctor.meta_model(recipe.model, recipe.adapter))
     copies = {
@@ -170,7 +175,22 @@ def test_weights_are_laid_out_once_more_for_answers_in_float32() -> None:
     output = 49_152 * 576
     assert copies["cpu", 4] == 4 * (shape.linear_weights + output) == 4 * (106_168_320 + output)
     assert copies["cuda", 4] == 4 * shape.linear_weights
-    assert copies["cpu", 2] == copies["cuda", 2] == 0
+    assert copies["cpu", 2] == (0 if multiplies_16_bits else 2 * 4 * output)
+    assert copies["cuda", 2] == 0
+
+
+def test_logits_in_float32_are_counted_where_16_bits_cannot_be_multiplied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = load_recipe("smollm2-135m")
+    shape = doctor.shape_of(doctor.meta_model(recipe.model, recipe.adapter))
+    logits = {}
+    for can in (True, False):
+        monkeypatch.setattr(precision, "_multiplies", lambda dtype, can=can: can)
+        logits[can] = step_memory(recipe, shape, device="cpu", value_bytes=2).logits
+
+    weight, states = 4 * 49_152 * 576, 2 * 2 * 576 * pass_tokens(recipe, "cpu", 2)
+    assert logits[False] - logits[True] - weight - states == 2 * 2 * 2**21
 
 
 def test_a_recipe_that_does_not_fit_is_told_what_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,7 +454,7 @@ def bytes_kept_by_a_forward_pass(recipe: Recipe, dtype: str) -> tuple[int, int]:
     base = Base(causal, None, torch.device("cpu"), CHATML_IDS)
     model = fresh_adapter(base, recipe.adapter, seed=0).train()
     answer = tuple(range(2, 122))
-    pairs = [Encoded(str(n), str(n), "test", (0, 1), answer, answer[::-1]) for n in range(4)]
+    pairs = [Encoded.of(str(n), (0, 1), answer, answer[::-1]) for n in range(4)]
     batch = pack(pairs, rejected=True, prompt_nll=False)
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, Any] = {}

@@ -91,14 +91,6 @@ def test_the_tokenizer_is_called_by_the_part_and_not_by_the_pair(cache, tokenize
     assert asked == [12, 12, 6]  # three texts of four, four and two pairs
 
 
-def test_every_id_is_one_number_in_memory(cache, tokenizer):
-    pairs = tuple(map(pair, range(8)))
-    for _ in ("made", "read"):
-        found = list(encode_all(pairs, tokenizer))
-        numbers = [n for one in found for n in (*one.prompt_ids, *one.chosen_ids)]
-        assert len({id(n) for n in numbers}) == len(set(numbers))
-
-
 @pytest.mark.parametrize("what", ["a pair", "the order", "the template", "an added token"])
 def test_another_content_is_never_taken_for_the_kept_one(cache, what, monkeypatch):
     tokenizer = _tokenizer(load_recipe("tiny-llama"))

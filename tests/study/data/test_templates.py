@@ -163,7 +163,7 @@ def test_labels_masks_end_and_scored_text_of_every_family(
     assert tokenizer.decode([end_of_turn(tokenizer)]) == end
     assert tokenizer.decode(labels[:n_chosen]) == f"{opening}{ANSWER}{end}"
     assert tokenizer.decode(labels[n_chosen:]) == f"{opening}{WORSE}{end}"
-    assert (n_chosen, n_rejected) == (len(pair.chosen_ids), len(pair.rejected_ids))
+    assert (n_chosen, n_rejected) == (pair.n_chosen, pair.n_rejected)
     assert labels.count(end_of_turn(tokenizer)) == 2
     assert QUESTION in prompt
     assert ANSWER not in prompt
@@ -385,9 +385,8 @@ def test_the_fingerprint_of_tokens_tells_ids_and_where_answers_begin(with_templa
     tokenizer = with_template(template("llama3_2"))
     tomorrow = with_template(template("llama3_2"), day="2026-11-27")
     one, two = (encode(a_pair(), each, **LIMITS) for each in (tokenizer, tomorrow))
-    shifted = copy.copy(one)
-    object.__setattr__(shifted, "prompt_ids", one.prompt_ids[:-1])
-    object.__setattr__(shifted, "chosen_ids", (one.prompt_ids[-1], *one.chosen_ids))
+    *prompt, last = one.prompt_ids
+    shifted = one.with_ids(prompt, (last, *one.chosen_ids), one.rejected_ids)
 
     assert fingerprint_tokens([one]) == fingerprint_tokens([encode(a_pair(), tokenizer, **LIMITS)])
     assert len({fingerprint_tokens([each]) for each in (one, two, shifted)}) == 3

@@ -91,7 +91,7 @@ def split_model(model_folder, encoded):
 @given(st.permutations(range(12)), st.sets(st.integers(1, 11)))
 def test_any_split_into_micro_batches_gives_the_same_gradient(split_model, order, cuts) -> None:
     model, pairs = split_model.model, [split_model.pairs[i] for i in order]
-    n_tokens = torch.tensor(sum(len(p.prompt_ids) - 1 + len(p.chosen_ids) for p in pairs))
+    n_tokens = torch.tensor(sum(p.n_prompt - 1 + p.n_chosen for p in pairs))
     model.zero_grad()
     for start, end in itertools.pairwise([0, *sorted(cuts), 12]):
         logps = packed_logps(model, pairs[start:end])
@@ -162,7 +162,7 @@ def test_scoring_works_out_no_gradient(monkeypatch) -> None:
 
 def test_a_shared_prompt_is_computed_once(encoded) -> None:
     batch = pack(encoded[:5], rejected=True, prompt_nll=True)
-    distinct = sum(len(p.prompt_ids) + len(p.chosen_ids) + len(p.rejected_ids) for p in encoded[:5])
+    distinct = sum(p.n_prompt + p.n_chosen + p.n_rejected for p in encoded[:5])
 
     assert batch["input_ids"].shape == (1, distinct)
     assert pack(encoded[:5], rejected=False, prompt_nll=True)["n_tokens"] < distinct
@@ -278,7 +278,7 @@ def test_every_architecture_equals_its_padded_computation(name, encoded, tmp_pat
 def test_only_batches_with_rows_beyond_the_window_are_padded(encoded, tmp_path, caplog) -> None:
     by_length = sorted(encoded, key=lambda p: p.n_tokens)
     short, long = by_length[:4], by_length[-4:]
-    window = max(len(p.prompt_ids) + len(a) for p in short for a in (p.chosen_ids, p.rejected_ids))
+    window = max(p.n_prompt + len(a) for p in short for a in (p.chosen_ids, p.rejected_ids))
     random_model(tmp_path, "Mistral", {"sliding_window": window})
     model = adapted(tmp_path).model
 

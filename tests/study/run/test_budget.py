@@ -15,10 +15,7 @@ from study.run.budget import budget_of, planned_tokens
 RATE = {"learning_rate": 1e-3}
 
 
-PAIRS = [
-    Encoded(f"{n}", f"{n}", "", (0,) * (5 + n % 7), (0,) * 3, (0,) * (4 + n % 5))
-    for n in range(200)
-]
+PAIRS = [Encoded.of(f"{n}", (0,) * (5 + n % 7), (0,) * 3, (0,) * (4 + n % 5)) for n in range(200)]
 
 
 def bench(recipe):

@@ -43,7 +43,7 @@ def test_greedy_answers_are_those_of_generate(workbench, monkeypatch) -> None:
     fresh_adapter(workbench.base, workbench.recipe.adapter, seed=0)
     model, limit = workbench.base.model.eval(), workbench.recipe.evaluation.max_new_tokens
     cut = [
-        dataclasses.replace(pair, prompt_ids=pair.prompt_ids[: 4 + n])
+        pair.with_ids(pair.prompt_ids[: 4 + n], pair.chosen_ids, pair.rejected_ids)
         for n, pair in enumerate(workbench.test[:8])
     ]
     free = [one_by_one(model, pair, limit, end=639) for pair in cut]

@@ -271,7 +271,7 @@ def test_mismatched_pairs_hold_the_answers_before_them_cut_to_the_longest_row(be
 
     assert [m.prompt_ids for m in moved] == [pair.prompt_ids for pair in pairs]
     for mine, before in zip(moved, [pairs[-1], *pairs], strict=False):
-        room = batches.longest_row - len(mine.prompt_ids)
+        room = batches.longest_row - mine.n_prompt
         assert mine.chosen_ids == before.chosen_ids[:room]
         assert mine.rejected_ids == before.rejected_ids[:room]
 

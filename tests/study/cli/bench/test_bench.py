@@ -254,8 +254,8 @@ def test_grouping_moves_pairs_between_batches_and_loses_none() -> None:
 def test_pairs_are_cut_to_the_limits() -> None:
     pair = cut_pair(generate_pairs("sharegpt", 1, seed=0)[0], 5, 12)
 
-    assert len(pair.prompt_ids) <= 5
-    assert max(lengths_of([pair])[0][1:]) + len(pair.prompt_ids) <= 12
+    assert pair.n_prompt <= 5
+    assert max(lengths_of([pair])[0][1:]) + pair.n_prompt <= 12
 
 
 @pytest.mark.slow
