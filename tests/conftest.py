@@ -126,6 +126,18 @@ def bench_report() -> dict[str, Any]:
             "ours": {"trials": [{}] * 8},
             "ours_pruned": {"trials": [{}] * 40, "n_pruned": 16},
         },
+        "engine": {
+            **around,
+            "packing": {"n_tokens": 8_800, "seconds": 0.00112},
+            "dropout": {"share": 0.05, "time_ratio": 1.07, "memory_ratio": 0.96},
+            "generation": {
+                "n_prompts": 96,
+                "mean_tokens": 110.4,
+                "batch_prompts": 8,
+                "ratio": 3.36,
+                "differing_share": 0.01,
+            },
+        },
         "scale": {
             **around,
             "trials": [

@@ -3,7 +3,7 @@
 The fused kernel of PyTorch for CPUs computes what is masked within blocks of
 several hundred keys too, and is slow in bfloat16. Here queries are taken a strip at a
 time, each against exactly the keys that it may see, so that only the diagonal
-holds masked entries. Scores are float32 or more; all other products are taken in
+holds masked entries. Scores are float32 or more; all other products are rounded to
 the inputs' dtype. Keys and values are gathered again only for an answer that does
 not follow its prompt at once, the rejected one.
 

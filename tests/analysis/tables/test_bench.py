@@ -145,6 +145,17 @@ def test_what_many_pairs_cost_stands_beside_datasets_and_the_tokenizer(report):
     assert "2.5 times the file's size" in pairs
 
 
+def test_what_the_engine_adds_is_told_beside_the_table(report):
+    found = bench_table({"engine": report["engine"]})
+
+    assert found.rows == ()
+    (engine,) = (remark for remark in found.remarks if "in slots" in remark)
+    assert "answers of 110 tokens to 96 prompts come 3.4× as fast in slots" in engine
+    assert "1\N{NO-BREAK SPACE}% differ" in engine
+    assert "Dropout of 0.05 makes a step take 1.07× the time and 0.96× the memory" in engine
+    assert "8,800 tokens are laid out in 1.1 ms" in engine
+
+
 def test_growth_is_drawn_the_same_twice(report, tmp_path):
     with mpl.rc_context(STYLE):
         for name in ("one", "two"):
