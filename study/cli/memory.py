@@ -215,7 +215,8 @@ def answer_memory(
 
     - the cache, keys and values of a full slot in all layers, times the slots;
     - weights with the adapter added, and the output layer, laid out once more: in float32,
-      on a GPU the first alone;
+      on a GPU the first alone; the output layer once more in float32 where the processor has
+      no products of 16 bits;
     - in one pass, logits of every slot, and gate, up-projection and two states of the
       tokens of prompts in one layer.
 
@@ -232,7 +233,7 @@ def answer_memory(
     merged = _is_fused(recipe) and value_bytes == 4 and recipe.training.sharding == "none"
     copied = shape.linear_weights if merged else 0
     b = _product_bytes(value_bytes, device)
-    copies = 0 if kind != "cpu" or b < 4 else 1 if b == value_bytes else 2  # widened, laid out
+    copies = (b == 4) + (b != value_bytes) if kind == "cpu" else 0  # laid out, widened
     output = copies * shape.vocabulary * shape.hidden
     pass_values = max(PREFILL_TOKENS, recipe.data.max_prompt_tokens) * (
         3 * shape.intermediate + 4 * shape.hidden

@@ -2,7 +2,7 @@
 
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 
@@ -35,8 +35,9 @@ class Encoded:
         source: str = "",
     ) -> Self:
         """Build a pair from the ids of its three parts."""
-        empty = cls(example_id, cluster_id, source, array("i"), 0, 0)
-        return empty.with_ids(prompt, chosen, rejected)
+        first, second, third = (array("i", part) for part in (prompt, chosen, rejected))
+        ids = first + second + third
+        return cls(example_id, cluster_id, source, ids, len(first), len(second))
 
     @property
     def n_tokens(self) -> int:
@@ -67,6 +68,5 @@ class Encoded:
         self, prompt: Iterable[int], chosen: Iterable[int], rejected: Iterable[int]
     ) -> Self:
         """Return the pair with other ids."""
-        parts = [array("i", part) for part in (prompt, chosen, rejected)]
-        ids = parts[0] + parts[1] + parts[2]
-        return replace(self, ids=ids, n_prompt=len(parts[0]), n_chosen=len(parts[1]))
+        named = {"cluster_id": self.cluster_id, "source": self.source}
+        return self.of(self.example_id, prompt, chosen, rejected, **named)

@@ -91,6 +91,12 @@ def test_the_tokenizer_is_called_by_the_part_and_not_by_the_pair(cache, tokenize
     assert asked == [12, 12, 6]  # three texts of four, four and two pairs
 
 
+def test_every_id_takes_four_bytes(cache, tokenizer):
+    for _ in ("made", "read"):
+        for one in encode_all(tuple(map(pair, range(8))), tokenizer):
+            assert len(bytes(one.ids)) == 4 * one.n_tokens > 0
+
+
 @pytest.mark.parametrize("what", ["a pair", "the order", "the template", "an added token"])
 def test_another_content_is_never_taken_for_the_kept_one(cache, what, monkeypatch):
     tokenizer = _tokenizer(load_recipe("tiny-llama"))
