@@ -143,7 +143,7 @@ class Killer:
         until = time.time() + self.luck.uniform(0, 4)
         while started.poll() is None and time.time() < until:
             time.sleep(0.05)
-        workers = [pid for pid in members(started.pid) if "spawn_main" in words_of(pid)]
+        workers = [pid for pid in members(started.pid) if "forkserver" in words_of(pid)]
         if started.poll() is not None or not workers:
             started.wait(PATIENCE_S)
             return started, False

@@ -25,6 +25,7 @@ from study.workers.progress import open_display
 
 WORK = """
 import os
+import sys
 import time
 
 import study.errors
@@ -38,6 +39,12 @@ def open_workbench(recipe, device, report):
 def describe(workbench, report):
     return [*workbench, os.getpid(), os.environ.get("OMP_NUM_THREADS"),
             os.environ.get("CUDA_VISIBLE_DEVICES")]
+
+
+def tell(workbench, report):
+    torch = sys.modules.get("torch")
+    return (os.getpid(), os.getppid(), torch and torch.get_num_threads(),
+            os.environ.get("OMP_NUM_THREADS"))
 
 
 def refuse(workbench, report):
@@ -94,15 +101,16 @@ import work
 from study.cli.options import job_place
 from study.config.recipe import load_recipe
 from study.model.jobs import Job
+from study.workers import jobs
 from study.workers.devices import Slot
-from study.workers.jobs import run_jobs
 from study.workers.launch import check_shares
 
 if __name__ == "__main__":
+    jobs.PRELOADED = ()  # these train nothing
     recipe = load_recipe("tiny-llama")
     todo = [Job(name=str(n), recipe=recipe, kind="work:rest", given={}) for n in range(2)]
     try:
-        run_jobs(todo, slots=[Slot(device="cpu")] * 2, open_workbench=work.open_workbench)
+        jobs.run_jobs(todo, slots=[Slot(device="cpu")] * 2, open_workbench=work.open_workbench)
     except KeyboardInterrupt:
         sys.exit(130)
 """
@@ -167,6 +175,31 @@ def test_a_worker_sees_its_threads_and_its_gpu_and_is_not_this_process(work):
     _, device, opener, worker, threads, gpu = result
     assert (device, threads, gpu) == ("cpu", "1", "7")
     assert opener == worker != os.getpid()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every worker imports by itself")
+def test_workers_on_the_cpu_import_once_and_differ_in_threads(work):
+    workers = []
+    for threads in (2, 3, 3):
+        recipe = load_recipe("tiny-llama").override([f"training.threads={threads}"])
+        workers += run(work, [Job(name="tell", recipe=recipe, kind="work:tell", given={})])
+
+    pids, imported_by, threads, variables = zip(*workers, strict=True)
+    assert len(set(pids)) == 3
+    assert len(set(imported_by)) == 1
+    assert imported_by[0] not in (os.getpid(), *pids)
+    assert (threads, variables) == ((2, 3, 3), ("2", "3", "3"))
+
+
+def test_a_worker_on_a_gpu_imports_torch_after_it_knows_its_gpu(work):
+    planned = todo(work, "tell")
+    slots = [Slot(device="cuda", environment={"CUDA_VISIBLE_DEVICES": "0"})]
+    ((_, parent, threads, _),) = run_jobs(
+        planned, slots=slots, quiet=True, open_workbench=work.open_workbench
+    )
+
+    assert parent == os.getpid()
+    assert threads is None
 
 
 def test_once_time_runs_out_nobody_begins_another_job(work, capfd):

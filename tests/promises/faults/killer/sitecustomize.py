@@ -6,6 +6,7 @@ gets SIGKILL: the process itself, its parent, or all of them. Only once: the
 first to come there makes the file ``KILL_MARK``.
 """
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -41,8 +42,8 @@ def is_write(event, arguments, folder):
 
 
 def kill(whom, mark):
-    in_worker = "spawn_main" in " ".join(sys.orig_argv)
-    if whom != "all" and not in_worker:
+    parent = multiprocessing.parent_process()
+    if whom != "all" and parent is None:
         return
     try:
         os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
@@ -50,7 +51,7 @@ def kill(whom, mark):
         return
     if whom == "all":
         os.killpg(0, signal.SIGKILL)
-    os.kill(os.getppid() if whom == "parent" else os.getpid(), signal.SIGKILL)
+    os.kill(parent.pid if whom == "parent" else os.getpid(), signal.SIGKILL)
 
 
 if "KILL_AT" in os.environ:
