@@ -124,14 +124,16 @@ import stand_in
 from made_records import narrowed
 
 from study.config.recipe import load_recipe
-from study.workers.devices import Slot
-from study.workers.jobs import run_jobs
 from study.search.search import search
+from study.workers import jobs as workers
+from study.workers.devices import Slot
 
 if __name__ == "__main__":
+    workers.PRELOADED = ()  # these train nothing
+
     def here(jobs):
-        slots = [Slot(device="cpu")] * 2
-        return run_jobs(jobs, slots=slots, quiet=True, open_workbench=stand_in.open_workbench)
+        slots, opened = [Slot(device="cpu")] * 2, stand_in.open_workbench
+        return workers.run_jobs(jobs, slots=slots, quiet=True, open_workbench=opened)
 
     runs, storage = sys.argv[1:]
     ask = {"trials": 12, "seed": 0, "storage": storage, "say": print}
