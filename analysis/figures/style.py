@@ -177,7 +177,7 @@ def tell(axis: Axes, points: Sequence[Point], texts: Sequence[str]) -> None:
 def save(figure: Figure, stem: Path, *, formats: Sequence[str] = tuple(FORMATS)) -> tuple[Tip, ...]:
     """Write a figure in each of the formats, laid out once; return what may be asked."""
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # with one of any kind, each format is drawn twice
     for ending in formats:
         file = stem.with_name(f"{stem.name}.{ending}")
         figure.savefig(file, metadata=FORMATS[ending], dpi=160)
