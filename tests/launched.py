@@ -2,19 +2,61 @@
 
 ``python -m torch.distributed.run --nproc_per_node 2 tests/launched.py NOTES DIE compare …``:
 each process writes ``NOTES/<rank>.json``, and is killed when DIE updates are done, 0 for never.
+`launch` does the same without starting Python anew, which takes longer than the training.
 """
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Sequence
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from servers import free_port
 
-def main() -> None:
+from study.workers.jobs import PRELOADED
+
+
+def launch(n: int, *words: str) -> tuple[int, str]:
+    """Run ``main`` in n forked processes; return an exit status that is not 0, and what they said.
+
+    As a launcher does, the others are ended when one of them dies.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
+    environment = {"CUDA_VISIBLE_DEVICES": ""}
+    if n > 1:
+        sizes = {"WORLD_SIZE": str(n), "LOCAL_WORLD_SIZE": str(n)}
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), **sizes}
+    processes = [context.Process(target=_main, args=(k, environment, words)) for k in range(n)]
+    for process in processes:
+        process.start()
+    while running := [process for process in processes if process.is_alive()]:
+        wait([process.sentinel for process in running])
+        if any(process.exitcode for process in processes):
+            for process in running:
+                process.kill()
+    said = [path.read_text(encoding="utf-8") for path in Path(words[0]).glob("*.log")]
+    codes = [process.exitcode for process in processes if process.exitcode]
+    return (codes or [0])[0], "\n".join(said)
+
+
+def _main(rank: int, environment: dict[str, str], words: Sequence[str]) -> None:
+    os.environ |= environment
+    if "WORLD_SIZE" in environment:
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    with (Path(words[0]) / f"{rank}.log").open("w", encoding="utf-8") as log:
+        for descriptor in (1, 2):
+            os.dup2(log.fileno(), descriptor)
+    main(words)
+
+
+def main(arguments: Sequence[str]) -> None:
     """Run the command, with the notes made on the way."""
-    folder, die, *words = sys.argv[1:]
+    folder, die, *words = arguments
     notes: dict[str, Any] = {}
     _note_sharding(notes)
     _die_after(int(die))
@@ -59,4 +101,4 @@ def _die_after(updates: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from launched import launch
 
 from study.config.recipe import load_recipe
 from study.config.seeds import compare_seeds
@@ -50,32 +51,47 @@ class Launched(NamedTuple):
 
 @pytest.fixture(scope="module")
 def compare(small_overrides, tmp_path_factory) -> Callable[..., Launched]:
-    """Run `study compare` in so many processes; the same command is run once."""
+    """Run `study compare` in so many processes; the same command is run once.
+
+    With ``torchrun``, Python and the launcher are started for it as for a user.
+    """
     shipped = resources.files("study").joinpath("recipes/tiny-llama.toml").read_text("utf-8")
     folder = tmp_path_factory.mktemp("launched")
     recipe = folder / "kto.toml"
     recipe.write_text(f"{shipped}\n[arms.kto]\nlearning_rate = 3e-3\nbeta = 0.1\n")
     known: dict[tuple[Any, ...], Launched] = {}
 
-    def run(n: int, *options: str, runs: Path | None = None, die: int = 0) -> Launched:
+    def run(
+        n: int, *options: str, runs: Path | None = None, die: int = 0, torchrun: bool = False
+    ) -> Launched:
         key = (n, options, runs, die)
         if key in known:
             return known[key]
         notes = folder / f"notes-{len(known)}"
         notes.mkdir()
         runs = runs or folder / f"runs-{len(known)}"
-        many = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}"]
-        words = [sys.executable, *(many if n > 1 else ()), str(LAUNCHED), str(notes)]
-        words += [str(die), "compare", f"--recipe={recipe}", "--seeds=1", "--device=cpu"]
+        words = [str(notes), str(die), "compare", f"--recipe={recipe}", "--seeds=1", "--device=cpu"]
         words += [*(f"--set={text}" for text in small_overrides), *options, f"--runs={runs}"]
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}  # --device=cpu is not enough
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-        assert die or done.returncode == 0, done.stderr
+        code, said = started(n, words) if torchrun else launch(n, *words)
+        assert die or code == 0, said
         found = [json.loads(path.read_text()) for path in sorted(notes.glob("*.json"))]
-        known[key] = Launched(done.returncode, runs, found)
+        known[key] = Launched(code, runs, found)
         return known[key]
 
     return run
+
+
+def started(n: int, words: list[str]) -> tuple[int, str]:
+    many = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}", str(LAUNCHED)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}  # --device=cpu is not enough
+    done = subprocess.run(
+        [sys.executable, *many, *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stderr
 
 
 def assert_same(one: Launched, two: Launched, arm: str) -> None:
@@ -99,7 +115,8 @@ def assert_same(one: Launched, two: Launched, arm: str) -> None:
 def test_two_processes_of_a_launch_train_what_one_does(compare, sharding: str) -> None:
     arms = [f"--arm={arm}" for arm in ("sft", "orpo", "kto")]
     one = compare(1, *arms, *UNEVEN)
-    two = compare(2, *arms, *UNEVEN, f"--set=training.sharding={sharding}")
+    options = (*arms, *UNEVEN, f"--set=training.sharding={sharding}")
+    two = compare(2, *options, torchrun=sharding == "none")
 
     assert [notes["processes"] for notes in two.notes] == [2, 2]
     assert [notes.get("shards", 0) for notes in two.notes] == [18 * (sharding == "fsdp")] * 2
