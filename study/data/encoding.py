@@ -22,8 +22,9 @@ else:
 
 T = TypeVar("T")
 
-AT_ONCE = 1024
-"""Pairs whose texts the tokenizer gets in one call."""
+AT_ONCE = 64
+"""Pairs whose texts the tokenizer gets in one call; what it makes of a text takes some
+hundred bytes a token until the ids are taken from it."""
 
 PARALLEL = "TOKENIZERS_PARALLELISM"
 

@@ -22,7 +22,7 @@ from zipfile import BadZipFile, ZipFile
 
 from study.config.environment import cache_folder
 from study.data.pairs import Pair
-from study.engine.encoded import Encoded
+from study.engine.encoded import Encoded, narrow
 from study.errors import RowError
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _restored(pairs: Sequence[Pair], file: ZipFile) -> Iterator[Whole]:
             if row[0] < 0:
                 yield RowError(*next(errors))
             else:
-                own = array("i", ids.read(4 * sum(row)))
+                own = narrow(array("i", ids.read(4 * sum(row))))
                 yield Encoded(pair.example_id, pair.cluster_id, pair.source, own, *row[:2])
 
 
@@ -148,7 +148,7 @@ class _Making:
             return
         self._lengths.extend((whole.n_prompt, whole.n_chosen, whole.n_rejected))
         try:
-            self._ids.write(whole.ids.tobytes())
+            self._ids.write(array("i", whole.ids).tobytes())
         except OSError:
             self.close()
 

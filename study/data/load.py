@@ -161,7 +161,8 @@ SAMPLE = 1000
 def _convert(rows: list[Any], forms: Sequence[Form | None], form: Form, source: str) -> LoadedPairs:
     pairs: dict[str, Pair] = {}
     dropped: dict[str, list[int]] = defaultdict(list)
-    for number, (row, other) in enumerate(zip(rows, forms, strict=True), start=1):
+    unread, swapped = _unread(rows, form), _swapped(rows)
+    for number, (row, other) in enumerate(zip(_let_go(rows), forms, strict=True), start=1):
         if other and other.convert is not form.convert and not form.begins_as:
             dropped[f"a row of another form: {other.name}"].append(number)
             continue
@@ -177,9 +178,16 @@ def _convert(rows: list[Any], forms: Sequence[Form | None], form: Form, source: 
         form=form.name,
         n_rows=len(rows),
         dropped={reason: tuple(numbers) for reason, numbers in dropped.items()},
-        unread=_unread(rows, form),
-        swapped=_swapped(rows),
+        unread=unread,
+        swapped=swapped,
     )
+
+
+def _let_go(rows: list[Any]) -> Iterator[Any]:
+    """Yield rows and forget each: what it takes in memory beside its text goes to its pair."""
+    for index, row in enumerate(rows):
+        rows[index] = None
+        yield row
 
 
 def _unread(rows: Sequence[Any], form: Form) -> tuple[str, ...]:

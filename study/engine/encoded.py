@@ -8,7 +8,7 @@ from typing import Self
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One pair as token ids, of 4 bytes each: a study may hold millions of them.
+    """One pair as token ids, of 2 or 4 bytes each: a study may hold millions of them.
 
     >>> pair = Encoded.of("p1", (5, 6, 7), (8, 2), (9, 2))
     >>> pair.chosen_ids, pair.n_rejected, pair.n_tokens
@@ -35,9 +35,9 @@ class Encoded:
         source: str = "",
     ) -> Self:
         """Build a pair from the ids of its three parts."""
-        first, second, third = (array("i", part) for part in (prompt, chosen, rejected))
-        ids = first + second + third
-        return cls(example_id, cluster_id, source, ids, len(first), len(second))
+        parts = [tuple(part) for part in (prompt, chosen, rejected)]
+        ids = narrow([token for part in parts for token in part])
+        return cls(example_id, cluster_id, source, ids, len(parts[0]), len(parts[1]))
 
     @property
     def n_tokens(self) -> int:
@@ -70,3 +70,16 @@ class Encoded:
         """Return the pair with other ids."""
         named = {"cluster_id": self.cluster_id, "source": self.source}
         return self.of(self.example_id, prompt, chosen, rejected, **named)
+
+
+def narrow(ids: Iterable[int]) -> "array[int]":
+    """Return ids in 2 bytes each where all are below 65,536, else in 4.
+
+    >>> narrow([65_535]).itemsize, narrow([1, 65_536]).itemsize
+    (2, 4)
+    """
+    ids = array("i", ids)
+    try:
+        return array("H", ids)
+    except OverflowError:
+        return ids

@@ -16,6 +16,7 @@ from study.data import encoding, kept
 from study.data.encoding import encode_all
 from study.data.pairs import Message, make_pair
 from study.data.tokens import encode_whole
+from study.engine.encoded import Encoded
 from study.errors import RowError
 
 
@@ -91,10 +92,23 @@ def test_the_tokenizer_is_called_by_the_part_and_not_by_the_pair(cache, tokenize
     assert asked == [12, 12, 6]  # three texts of four, four and two pairs
 
 
-def test_every_id_takes_four_bytes(cache, tokenizer):
+def test_every_id_takes_two_bytes_where_they_suffice(cache, tokenizer):
     for _ in ("made", "read"):
         for one in encode_all(tuple(map(pair, range(8))), tokenizer):
-            assert len(bytes(one.ids)) == 4 * one.n_tokens > 0
+            assert len(bytes(one.ids)) == 2 * one.n_tokens > 0
+
+
+def test_ids_of_large_vocabularies_are_kept(cache, tokenizer):
+    pairs = tuple(map(pair, range(8)))
+
+    def make(pairs, _):
+        for one in pairs:
+            names = {"cluster_id": one.cluster_id, "source": one.source}
+            yield Encoded.of(one.example_id, [128_255, 1], [65_536], [2, 3], **names)
+
+    made, read = (list(kept.kept(pairs, tokenizer, make)) for _ in range(2))
+    assert read == made == list(make(pairs, tokenizer))
+    assert len(list(cache.iterdir())) == 1
 
 
 @pytest.mark.parametrize("what", ["a pair", "the order", "the template", "an added token"])
