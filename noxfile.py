@@ -48,7 +48,7 @@ def types(session: nox.Session) -> None:
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
     """Run the tests, each file in one of several processes; what follows `--` goes to pytest."""
-    n = max(2, 3 * (os.cpu_count() or 1) // 2)  # tests that start servers wait a third of the time
+    n = (os.cpu_count() or 1) + 1  # one more than cores: tests that start servers wait for them
     # In the order of tests/conftest.py, the slow files first:
     spread = (f"--numprocesses={n}", "--dist=loadfile", "--no-loadscope-reorder")
     _run(session, "pytest", *spread, *session.posargs)

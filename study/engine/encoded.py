@@ -1,8 +1,9 @@
 """What the engine takes: a pair as token ids."""
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Self
 
 
@@ -27,17 +28,16 @@ class Encoded:
     def of(
         cls,
         example_id: str,
-        prompt: Iterable[int],
-        chosen: Iterable[int],
-        rejected: Iterable[int],
+        prompt: Sequence[int],
+        chosen: Sequence[int],
+        rejected: Sequence[int],
         *,
         cluster_id: str = "",
         source: str = "",
     ) -> Self:
         """Build a pair from the ids of its three parts."""
-        parts = [tuple(part) for part in (prompt, chosen, rejected)]
-        ids = narrow([token for part in parts for token in part])
-        return cls(example_id, cluster_id, source, ids, len(parts[0]), len(parts[1]))
+        ids = narrow(chain(prompt, chosen, rejected))
+        return cls(example_id, cluster_id, source, ids, len(prompt), len(chosen))
 
     @property
     def n_tokens(self) -> int:
@@ -65,7 +65,7 @@ class Encoded:
         return tuple(self.ids[self.n_prompt + self.n_chosen :])
 
     def with_ids(
-        self, prompt: Iterable[int], chosen: Iterable[int], rejected: Iterable[int]
+        self, prompt: Sequence[int], chosen: Sequence[int], rejected: Sequence[int]
     ) -> Self:
         """Return the pair with other ids."""
         named = {"cluster_id": self.cluster_id, "source": self.source}

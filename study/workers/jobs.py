@@ -40,7 +40,8 @@ STOP_GRACE_S = 5.0
 
 
 PRELOADED = ("study.workers.preload",)
-"""What is imported once for all workers on the CPU."""
+"""What is imported once for all workers on the CPU. Modules that read the environment as they
+are imported see that of the first worker."""
 
 
 def run_jobs(
@@ -158,7 +159,7 @@ def _work(
     signal.pthread_sigmask(signal.SIG_BLOCK, {NOTICE})
     sys.unraisablehook = _say_unless_stopping
     watcher = threading.Thread(target=_end_with_parent, name="parent", daemon=True)
-    os.environ.clear()
+    os.environ.clear()  # forked, it has that of the first worker
     os.environ.update(environment)
     quieten()
     if "torch" in sys.modules and (threads := os.environ.get("OMP_NUM_THREADS", "")).isdecimal():

@@ -2,8 +2,8 @@
 
 `nox -s faults` kills at least fifty times; among the other tests it is a few.
 Half of the kills come between two writes that were chosen beforehand (see
-``killer/sitecustomize.py``), half at any moment. They hit a worker, the parent
-of the workers, or all at once.
+``killer/sitecustomize.py``), half at any moment. They hit a worker, or what
+workers are forked from, the parent of the workers, or all at once.
 """
 
 import json

@@ -25,6 +25,7 @@ from study.workers.progress import open_display
 
 WORK = """
 import os
+import signal
 import sys
 import time
 
@@ -43,8 +44,10 @@ def describe(workbench, report):
 
 def tell(workbench, report):
     torch = sys.modules.get("torch")
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     return (os.getpid(), os.getppid(), torch and torch.get_num_threads(),
-            os.environ.get("OMP_NUM_THREADS"))
+            os.environ.get("OMP_NUM_THREADS"), os.environ.get("SET_LATER"),
+            signal.SIGUSR1 in blocked)
 
 
 def refuse(workbench, report):
@@ -178,23 +181,28 @@ def test_a_worker_sees_its_threads_and_its_gpu_and_is_not_this_process(work):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every worker imports by itself")
-def test_workers_on_the_cpu_import_once_and_differ_in_threads(work):
+def test_workers_on_the_cpu_import_once_and_differ_in_what_is_set(work, monkeypatch):
     workers = []
-    for threads in (2, 3, 3):
+    for threads, value in ((2, "old"), (3, "new"), (3, None)):
+        monkeypatch.delenv("SET_LATER", raising=False)
+        if value:
+            monkeypatch.setenv("SET_LATER", value)
         recipe = load_recipe("tiny-llama").override([f"training.threads={threads}"])
         workers += run(work, [Job(name="tell", recipe=recipe, kind="work:tell", given={})])
 
-    pids, imported_by, threads, variables = zip(*workers, strict=True)
+    pids, imported_by, threads, variables, later, take_notice = zip(*workers, strict=True)
     assert len(set(pids)) == 3
     assert len(set(imported_by)) == 1
     assert imported_by[0] not in (os.getpid(), *pids)
     assert (threads, variables) == ((2, 3, 3), ("2", "3", "3"))
+    assert later == ("old", "new", None)
+    assert all(take_notice)
 
 
 def test_a_worker_on_a_gpu_imports_torch_after_it_knows_its_gpu(work):
     planned = todo(work, "tell")
     slots = [Slot(device="cuda", environment={"CUDA_VISIBLE_DEVICES": "0"})]
-    ((_, parent, threads, _),) = run_jobs(
+    ((_, parent, threads, *_),) = run_jobs(
         planned, slots=slots, quiet=True, open_workbench=work.open_workbench
     )
 
