@@ -84,6 +84,9 @@ def trained(monkeypatch):
         )
 
 
+# Commands and their options
+
+
 def test_arms_narrow_a_search_and_a_comparison(study, trained, tmp_path):
     options = ("--recipe", "tiny-llama", "--arm", "dpo", "--runs", tmp_path, "--quiet", "--json")
     found = study("search", "--trials", 2, *options)
@@ -164,6 +167,9 @@ def test_help_imports_nothing_heavy():
     assert done.stdout == "set()\n"
 
 
+# Errors, interruptions and exit statuses
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -225,6 +231,9 @@ def test_a_signal_before_the_first_worker_is_an_interruption_too(study, monkeypa
     assert result.exit_code == 130
     assert "the same command goes on" in result.stderr
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+# What is said and kept
 
 
 def test_the_default_recipes_are_said(study, trained):
@@ -420,6 +429,9 @@ def test_a_full_size_recipe_on_the_cpu_says_what_it_costs(study, trained, monkey
     assert result.exit_code == 0
 
 
+# Real programs
+
+
 @pytest.fixture
 def real(model_folder, tmp_path):
     """Return the words of a real command on a random tiny model."""
@@ -511,6 +523,9 @@ def test_real_runs_of_claims_leave_records_like_a_comparisons(real, tmp_path):
         assert {"steps.jsonl", "examples.parquet"} <= {path.name for path in folder.iterdir()}
     plan = read_json(tmp_path / "tiny-llama/claims/config.json")
     assert plan["settings"] == {r["setting"]: r["settings"] for r in records}
+
+
+# Notes, claims and --fresh
 
 
 def test_a_note_goes_into_every_plan_and_needs_one(study, tmp_path):

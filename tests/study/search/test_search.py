@@ -132,6 +132,9 @@ def reopen(folder, recipe, storage=None):
     return open_optuna_study(folder, recipe, folder.name, digest, storage)
 
 
+# Totals, suggestions and seeds
+
+
 def test_a_search_started_again_goes_on_to_the_total(recipe, trained, tmp_path):
     run_arm(recipe, tmp_path, 4)
     folder = run_arm(recipe, tmp_path, 7)
@@ -234,6 +237,9 @@ def test_recipes_of_one_study_share_no_seed():
     assert max(one | other) < 2**31
 
 
+# Trials that end early, and objectives
+
+
 def test_pruned_and_diverged_trials_count(long_search):
     states = [row["state"] for row in rows(long_search)]
     best = read_json(long_search / "best.json")
@@ -294,6 +300,9 @@ def test_objectives_that_cannot_be_pruned_on_are_not(recipe, trained, tmp_path, 
     folder = run_arm(recipe.override([f"search.objective={objective}"]), tmp_path, 20)
 
     assert "pruned" not in {row["state"] for row in rows(folder)}
+
+
+# What is frozen, and its repetitions
 
 
 def test_the_search_finds_good_settings(long_search):
@@ -375,6 +384,9 @@ def test_confirmations_on_file_are_kept_when_the_search_goes_on(recipe, trained,
     repeated = [call for call in trained if call["seed"] != seeds.search_seed(0)]
     assert list(read_jsonl(folder / "confirmations.jsonl"))[:6] == before
     assert len(repeated) == len({str(call) for call in repeated})
+
+
+# Several workers
 
 
 def test_a_running_trial_of_a_dead_worker_is_retired_and_tried_again(recipe, trained, tmp_path):
@@ -480,6 +492,9 @@ def test_trials_that_run_side_by_side_never_draw_the_same(recipe, tmp_path):
     assert drawn[0] != drawn[1]
 
 
+# Storages, and what is refused
+
+
 def test_another_storage_holds_the_search(recipe, trained, tmp_path):
     storage = f"sqlite:///{tmp_path}/study.db"
     folder = run_arm(recipe, tmp_path, 3, storage=storage)
@@ -562,6 +577,9 @@ def test_the_search_leaves_other_loggers_quiet(recipe, trained, tmp_path, capsys
 
     assert capsys.readouterr() == ("", "")
     assert optuna.logging.get_verbosity() == optuna.logging.ERROR
+
+
+# Interruptions
 
 
 def test_an_interrupted_trial_goes_on_from_its_checkpoint(recipe, monkeypatch, tmp_path):
